@@ -1,0 +1,5 @@
+"""`python -m cl_powerprop`."""
+
+from cl_powerprop.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Run folders as tables. Reads files and nothing else; never imports torch."""

@@ -1,0 +1,190 @@
+"""From a config to the parts of a run. Every impossible combination is refused here, before anything trains."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from cl_powerprop.config import (
+    AdamConfig,
+    EPNConfig,
+    NaiveConfig,
+    PackNetConfig,
+    RunConfig,
+    SGDConfig,
+    SplitMNISTConfig,
+    TrainConfig,
+)
+from cl_powerprop.data.dataset import data_root
+from cl_powerprop.data.registry import get_dataset, read_cached
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.models.build import build_model
+from cl_powerprop.seeding import derive_seed
+from cl_powerprop.sequences import TaskSequence
+from cl_powerprop.sequences.base import to_pixels
+from cl_powerprop.sequences.permuted import permuted
+from cl_powerprop.sequences.split import split_by_class
+from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
+from cl_powerprop.strategies import EPNPlugin, NaivePlugin, PackNetPlugin
+from cl_powerprop.strategies.epn import DEFAULT_SPARSITIES
+from cl_powerprop.strategies.masking import MaskingPlugin
+from cl_powerprop.training.schedule import Phase
+
+SCENARIOS = ("task", "domain", "class")
+HEADS = ("shared", "per_task")
+BIASES = ("none", "per_task", "frozen")
+SPACES = ("auto", "phi", "theta")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigurationError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigurationError(f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device={name} is not supported; choose from: auto, cpu, cuda, cuda:N")
+    return device
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what no part of a run can do.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    _choice("benchmark.scenario", config.benchmark.scenario, SCENARIOS)
+    _choice("model.heads", config.model.heads, HEADS)
+    _choice("model.bias", config.model.bias, BIASES)
+    _choice("optimizer.space", config.optimizer.space, SPACES)
+    train: TrainConfig = config.train
+    for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
+        if getattr(train, option) < 1:
+            raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(train, option)}")
+    scenario, masked = config.benchmark.scenario, not isinstance(config.strategy, NaiveConfig)
+    if scenario != "task" and (masked or config.model.heads == "per_task"):
+        what = f"strategy={config.strategy.name}" if masked else "model.heads=per_task"
+        raise ConfigurationError(f"{what} needs to know the task when it is tested; benchmark.scenario={scenario} does not say")
+    if masked and config.strategy.retrain_epochs >= train.epochs:
+        raise ConfigurationError(
+            f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of train.epochs={train.epochs}, "
+            "which counts both"
+        )
+
+
+def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
+    """Read the data and make the tasks; they depend on the seed, never on the strategy."""
+    benchmark = config.benchmark
+    dataset = get_dataset(config.data.name)
+    root = data_root(config.data.root)
+    if config.data.download:
+        dataset.download(root)
+    train, test = to_pixels(dataset, read_cached(config.data.name, root), device)
+    if isinstance(benchmark, SplitMNISTConfig):
+        return split_by_class(
+            train,
+            test,
+            dataset.classes,
+            n_tasks=benchmark.n_tasks,
+            scenario=benchmark.scenario,  # type: ignore[arg-type]
+            validation=benchmark.validation,
+            seed=config.seed,
+        )
+    return permuted(
+        train,
+        test,
+        dataset.classes,
+        n_tasks=benchmark.n_tasks,
+        scenario=benchmark.scenario,
+        permute_first=benchmark.permute_first,
+        validation=benchmark.validation,
+        seed=config.seed,
+    )
+
+
+def model_architecture(config: RunConfig, sequence: TaskSequence) -> dict[str, Any]:
+    """Return the arguments of :func:`build_model`: saved with the weights, they rebuild the network."""
+    return {
+        **asdict(config.model),
+        "sample_shape": list(sequence.sample_shape),
+        "classes": list(sequence.classes),
+        "init_seed": derive_seed(config.seed, "init"),
+    }
+
+
+def make_model(architecture: dict[str, Any], device: torch.device) -> nn.Module:
+    """Return the network on the device."""
+    return build_model(**architecture).to(device)
+
+
+def make_optimizer(config: SGDConfig | AdamConfig, model: nn.Module, alpha: float) -> torch.optim.Optimizer:
+    """Return the optimizer, stepping in theta-space where that is asked for or, by "auto", called for.
+
+    Raises:
+        ConfigurationError: for a value that torch refuses.
+    """
+    try:
+        optimizer: torch.optim.Optimizer
+        if isinstance(config, SGDConfig):
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                lr=config.lr,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                weight_decay=config.weight_decay,
+            )
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+            betas = (config.betas[0], config.betas[1])
+            optimizer = kind(model.parameters(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+    except (ValueError, IndexError) as error:
+        raise ConfigurationError(f"optimizer: {error}") from error
+    if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and is_adaptive(optimizer))):
+        ThetaSpaceStep(optimizer, model)
+    return optimizer
+
+
+def make_plugin(config: RunConfig, validation: Sequence[Any]) -> NaivePlugin | MaskingPlugin:
+    """Return the strategy's plugin; ``validation`` is the Avalanche stream that masks are chosen on."""
+    strategy = config.strategy
+    if isinstance(strategy, NaiveConfig):
+        return NaivePlugin()
+    unmasked = "per_task" if config.model.bias == "per_task" else "frozen"
+    common = {"retrain_epochs": strategy.retrain_epochs, "unmasked": unmasked, "seed": config.seed}
+    if isinstance(strategy, PackNetConfig):
+        return PackNetPlugin.for_tasks(config.benchmark.n_tasks, strategy.shares, **common)
+    assert isinstance(strategy, EPNConfig)
+    return EPNPlugin(
+        gamma=strategy.gamma,
+        sparsities=DEFAULT_SPARSITIES if strategy.sparsities is None else strategy.sparsities,
+        search=strategy.search,  # type: ignore[arg-type]
+        scope=strategy.scope,  # type: ignore[arg-type]
+        criterion=strategy.criterion,  # type: ignore[arg-type]
+        train_through=strategy.train_through,  # type: ignore[arg-type]
+        validation=validation,
+        **common,
+    )
+
+
+def phases(config: RunConfig) -> list[Phase]:
+    """Return the phases of a task's learning rate: training and, where there is one, retraining."""
+    strategy, epochs = config.strategy, config.train.epochs
+    if isinstance(strategy, NaiveConfig) or strategy.retrain_epochs == 0:
+        return [Phase(epochs)]
+    return [Phase(epochs - strategy.retrain_epochs), Phase(strategy.retrain_epochs, strategy.retrain_lr)]

@@ -1,0 +1,166 @@
+"""The command `cl-powerprop`. Heavy imports happen only inside the subcommand that needs them."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cl_powerprop import __version__
+from cl_powerprop.errors import UserError
+
+USAGE_ERROR, FAULT, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="cl-powerprop: %(message)s")
+    try:
+        code = _dispatch(words)
+    except UserError as error:
+        code = _complain(str(error), USAGE_ERROR)
+    except KeyboardInterrupt:
+        code = _complain("interrupted; finished tasks are in the run folder, marked failed", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"cl-powerprop: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["run"]:  # Hydra reads what follows
+        return _run(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="cl-powerprop",
+        description="Continual-learning benchmarks with Powerpropagation, PackNet and EfficientPackNet.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
+    commands.add_parser("list", help="what there is to choose: benchmarks, data, models, strategies, ...")
+    data = commands.add_parser("data", help="where each data set is; fetch it; check it")
+    data.add_argument("action", choices=["status", "download", "verify"])
+    data.add_argument("name", nargs="?", help="one data set; all by default")
+    data.add_argument("--root", help="folder of the data (default: $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop)")
+    options = parser.parse_args(words)
+    return _list() if options.command == "list" else _data(options)
+
+
+def _list() -> int:
+    from cl_powerprop.catalogue import catalogue
+
+    for group, choices in catalogue().items():
+        print(f"{group}:")
+        width = max(map(len, choices))
+        for name, description in choices.items():
+            print(f"  {name:{width}}  {description}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from cl_powerprop.data.dataset import data_root
+    from cl_powerprop.data.registry import DATASETS, get_dataset
+
+    root = data_root(options.root)
+    datasets = [get_dataset(options.name)] if options.name else list(DATASETS.values())
+    failed = False
+    for dataset in datasets:
+        try:
+            if options.action == "status":
+                print(f"{dataset.name}: {dataset.status(root)}")
+            elif options.action == "verify":
+                images = dataset.read(root)
+                counts = f"{len(images.train_labels):,} training and {len(images.test_labels):,} test pictures"
+                print(f"{dataset.name}: whole, {counts}")
+            else:
+                with _DownloadBars() as bars:
+                    dataset.download(root, bars.update)
+                print(f"{dataset.name}: {dataset.status(root)}")
+        except UserError as error:
+            failed = True
+            _complain(str(error), USAGE_ERROR)
+    return USAGE_ERROR if failed else 0
+
+
+class _DownloadBars:
+    """A progress bar a file."""
+
+    def __enter__(self) -> "_DownloadBars":
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._bars: dict[str, Any] = {}
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """Show how far the file is, in bytes."""
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._bars[name], completed=done, total=total)
+
+
+def _run(words: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cl_powerprop.catalogue import explain_composition_error
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
+    before, sys.argv = sys.argv, ["cl-powerprop run", *words]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(_job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _complain(explain_composition_error(error), USAGE_ERROR)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if type(error).__name__ != "DivergedError":
+            traceback.print_exc()
+        return _complain(str(error) or type(error).__name__, FAULT)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _job(config: Any) -> None:
+    """Run one Hydra job; importable by name, so that launchers can send it to other processes."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from cl_powerprop.config import parse
+
+    hydra_config = HydraConfig.get()
+    path = Path(hydra_config.runtime.output_dir)
+    parsed = parse(config)
+    if parsed.pruning is not None:
+        from cl_powerprop.pruning import run_pruning
+
+        run_pruning(parsed, path)
+        return
+    from cl_powerprop.experiment import run
+
+    result = run(parsed, path)
+    if hydra_config.mode == RunMode.RUN:
+        from cl_powerprop.analysis.summary import print_runs
+
+        print_runs([result.path])
+
+
+if __name__ == "__main__":
+    main()

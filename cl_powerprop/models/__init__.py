@@ -1,0 +1,1 @@
+"""Networks as plain torch modules, with heads and biases a task can call its own."""

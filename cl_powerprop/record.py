@@ -1,0 +1,163 @@
+"""What a run writes about itself: `run.json`, the accuracy matrix, capacity and where its weights came from."""
+
+import datetime
+import platform
+import resource
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cl_powerprop.config import RunConfig
+from cl_powerprop.evaluation import metrics
+from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.sparsity import LayerCapacity
+
+_PACKAGES = ("cl-powerprop", "torch", "avalanche-lib", "hydra-core", "numpy")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source checkout that runs, None for an installed package."""
+    source = Path(__file__).parent.parent
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory held so far, in MiB: of the device if it is a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class RunRecord:
+    """Keeps what is known of a run, and its files up to date with it.
+
+    Attributes:
+        matrix: ``[T, T]``, accuracy on task j after training task i; NaN where not evaluated.
+        untrained: ``[T]``, accuracy before any training; NaN where not evaluated.
+        logits: for each task, the hash of its test logits when it was just learned.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig, task_names: Sequence[str], device: torch.device) -> None:
+        self.folder = folder
+        self.device = device
+        self.task_names = list(task_names)
+        tasks = len(task_names)
+        self.matrix = np.full((tasks, tasks), np.nan)
+        self.untrained = np.full(tasks, np.nan)
+        self.capacity: list[LayerCapacity] = []
+        self.logits: dict[int, str] = {}
+        self.zero_forgetting = True
+        self.content: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "running",
+            "run_id": uuid.uuid4().hex[:12],
+            "benchmark": config.benchmark.name,
+            "scenario": config.benchmark.scenario,
+            "data": config.data.name,
+            "strategy": config.strategy.name,
+            "model": config.model.name,
+            "alpha": config.model.alpha,
+            "optimizer": config.optimizer.name,
+            "seed": config.seed,
+            "n_tasks": tasks,
+            "trained_tasks": 0,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "host": platform.node(),
+            "git_commit": git_commit(),
+            "started": _now(),
+            "finished": None,
+            "seconds": {"train": 0.0, "eval": 0.0, "search": 0.0, "total": 0.0},
+            "peak_memory_mb": None,
+            "metrics": {},
+            "zero_forgetting_verified": None,
+            "searches": [],
+            "diverged_tasks": [],
+            "messages": [],
+            "error": None,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """Identifies the run in every file."""
+        return str(self.content["run_id"])
+
+    def add_evaluation(self, trained: int, accuracies: dict[int, float], logits: dict[int, str]) -> None:
+        """Enter the evaluation after task ``trained`` and compare each learned task's logits with its first ones."""
+        for task, accuracy in accuracies.items():
+            self.matrix[trained, task] = accuracy
+            if task <= trained:
+                first = self.logits.setdefault(task, logits[task])
+                self.zero_forgetting &= first == logits[task]
+
+    def write(self) -> None:
+        """Bring all files up to what is known."""
+        self.content["peak_memory_mb"] = round(peak_memory_mb(self.device), 1)
+        self.folder.write_csv("accuracy_matrix.csv", self.task_names, self.matrix.tolist())
+        if self.capacity:
+            self._write_capacity()
+        self.folder.write_json("run.json", self.content)
+
+    def _write_capacity(self) -> None:
+        self.folder.write_csv(
+            "capacity.csv",
+            ["task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"],
+            (
+                [row.task, row.layer, row.kind, row.weights, row.kept, row.newly_frozen, row.reused, row.free]
+                for row in self.capacity
+            ),
+        )
+        self.folder.write_csv(
+            "reuse.csv",
+            ["task", "layer", "from_task", "weights"],
+            (
+                [row.task, row.layer, source, weights]
+                for row in self.capacity
+                for source, weights in enumerate(row.reused_from)
+            ),
+        )
+
+    def finish(self, capacity_used: float, mask_bits: int) -> None:
+        """Enter the final metrics and mark the run complete."""
+        dense = sum(row.weights for row in self.capacity if row.kind == "dense")
+        self.content["metrics"] = {
+            "average_accuracy": metrics.average_accuracy(self.matrix),
+            "average_forgetting": metrics.average_forgetting(self.matrix),
+            "backward_transfer": metrics.backward_transfer(self.matrix),
+            "forward_transfer": metrics.forward_transfer(self.matrix, self.untrained),
+            "learning_accuracy": metrics.learning_accuracy(self.matrix),
+            "capacity_used": capacity_used,
+            "dense_weights": dense,
+            "mask_bits": mask_bits,
+        }
+        self.content["zero_forgetting_verified"] = self.zero_forgetting
+        self._end("complete")
+
+    def fail(self, error: BaseException) -> None:
+        """Mark the run failed, with what went wrong; what was finished stays."""
+        self.content["error"] = str(error) or type(error).__name__
+        self._end("failed")
+
+    def _end(self, status: str) -> None:
+        self.content["status"] = status
+        self.content["finished"] = _now()
+        self.write()

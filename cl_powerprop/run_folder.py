@@ -1,0 +1,62 @@
+"""The files of one run. Each is written whole to a temporary file and then renamed, so a reader never sees half of one."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cl_powerprop.errors import RunFolderError
+
+SCHEMA_VERSION = 1
+
+
+class RunFolder:
+    """A folder that belongs to one run from its start.
+
+    Raises:
+        RunFolderError: if it holds a run already, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = any(path.iterdir())
+        except OSError as error:
+            raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
+        if occupied:
+            raise RunFolderError(f"the run folder {path} exists already and is never overwritten; choose another run_dir")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, replacing an earlier version of it."""
+        part = self.path / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self.path / name)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file; a number that is not finite becomes null."""
+        self.write_text(name, json.dumps(_finite(content), indent=2) + "\n")
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file; None and NaN become empty fields."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([["" if _is_nan(value) else value for value in row] for row in rows])
+        self.write_text(name, text.getvalue())
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

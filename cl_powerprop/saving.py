@@ -1,0 +1,82 @@
+"""A trained model on disk: weights, packed masks and heads in one safetensors file. Nothing is pickled."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cl_powerprop.errors import DataError
+from cl_powerprop.models.build import build_model
+from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.sparsity import MaskAllocator, select_task
+
+FORMAT = "cl-powerprop 1"
+
+
+class LoadedModel(nn.Module):
+    """A saved network that answers as any of its tasks: ``model(x, task=k)``, k from 0."""
+
+    def __init__(self, network: nn.Module, n_tasks: int) -> None:
+        super().__init__()
+        self.network = network
+        self.n_tasks = n_tasks
+        self._selected: int | None = None
+
+    def forward(self, x: Tensor, task: int) -> Tensor:
+        if not 0 <= task < self.n_tasks:
+            raise LookupError(f"there is no task {task}; the model has learned tasks 0 to {self.n_tasks - 1}")
+        if task != self._selected:
+            select_task(self.network, task)
+            self._selected = task
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+def save(model: nn.Module, path: Path, *, architecture: dict[str, Any], masked: dict[str, Any] | None, n_tasks: int) -> None:
+    """Write ``model`` to ``path``, by way of a temporary file.
+
+    Args:
+        model: the network, on any device.
+        path: the file to write.
+        architecture: arguments that :func:`build_model` rebuilds the network with.
+        masked: arguments of the :class:`MaskAllocator` that is over it, or None.
+        n_tasks: how many tasks it has learned.
+    """
+    description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata={"format": FORMAT, "description": json.dumps(description)})
+    os.replace(part, path)
+
+
+def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> LoadedModel:
+    """Read a ``model.safetensors`` of a run, for ``model(x, task=k)``.
+
+    Args:
+        path: the file, or the run folder that holds it.
+        model: the bare network, for a file whose network is not one of the shipped ones.
+
+    Raises:
+        DataError: if the file is missing, damaged, or not one of ours.
+    """
+    file = Path(path)
+    file = file / "model.safetensors" if file.is_dir() else file
+    if not file.exists():
+        raise DataError(f"{file} was not found; a run writes it when its first task is finished")
+    try:
+        with safe_open(file, "pt") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{file} was not written by this version of cl-powerprop")
+    description = json.loads(metadata["description"])
+    network = build_model(**description["architecture"]) if model is None else model
+    if description["masked"] is not None:
+        MaskAllocator(network, **description["masked"], exclude=(TaskHeads,))
+    network.load_state_dict(tensors)
+    return LoadedModel(network.eval(), description["n_tasks"])

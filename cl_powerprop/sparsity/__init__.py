@@ -1,0 +1,21 @@
+"""Powerpropagation and per-task masks for any torch model. Pure torch: nothing here knows Avalanche."""
+
+from cl_powerprop.sparsity.allocator import LayerCapacity, MaskAllocator
+from cl_powerprop.sparsity.masked_weight import MaskedWeight, powerpropagate
+from cl_powerprop.sparsity.task_aware import TaskAware, select_task
+from cl_powerprop.sparsity.theta_space import ThetaSpaceStep, is_adaptive
+from cl_powerprop.sparsity.topk import rank, rank_global, top_share
+
+__all__ = [
+    "LayerCapacity",
+    "MaskAllocator",
+    "MaskedWeight",
+    "TaskAware",
+    "ThetaSpaceStep",
+    "is_adaptive",
+    "powerpropagate",
+    "rank",
+    "rank_global",
+    "select_task",
+    "top_share",
+]

@@ -1,0 +1,68 @@
+"""The optimizer's step in theta-space, for optimizers that would divide Powerpropagation's rescaling away.
+
+Adam, RMSProp and Adagrad normalise the gradient, so ``alpha * |phi|^(alpha - 1)`` cancels. The paper's remedy (Schwarz et
+al. 2021, section 2): compute the step, moments included, from dL/dtheta, then scale the step and apply it to ``phi``.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+from cl_powerprop.sparsity.powerprop import magnitude_power
+
+
+def is_adaptive(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer normalises its gradients (everything but SGD is taken to)."""
+    return not isinstance(optimizer, SGD)
+
+
+class ThetaSpaceStep:
+    """Makes an optimizer step in theta-space: its own step, scaled by ``alpha * |phi|^(alpha - 1)``, moves ``phi``.
+
+    Installed by hooks, so the optimizer stays itself: schedulers, ``param_groups`` and ``state_dict`` are untouched.
+    Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), on ``phi`` for a
+    reparameterised weight: for SGD without momentum both spaces then agree.
+    """
+
+    def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
+        self._weights: list[tuple[Tensor, MaskedWeight]] = []
+        for layer in maskable_layers(model).values():
+            weight = find_parametrization(layer, "weight", MaskedWeight)
+            if weight is not None and weight.alpha != 1.0:
+                weight.theta_gradient = True
+                self._weights.append((original(layer, "weight"), weight))
+        self._decays: list[float] = []
+        self._starts: list[tuple[Tensor, Tensor]] = []
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def remove(self) -> None:
+        """Give the optimizer its plain step, and the weights their plain gradient, back."""
+        for hook in self._hooks:
+            hook.remove()
+        for _, weight in self._weights:
+            weight.theta_gradient = False
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, *_: object) -> None:
+        scales = [magnitude_power(phi, weight.alpha).mul_(weight.alpha) for phi, weight in self._weights]
+        self._decays = [group.get("weight_decay", 0.0) for group in optimizer.param_groups]
+        for group, decay in zip(optimizer.param_groups, self._decays, strict=True):
+            if decay:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.mul_(1.0 - group["lr"] * decay)
+                group["weight_decay"] = 0.0
+        self._starts = [(phi.detach().clone(), scale) for (phi, _), scale in zip(self._weights, scales, strict=True)]
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, *_: object) -> None:
+        for (phi, _), (start, scale) in zip(self._weights, self._starts, strict=True):
+            torch.addcmul(start, phi - start, scale, out=phi)
+        for group, decay in zip(optimizer.param_groups, self._decays, strict=True):
+            if decay:
+                group["weight_decay"] = decay
+        self._starts = []

@@ -1,0 +1,59 @@
+"""What a person sees while a run goes on: task, epoch, loss, accuracy, capacity used and time left."""
+
+from types import TracebackType
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_STEPS_A_REFRESH = 50  # a bar needs no more, and every refresh costs
+
+
+class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
+    """A live bar over the whole run on a terminal; nothing where the output is no terminal, or when switched off."""
+
+    def __init__(self, n_tasks: int, enabled: bool = True) -> None:
+        super().__init__()
+        console = Console(stderr=True)
+        self._n_tasks = n_tasks
+        self._progress = Progress(
+            TextColumn("task {task.fields[task]}  epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  capacity {task.fields[capacity]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            disable=not enabled or not console.is_terminal,
+        )
+        start: dict[str, Any] = {name: "-" for name in ("task", "epoch", "loss", "accuracy", "capacity")}
+        self._bar = self._progress.add_task("", total=None, **start)
+        self._steps = 0
+
+    def __enter__(self) -> "ProgressDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Show the task and epoch at hand; tasks are taken to be equally long."""
+        task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
+        total = len(strategy.dataloader) * strategy.train_epochs * self._n_tasks
+        shown = {"task": f"{task + 1}/{self._n_tasks}", "epoch": f"{epoch + 1}/{strategy.train_epochs}"}
+        self._progress.update(self._bar, total=total, **shown)
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+        """Count a step."""
+        self._steps += 1
+        if self._steps == _STEPS_A_REFRESH:
+            self._progress.advance(self._bar, self._steps)
+            self._steps = 0
+
+    def show(self, **values: float) -> None:
+        """Show a measured loss, accuracy or capacity from now on."""
+        self._progress.update(self._bar, **{name: f"{value:.3f}" for name, value in values.items()})

@@ -1,0 +1,22 @@
+"""Gradient clipping by global norm."""
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+from cl_powerprop.errors import ConfigurationError
+
+
+class GradientClipping(SupervisedPlugin):  # type: ignore[misc]
+    """Scales the gradients of a step down to a global norm of at most ``max_norm``."""
+
+    def __init__(self, max_norm: float) -> None:
+        super().__init__()
+        if not max_norm > 0:
+            raise ConfigurationError(f"train.clip_norm must be > 0, not {max_norm}")
+        self.max_norm = max_norm
+
+    def before_update(self, strategy: Any, **_: Any) -> None:
+        """Clip, after the backward pass and before the optimizer's step."""
+        torch.nn.utils.clip_grad_norm_(strategy.model.parameters(), self.max_norm)

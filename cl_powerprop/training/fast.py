@@ -1,0 +1,146 @@
+"""Avalanche's supervised strategy at the pace of a bare PyTorch loop.
+
+Two things cost stock Avalanche most of its time on small networks, and both are replaced here: pictures pass through Python
+one by one (now: one gather a batch from a tensor on the device), and every event of every iteration is sent to every plugin,
+metric and logger (now: only to those that override it). Order of events and results stay the same. Leans on private
+names of avalanche-lib 0.6.0, which is therefore pinned.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from avalanche.core import BasePlugin, BaseSGDPlugin, SupervisedPlugin
+from avalanche.evaluation.metric_definitions import GenericPluginMetric, PluginMetric
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.templates.base_sgd import PeriodicEval
+
+from cl_powerprop.seeding import generator
+from cl_powerprop.training.tensor_data import TensorLoader, find_split
+
+Listener = Callable[..., Any]
+
+
+class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
+    """``SupervisedTemplate`` that feeds tensors and dispatches events to whom they concern.
+
+    Takes the arguments of ``SupervisedTemplate``, and:
+
+    Args:
+        seed: the order of task k's samples is drawn from (seed, k), whatever else draws numbers.
+    """
+
+    def __init__(self, *, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = seed
+
+    def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
+        """Feed from tensors; anything but a plain split (say, one that replay mixed) goes Avalanche's own way."""
+        split = None if drop_last else find_split(self.adapted_dataset)
+        if split is None:
+            super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
+            return
+        task = self.experience.task_label
+        order = generator(self.seed, "order", task) if shuffle else None
+        self.dataloader = TensorLoader(split, task, self.train_mb_size, order)
+
+    def make_eval_dataloader(self, **options: Any) -> None:
+        """Feed from tensors, in the order of the split."""
+        split = find_split(self.adapted_dataset)
+        if split is None:
+            super().make_eval_dataloader(**options)
+            return
+        self.dataloader = TensorLoader(split, self.experience.task_label, self.eval_mb_size)
+
+    def _unpack_minibatch(self) -> None:
+        """Leave a batch that is on the device already as it is."""
+        if not isinstance(self.dataloader, TensorLoader):
+            super()._unpack_minibatch()
+
+    def training_epoch(self, **options: Any) -> None:
+        """Run one epoch: the events and their order are Avalanche's."""
+        before_iteration = _listeners(self, "before_training_iteration")
+        before_forward, after_forward = _listeners(self, "before_forward"), _listeners(self, "after_forward")
+        before_backward, after_backward = _listeners(self, "before_backward"), _listeners(self, "after_backward")
+        before_update, after_update = _listeners(self, "before_update"), _listeners(self, "after_update")
+        after_iteration = _listeners(self, "after_training_iteration")
+
+        def notify(listeners: list[Listener]) -> None:
+            for listener in listeners:
+                listener(self, **options)
+
+        for self.mbatch in self.dataloader:
+            if self._stop_training:
+                break
+            self._unpack_minibatch()
+            notify(before_iteration)
+            self.optimizer.zero_grad()
+            self.loss = self._make_empty_loss()
+            notify(before_forward)
+            self.mb_output = self.forward()
+            notify(after_forward)
+            self.loss += self.criterion()
+            notify(before_backward)
+            self.backward()
+            notify(after_backward)
+            notify(before_update)
+            self.optimizer_step()
+            notify(after_update)
+            notify(after_iteration)
+
+    def eval_epoch(self, **options: Any) -> None:
+        """Run over the evaluation loader: the events and their order are Avalanche's."""
+        before_iteration, after_iteration = _listeners(self, "before_eval_iteration"), _listeners(self, "after_eval_iteration")
+        before_forward, after_forward = _listeners(self, "before_eval_forward"), _listeners(self, "after_eval_forward")
+
+        def notify(listeners: list[Listener]) -> None:
+            for listener in listeners:
+                listener(self, **options)
+
+        for self.mbatch in self.dataloader:
+            self._unpack_minibatch()
+            notify(before_iteration)
+            notify(before_forward)
+            self.mb_output = self.forward()
+            notify(after_forward)
+            self.loss = self.criterion()
+            notify(after_iteration)
+
+
+def _listeners(strategy: SupervisedTemplate, event: str) -> list[Listener]:
+    """Return the bound handlers of ``event`` among the strategy's plugins, in order, without those that do nothing."""
+    return [getattr(plugin, event) for plugin in strategy.plugins if _listens(plugin, event)]
+
+
+def _listens(plugin: Any, event: str) -> bool:
+    if isinstance(plugin, EvaluationPlugin):
+        return (
+            event in EvaluationPlugin.__dict__
+            or any(_metric_listens(metric, event) for metric in plugin.metrics)
+            or any(_overrides(logger, event) for logger in plugin.loggers)
+        )
+    if isinstance(plugin, PeriodicEval) and event == "after_training_iteration":
+        return bool(plugin.peval_mode == "iteration")
+    return _overrides(plugin, event)
+
+
+def _overrides(listener: Any, event: str) -> bool:
+    """Return whether ``listener`` handles ``event`` by more than an inherited empty method."""
+    if event in getattr(listener, "__dict__", {}):
+        return True
+    handler = getattr(type(listener), event, None)
+    return handler is not None and all(
+        handler is not getattr(base, event, None) for base in (SupervisedPlugin, BaseSGDPlugin, BasePlugin, PluginMetric)
+    )
+
+
+def _metric_listens(metric: Any, event: str) -> bool:
+    """Return whether a metric does anything at ``event``; Avalanche's generic ones override all and filter inside."""
+    if not _overrides(metric, event):
+        return False
+    if isinstance(metric, GenericPluginMetric) and getattr(type(metric), event) is getattr(GenericPluginMetric, event, None):
+        if event.startswith("before_"):
+            mode = "train" if "training" in event else "eval"
+            return bool(metric._reset_at == "iteration" and metric._mode == mode)
+        return bool(metric._mode == ("train" if "training" in event else "eval"))
+    return True

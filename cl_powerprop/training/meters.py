@@ -1,0 +1,107 @@
+"""Loss and accuracy summed on the device: nothing leaves it before an epoch, or an experience, is over."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from cl_powerprop.errors import DivergedError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean loss and accuracy over some samples; for an evaluation also a hash of all logits, to the bit."""
+
+    loss: float
+    accuracy: float
+    logits: str = ""
+
+
+class _Sums:
+    """Running sums of one pass, as tensors."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.correct: Tensor | int = 0
+        self.samples = 0
+
+    def add(self, strategy: Any) -> None:
+        labels = strategy.mb_y
+        self.loss = self.loss + strategy.loss.detach() * len(labels)
+        self.correct = self.correct + (strategy.mb_output.detach().argmax(1) == labels).sum()
+        self.samples += len(labels)
+
+    def measured(self, logits: str = "") -> Measured:
+        return Measured(float(self.loss) / self.samples, int(self.correct) / self.samples, logits)
+
+
+class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
+    """Reports loss and accuracy of every training epoch, and stops a run whose loss is no longer finite.
+
+    Args:
+        report: called as ``report(task, epoch, step, measured)`` when an epoch is over.
+    """
+
+    def __init__(self, report: Callable[[int, int, int, Measured], None]) -> None:
+        super().__init__()
+        self.report = report
+        self._sums = _Sums()
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Start summing anew."""
+        self._sums = _Sums()
+
+    @torch.no_grad()
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+        """Add the batch."""
+        self._sums.add(strategy)
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Report the epoch.
+
+        Raises:
+            DivergedError: if the mean loss is infinite or not a number.
+        """
+        if not self._sums.samples:
+            return
+        task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs + 1
+        measured = self._sums.measured()
+        if not math.isfinite(measured.loss):
+            raise DivergedError(
+                f"training diverged in task {task}, epoch {epoch}: the loss is {measured.loss}; "
+                "lower optimizer.lr, or set train.warmup or train.clip_norm"
+            )
+        self.report(task, epoch, strategy.clock.train_iterations, measured)
+
+
+class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
+    """Keeps what the last ``strategy.eval`` measured: ``measured[k]`` for the experience k of its stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: dict[int, Measured] = {}
+        self._sums = _Sums()
+        self._digest = hashlib.sha256()
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:
+        """Forget the evaluation before."""
+        self.measured = {}
+
+    def before_eval_exp(self, strategy: Any, **_: Any) -> None:
+        """Start summing anew."""
+        self._sums = _Sums()
+        self._digest = hashlib.sha256()
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
+        """Add the batch."""
+        self._sums.add(strategy)
+        self._digest.update(strategy.mb_output.cpu().numpy().tobytes())
+
+    def after_eval_exp(self, strategy: Any, **_: Any) -> None:
+        """Keep the result of the experience."""
+        self.measured[strategy.experience.current_experience] = self._sums.measured(self._digest.hexdigest())

@@ -1,0 +1,66 @@
+"""The learning rate over a task, set at every step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+
+from cl_powerprop.errors import ConfigurationError
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs of a task with a schedule of their own: its rate starts at ``scale`` times the optimizer's."""
+
+    epochs: int
+    scale: float = 1.0
+
+
+class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
+    """Runs a schedule over each phase of every task: "constant", or "cosine" down to zero.
+
+    Args:
+        schedule: one of :data:`SCHEDULES`.
+        phases: the phases of a task, such as training and retraining; their epochs are the task's.
+        warmup: share of a phase over which the rate first rises from zero, linearly.
+    """
+
+    def __init__(self, schedule: str, phases: Sequence[Phase], warmup: float = 0.0) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise ConfigurationError(f"train.schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
+        if not 0.0 <= warmup < 1.0:
+            raise ConfigurationError(f"train.warmup must be in [0, 1), not {warmup}")
+        self.schedule = schedule
+        self.phases = list(phases)
+        self.warmup = warmup
+        self._base: list[float] = []
+        self._step = 0
+
+    def factor(self, epoch: float) -> float:
+        """Return what the rate is multiplied by at a moment of the task, counted in epochs."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                done = epoch / phase.epochs
+                rise = min(done / self.warmup, 1.0) if self.warmup else 1.0
+                fall = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0
+                return phase.scale * rise * fall
+            epoch -= phase.epochs
+        return 0.0
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Start the schedule anew for the task."""
+        if not self._base:
+            self._base = [group["lr"] for group in strategy.optimizer.param_groups]
+        self._step = 0
+
+    def before_training_iteration(self, strategy: Any, **_: Any) -> None:
+        """Set the rate of this step, as at its middle."""
+        factor = self.factor((self._step + 0.5) / len(strategy.dataloader))
+        self._step += 1
+        for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):
+            group["lr"] = base * factor
