@@ -1,0 +1,161 @@
+"""The paper's single-task claim: train LeNet-300-100 dense, then prune it in one shot, over alphas and seeds.
+
+Set up as in the notebook published with Schwarz et al. 2021 (section 3.1, figure 2): truncated-normal fan-in
+initialisation, plain SGD, magnitude pruning of each layer without retraining, the output layer at half the sparsity.
+"""
+
+import datetime
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from cl_powerprop import build
+from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
+from cl_powerprop.config import PruningConfig, RunConfig
+from cl_powerprop.data.dataset import data_root
+from cl_powerprop.data.registry import get_dataset, read_cached
+from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.models.mlp import MLP
+from cl_powerprop.record import git_commit
+from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.seeding import generator
+from cl_powerprop.sequences import Split
+from cl_powerprop.sequences.base import Pixels, to_pixels
+from cl_powerprop.sparsity import powerpropagate, rank
+from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+from cl_powerprop.sparsity.powerprop import check_alpha
+from cl_powerprop.training.tensor_data import TensorLoader
+
+_STEPS_A_CHECK = 1000  # steps between two looks at the loss, each of which waits for the device
+
+
+def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
+    """Train and prune for every alpha and seed; write `pruning.csv`, its summary and its plot into ``path``.
+
+    Returns:
+        A row for each (alpha, seed, density), with the test accuracy.
+
+    Raises:
+        UserError: for an impossible config, missing data, or a folder that is taken.
+        DivergedError: if a loss leaves the numbers; what was finished is in the folder, marked failed.
+    """
+    settings = config.pruning
+    assert settings is not None
+    _check(settings)
+    torch.set_num_threads(config.train.threads)
+    device = build.choose_device(config.device)
+    dataset = get_dataset(config.data.name)
+    train, test = (
+        Pixels(pixels.images, pixels.labels, mean=0.0, std=1.0)  # the notebook feeds pixels in [0, 1]
+        for pixels in to_pixels(dataset, read_cached(config.data.name, data_root(config.data.root)), device)
+    )
+    folder = RunFolder(path)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "pruning",
+        "status": "running",
+        "data": config.data.name,
+        "device": str(device),
+        "git_commit": git_commit(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": vars(settings),
+        "error": None,
+    }
+    folder.write_json("run.json", content)
+    rows: list[dict[str, float]] = []
+    start = time.perf_counter()
+    jobs = list(itertools.product(zip(settings.alphas, settings.lrs, strict=True), settings.seeds))
+    try:
+        with _progress(config.progress) as progress:
+            bar = progress.add_task("training", total=len(jobs) * settings.steps)
+            for (alpha, lr), seed in jobs:
+                progress.update(bar, description=f"alpha {alpha:g}, seed {seed}")
+                network = _train(settings, alpha, lr, seed, train, lambda steps: progress.advance(bar, steps))
+                for density, accuracy in _prune(network, settings.densities, test):
+                    rows.append({"alpha": alpha, "seed": seed, "density": density, "accuracy": accuracy})
+                folder.write_csv("pruning.csv", list(rows[0]), [list(row.values()) for row in rows])
+    except BaseException as error:
+        folder.write_json("run.json", content | {"status": "failed", "error": str(error) or type(error).__name__})
+        raise
+    table = pd.DataFrame(rows)
+    summary = summarize_pruning(table)
+    folder.write_csv("pruning_summary.csv", list(summary.columns), summary.to_numpy().tolist())
+    plot_pruning(summary, folder.path / "pruning")
+    seconds = round(time.perf_counter() - start, 1)
+    folder.write_json("run.json", content | {"status": "complete", "seconds": {"total": seconds}})
+    print_pruning(summary)
+    print(f"run folder: {path}")
+    return table
+
+
+def _check(settings: PruningConfig) -> None:
+    for alpha in settings.alphas:
+        check_alpha(alpha)
+    if len(settings.lrs) != len(settings.alphas):
+        raise ConfigurationError(f"pruning.lrs needs one rate for each of the {len(settings.alphas)} alphas")
+    if any(not 0.0 < density <= 1.0 for density in settings.densities):
+        raise ConfigurationError(f"pruning.densities must be in (0, 1], not {settings.densities}")
+    if settings.steps < 1 or settings.batch_size < 1:
+        raise ConfigurationError("pruning.steps and pruning.batch_size must be at least 1")
+
+
+def _progress(enabled: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not enabled or not console.is_terminal)
+
+
+@torch.no_grad()
+def _truncated_normal_fan_in(network: nn.Module, seed: int) -> None:
+    """Draw weights with variance 1 / fan_in, from a normal cut at two deviations; biases start at zero."""
+    draws = generator(seed, "init")
+    for layer in maskable_layers(network).values():
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        std = math.sqrt(1.0 / weight[0].numel()) / 0.87962566103423978  # what cutting takes off the deviation
+        weight.copy_(nn.init.trunc_normal_(torch.empty(weight.shape), 0.0, std, -2 * std, 2 * std, generator=draws))
+        layer.bias.zero_()  # type: ignore[union-attr, operator]
+
+
+def _train(settings: PruningConfig, alpha: float, lr: float, seed: int, train: Pixels, advance: object) -> nn.Module:
+    network = MLP(train.images[0].numel(), settings.hidden, [int(train.labels.max()) + 1])
+    _truncated_normal_fan_in(network, seed)
+    powerpropagate(network, alpha).to(train.images.device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    everything = Split(train, torch.arange(len(train.labels), device=train.labels.device), train.labels)
+    loader = TensorLoader(everything, 0, settings.batch_size, generator(seed, "order"))
+    batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), settings.steps)
+    for step, (images, labels, _) in enumerate(batches, start=1):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        if step % _STEPS_A_CHECK == 0 or step == settings.steps:
+            if not math.isfinite(float(loss.detach())):
+                raise DivergedError(f"training diverged by step {step}, alpha {alpha:g}, seed {seed}: lower pruning.lrs")
+            advance(_STEPS_A_CHECK)  # type: ignore[operator]
+    return network
+
+
+@torch.no_grad()
+def _prune(network: nn.Module, densities: list[float], test: Pixels) -> Iterator[tuple[float, float]]:
+    """Yield (density, test accuracy) of the network pruned to each density of its hidden layers."""
+    everything = Split(test, torch.arange(len(test.labels), device=test.labels.device), test.labels)
+    images = everything.images()
+    weights = []
+    for layer in maskable_layers(network).values():
+        weight = find_parametrization(layer, "weight", MaskedWeight)
+        assert weight is not None
+        weights.append((weight, rank(weight.theta(original(layer, "weight")).abs())))
+    for density in densities:
+        for index, (weight, places) in enumerate(weights):
+            share = 1.0 - (1.0 - density) / 2 if index == len(weights) - 1 else density
+            weight.set_training_view(places < round(share * places.numel()))
+        yield density, float((network(images).argmax(1) == test.labels).float().mean())
