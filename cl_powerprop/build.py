@@ -21,12 +21,14 @@ from cl_powerprop.data.dataset import data_root
 from cl_powerprop.data.registry import get_dataset, read_cached
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.models.build import build_model
+from cl_powerprop.models.heads import TaskHeads
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
 from cl_powerprop.sequences.base import to_pixels
 from cl_powerprop.sequences.permuted import permuted
 from cl_powerprop.sequences.split import split_by_class
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
+from cl_powerprop.sparsity.masked_weight import maskable_layers, original
 from cl_powerprop.strategies import EPNPlugin, NaivePlugin, PackNetPlugin
 from cl_powerprop.strategies.epn import DEFAULT_SPARSITIES
 from cl_powerprop.strategies.masking import MaskingPlugin
@@ -52,7 +54,9 @@ def choose_device(name: str) -> torch.device:
         raise ConfigurationError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ConfigurationError(f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu")
+        raise ConfigurationError(
+            f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
+        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"device={name} is not supported; choose from: auto, cpu, cuda, cuda:N")
     return device
@@ -75,7 +79,9 @@ def check(config: RunConfig) -> None:
     scenario, masked = config.benchmark.scenario, not isinstance(config.strategy, NaiveConfig)
     if scenario != "task" and (masked or config.model.heads == "per_task"):
         what = f"strategy={config.strategy.name}" if masked else "model.heads=per_task"
-        raise ConfigurationError(f"{what} needs to know the task when it is tested; benchmark.scenario={scenario} does not say")
+        raise ConfigurationError(
+            f"{what} needs to know the task when it is tested; benchmark.scenario={scenario} does not say"
+        )
     if masked and config.strategy.retrain_epochs >= train.epochs:
         raise ConfigurationError(
             f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of train.epochs={train.epochs}, "
@@ -139,11 +145,19 @@ def make_optimizer(config: SGDConfig | AdamConfig, model: nn.Module, alpha: floa
     Raises:
         ConfigurationError: for a value that torch refuses.
     """
+    # Decay is what makes weights sparse; heads, biases and norms are left out of it.
+    weights = {id(original(layer, "weight")) for layer in maskable_layers(model, exclude=(TaskHeads,)).values()}
+    groups = [
+        {"params": [value for value in model.parameters() if id(value) in weights]},
+        {"params": [value for value in model.parameters() if id(value) not in weights], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
     try:
         optimizer: torch.optim.Optimizer
         if isinstance(config, SGDConfig):
             optimizer = torch.optim.SGD(
-                model.parameters(),
+                groups,
+                fused=True,
                 lr=config.lr,
                 momentum=config.momentum,
                 nesterov=config.nesterov,
@@ -152,7 +166,7 @@ def make_optimizer(config: SGDConfig | AdamConfig, model: nn.Module, alpha: floa
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
             betas = (config.betas[0], config.betas[1])
-            optimizer = kind(model.parameters(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+            optimizer = kind(groups, fused=True, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
     except (ValueError, IndexError) as error:
         raise ConfigurationError(f"optimizer: {error}") from error
     if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and is_adaptive(optimizer))):

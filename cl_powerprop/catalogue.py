@@ -15,7 +15,7 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def _files(group: str) -> list[Path]:
-    return sorted((CONF / group).rglob("*.yaml"))
+    return sorted(path for path in (CONF / group).rglob("*.yaml") if not path.name.startswith("_"))
 
 
 def _name(path: Path, group: str) -> str:

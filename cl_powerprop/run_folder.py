@@ -29,7 +29,9 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
         if occupied:
-            raise RunFolderError(f"the run folder {path} exists already and is never overwritten; choose another run_dir")
+            raise RunFolderError(
+                f"the run folder {path} exists already and is never overwritten; choose another run_dir"
+            )
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run, replacing an earlier version of it."""

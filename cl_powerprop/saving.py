@@ -35,7 +35,9 @@ class LoadedModel(nn.Module):
         return self.network(x)  # type: ignore[no-any-return]
 
 
-def save(model: nn.Module, path: Path, *, architecture: dict[str, Any], masked: dict[str, Any] | None, n_tasks: int) -> None:
+def save(
+    model: nn.Module, path: Path, *, architecture: dict[str, Any], masked: dict[str, Any] | None, n_tasks: int
+) -> None:
     """Write ``model`` to ``path``, by way of a temporary file.
 
     Args:

@@ -6,7 +6,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")  # Okabe & Ito: colour-blind safe
+_COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#000000",
+)  # Okabe & Ito: colour-blind safe
 _MARKERS = "os^Dvp*"
 _SHOWN = (1.0, 0.5, 0.1129, 0.0546, 0.0264, 0.01)
 
@@ -47,7 +55,7 @@ def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("weights left after one-shot magnitude pruning (output layer: half the sparsity)")
+    axes.set_xlabel("weights left after one-shot magnitude pruning (output layer: twice the share)")
     axes.set_ylabel("test accuracy")
     axes.set_title("LeNet-300-100 on MNIST, pruned without retraining")
     axes.grid(alpha=0.3)

@@ -21,7 +21,12 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, hidden: Sequence[int], classes: Sequence[int], per_task_heads: bool = False, bias: bool = True
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        classes: Sequence[int],
+        per_task_heads: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if any(width < 1 for width in hidden):

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sparsity.bits import overwrite_, to_bits
 from cl_powerprop.sparsity.masked_weight import (
     MaskedWeight,
     PerTaskTensor,
@@ -114,15 +115,15 @@ class MaskAllocator:
             weight.set_training_view(None)
             frozen = weight.frozen
             if frozen.any():
-                self._frozen_phi[name] = (frozen, phi.detach().clone())
+                held = to_bits(frozen, phi.dtype)
+                self._frozen_phi[name] = (held.bitwise_not(), phi.detach().view(held.dtype) & held)
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
     @torch.no_grad()
     def restore_frozen(self) -> None:
         """Put frozen weights back to their bits: momentum and decay move a weight whose gradient is zero."""
-        for name, (frozen, value) in self._frozen_phi.items():
-            phi = self.phi(name)
-            torch.where(frozen, value, phi, out=phi)
+        for name, (free, frozen_values) in self._frozen_phi.items():
+            overwrite_(self.phi(name), free, frozen_values)
 
     def propose(self, masks: Mapping[str, Tensor]) -> None:
         """See and train only ``masks`` from now on (boolean, by layer name, shaped like the weights)."""

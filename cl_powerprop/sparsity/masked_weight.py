@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sparsity.bits import to_bits
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 from cl_powerprop.sparsity.powerprop import SparseWeightFunction, check_alpha, to_phi, to_theta
 from cl_powerprop.sparsity.task_aware import TaskAware
@@ -35,15 +36,13 @@ class MaskedWeight(nn.Module, TaskAware):
     Attributes:
         masks: uint8 ``[tasks, ceil(n / 8)]``, the masks of finished tasks (saved with the model).
         owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived, not saved).
-        visible: boolean, shaped like the weight: what the forward pass uses, or None for everything.
-        gate: float, shaped like the weight: 1 where the weight may learn, or None for everywhere.
         theta_gradient: hand dL/dtheta to the optimizer instead of dL/dphi.
     """
 
     masks: Tensor
     owner: Tensor
-    visible: Tensor | None
-    gate: Tensor | None
+    _visible: Tensor | None  # bits of what the forward pass uses, None for everything
+    _gate: Tensor | None  # bits of what gets a gradient, None for whatever is visible
 
     def __init__(
         self,
@@ -62,13 +61,18 @@ class MaskedWeight(nn.Module, TaskAware):
         bytes_a_task = packed_size(shape.numel())
         self.register_buffer("masks", torch.empty(0, bytes_a_task, dtype=torch.uint8, device=device))
         self.register_buffer("owner", torch.full(shape, -1, dtype=torch.int16, device=device), persistent=False)
-        self.register_buffer("visible", None, persistent=False)
-        self.register_buffer("gate", None, persistent=False)
+        self.register_buffer("_visible", None, persistent=False)
+        self.register_buffer("_gate", None, persistent=False)
 
     def forward(self, phi: Tensor) -> Tensor:
-        if self.alpha == 1.0 and self.visible is None and self.gate is None:
+        """Return the weight in use."""
+        if self.alpha == 1.0 and self._visible is None and self._gate is None:
             return phi
-        return SparseWeightFunction.apply(phi, self.alpha, self.visible, self.gate, self.theta_gradient)  # type: ignore[no-any-return]
+        for name in ("_visible", "_gate"):
+            bits = getattr(self, name)
+            if bits is not None and bits.element_size() != phi.element_size():  # fresh, or the model changed its dtype
+                setattr(self, name, to_bits(bits, phi.dtype))
+        return SparseWeightFunction.apply(phi, self.alpha, self._visible, self._gate, self.theta_gradient)
 
     def right_inverse(self, theta: Tensor) -> Tensor:
         """Return the ``phi`` of an assigned weight, so that ``layer.weight = theta`` means what it says."""
@@ -88,6 +92,11 @@ class MaskedWeight(nn.Module, TaskAware):
         """Boolean, shaped like the weight: the union of all masks."""
         return self.owner >= 0
 
+    @property
+    def visible(self) -> Tensor | None:
+        """Boolean, shaped like the weight: what the forward pass uses; None for everything."""
+        return None if self._visible is None else self._visible.bool()
+
     def mask_of(self, task: int) -> Tensor:
         """Return the mask of a finished task, boolean, shaped like the weight."""
         return unpack(self.masks[task], self.owner.shape)
@@ -97,15 +106,19 @@ class MaskedWeight(nn.Module, TaskAware):
         frozen = self.frozen
         learning = ~frozen if mask is None else mask & ~frozen
         self._training_view = mask
-        self.visible = mask
-        self.gate = None if mask is None and not frozen.any() else learning.float()
+        self._visible = mask
+        self._gate = None if mask is None and not frozen.any() else learning
+
+    def open_gate(self) -> None:
+        """Give frozen weights a gradient too, to measure it; keeping their bits is the allocator's part."""
+        self._gate = None
 
     def select_task(self, task: int | None) -> None:
         """See the mask of ``task``; a task that holds none yet is seen as the training does."""
         if task is None or task >= self.tasks:
-            self.visible = self._training_view
+            self._visible = self._training_view
         else:
-            self.visible = self.mask_of(task)
+            self._visible = self.mask_of(task)
 
     def allocate(self, mask: Tensor) -> None:
         """Append the mask of the next task and freeze what it holds."""

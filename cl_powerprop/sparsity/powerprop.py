@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sparsity.bits import keep, keep_
 
 
 def check_alpha(alpha: float) -> float:
@@ -55,34 +56,30 @@ def to_phi(theta: Tensor, alpha: float) -> Tensor:
 class SparseWeightFunction(torch.autograd.Function):
     """``theta * mask`` from ``phi`` in one node, with the gradient scaled and gated.
 
-    Inputs of :meth:`forward`: ``phi`` (any shape); ``alpha``; ``mask``, a boolean tensor like ``phi`` or None
-    (everything visible); ``gate``, a float tensor like ``phi`` or None, that multiplies the gradient (0 for a
-    weight that may not learn); ``theta_gradient``, whether to hand back dL/dtheta instead of dL/dphi.
+    Inputs of :meth:`forward`: ``phi`` (any shape); ``alpha``; ``visible`` and ``gate``, each None or bits like ``phi``
+    (see :func:`to_bits`): which weights are seen, and which get a gradient; ``theta_gradient``, whether to hand back
+    dL/dtheta instead of dL/dphi.
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, phi: Tensor, alpha: float, mask: Tensor | None, gate: Tensor | None, theta_gradient: bool
+    def forward(
+        ctx: Any, phi: Tensor, alpha: float, visible: Tensor | None, gate: Tensor | None, theta_gradient: bool
     ) -> Tensor:
-        if alpha == 1.0:
-            scale, theta = None, phi
-        else:
-            scale = magnitude_power(phi, alpha)
+        """Return the weight in use."""
+        scale = None if alpha == 1.0 else magnitude_power(phi, alpha)
+        ctx.alpha = alpha
+        ctx.save_for_backward(None if theta_gradient else scale, visible if gate is None else gate)
+        if scale is not None:
             theta = phi * scale
-        if mask is not None:
-            # `where`, not a product: a free weight that diverged (inf, nan) must not leak through its zero.
-            theta = torch.where(mask, theta, 0.0)
-            gate = mask if gate is None else gate
-        ctx.alpha, ctx.scaled = alpha, scale is not None and not theta_gradient
-        ctx.save_for_backward(scale if ctx.scaled else None, gate)
-        return theta.view_as(theta)
+            return theta if visible is None else keep_(theta, visible)
+        return phi.view_as(phi) if visible is None else keep(phi, visible)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Return the gradient for the optimizer."""
         scale, gate = ctx.saved_tensors
-        if ctx.scaled:
+        if scale is not None:
             grad = (grad * scale).mul_(ctx.alpha)
-        if gate is not None:
-            grad = grad * gate
-        return grad, None, None, None, None
+            return grad if gate is None else keep_(grad, gate), None, None, None, None
+        return grad if gate is None else keep(grad.contiguous(), gate), None, None, None, None

@@ -129,7 +129,7 @@ class EPNPlugin(MaskingPlugin):
         before_search = strategy.train_epochs - self.retrain_epochs - 1
         if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
             for name, weight in self.allocator.weights.items():
-                weight.gate = None
+                weight.open_gate()
                 self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
 
     @torch.no_grad()
@@ -177,12 +177,16 @@ class EPNPlugin(MaskingPlugin):
         total: dict[str, Tensor] = {}
         for scores in criteria:
             shown = {name: self._hide(name, score) for name, score in scores.items()}
-            places = rank_global(shown) if self.scope == "global" else {key: rank(value) for key, value in shown.items()}
+            places = (
+                rank_global(shown) if self.scope == "global" else {key: rank(value) for key, value in shown.items()}
+            )
             total = {name: place + total[name] if total else place for name, place in places.items()}
         if len(criteria) == 1:
             return total
         negative = {name: -place for name, place in total.items()}
-        return rank_global(negative) if self.scope == "global" else {key: rank(value) for key, value in negative.items()}
+        return (
+            rank_global(negative) if self.scope == "global" else {key: rank(value) for key, value in negative.items()}
+        )
 
     def _hide(self, name: str, score: Tensor) -> Tensor:
         visible = self.allocator.weights[name].visible

@@ -90,7 +90,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def eval_epoch(self, **options: Any) -> None:
         """Run over the evaluation loader: the events and their order are Avalanche's."""
-        before_iteration, after_iteration = _listeners(self, "before_eval_iteration"), _listeners(self, "after_eval_iteration")
+        before_iteration, after_iteration = (
+            _listeners(self, "before_eval_iteration"),
+            _listeners(self, "after_eval_iteration"),
+        )
         before_forward, after_forward = _listeners(self, "before_eval_forward"), _listeners(self, "after_eval_forward")
 
         def notify(listeners: list[Listener]) -> None:
@@ -130,7 +133,8 @@ def _overrides(listener: Any, event: str) -> bool:
         return True
     handler = getattr(type(listener), event, None)
     return handler is not None and all(
-        handler is not getattr(base, event, None) for base in (SupervisedPlugin, BaseSGDPlugin, BasePlugin, PluginMetric)
+        handler is not getattr(base, event, None)
+        for base in (SupervisedPlugin, BaseSGDPlugin, BasePlugin, PluginMetric)
     )
 
 
@@ -138,7 +142,9 @@ def _metric_listens(metric: Any, event: str) -> bool:
     """Return whether a metric does anything at ``event``; Avalanche's generic ones override all and filter inside."""
     if not _overrides(metric, event):
         return False
-    if isinstance(metric, GenericPluginMetric) and getattr(type(metric), event) is getattr(GenericPluginMetric, event, None):
+    if isinstance(metric, GenericPluginMetric) and getattr(type(metric), event) is getattr(
+        GenericPluginMetric, event, None
+    ):
         if event.startswith("before_"):
             mode = "train" if "training" in event else "eval"
             return bool(metric._reset_at == "iteration" and metric._mode == mode)

@@ -66,8 +66,8 @@ class TensorLoader:
             return
         order = torch.randperm(count, generator=self.shuffle).to(self.labels.device)
         for rows in order.split(self.batch_size):
-            labels = self.labels[rows]
-            yield [self.images[rows], labels, self._task_ids[: len(labels)]]
+            labels = self.labels.index_select(0, rows)
+            yield [self.images.index_select(0, rows), labels, self._task_ids[: len(labels)]]
 
 
 def evaluation_batches(
