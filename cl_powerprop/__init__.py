@@ -20,7 +20,7 @@ _HOMES = {
     "select_task": "cl_powerprop.sparsity",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 (names of a dict)
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -84,8 +84,8 @@ def check(config: RunConfig) -> None:
         )
     if masked and config.strategy.retrain_epochs >= train.epochs:
         raise ConfigurationError(
-            f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of train.epochs={train.epochs}, "
-            "which counts both"
+            f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of "
+            f"train.epochs={train.epochs}, which counts both"
         )
 
 
@@ -147,11 +147,11 @@ def make_optimizer(config: SGDConfig | AdamConfig, model: nn.Module, alpha: floa
     """
     # Decay is what makes weights sparse; heads, biases and norms are left out of it.
     weights = {id(original(layer, "weight")) for layer in maskable_layers(model, exclude=(TaskHeads,)).values()}
-    groups = [
-        {"params": [value for value in model.parameters() if id(value) in weights]},
-        {"params": [value for value in model.parameters() if id(value) not in weights], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    decayed = [value for value in model.parameters() if id(value) in weights]
+    others = [value for value in model.parameters() if id(value) not in weights]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
     try:
         optimizer: torch.optim.Optimizer
         if isinstance(config, SGDConfig):

@@ -1,4 +1,4 @@
-"""The typed shape of a run's config. Values and their comments stand in `conf/`; a type or key that is wrong ends here."""
+"""The typed shape of a run's config. Values and their comments stand in `conf/`; a wrong type or key ends here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,8 @@ def parse(config: DictConfig) -> RunConfig:
             raise ConfigurationError(f"unknown {group} {name!r}; choose from: {', '.join(choices)}")
         groups[group] = _typed(choices[name], config[group], group)
     rest = {key: value for key, value in config.items() if key not in GROUPS}
-    parsed: RunConfig = _typed(RunConfig, OmegaConf.create({**rest, **dict.fromkeys(GROUPS)}), "")
+    untyped: dict[Any, Any] = {**rest, **dict.fromkeys(GROUPS)}
+    parsed: RunConfig = _typed(RunConfig, OmegaConf.create(untyped), "")
     for group, value in groups.items():
         setattr(parsed, group, value)
     return parsed

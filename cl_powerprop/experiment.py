@@ -170,7 +170,8 @@ class _TaskLoop:
         self.rows.flush()
         self.display.show(capacity=self._capacity_used())
         if measured[task].accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
-            message = f"task {task}: test accuracy {measured[task].accuracy:.3f} is no better than guessing: training diverged?"
+            accuracy = measured[task].accuracy
+            message = f"task {task}: test accuracy {accuracy:.3f} is no better than guessing: training diverged?"
             log.warning(message)
             self.record.content["diverged_tasks"].append(task)
             self.record.content["messages"].append(message)

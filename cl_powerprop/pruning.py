@@ -2,8 +2,8 @@
 
 Set up as in the notebook published with Schwarz et al. 2021 (section 3.1, figure 2): truncated-normal fan-in
 initialisation, plain SGD, magnitude pruning of each layer without retraining. What the notebook calls half the sparsity
-at the output layer is twice the density there, and so it is here. Pixels are in [0, 1]; the last 5,000 training pictures are
-held out and not used, for nothing is chosen here.
+at the output layer is twice the density there, and so it is here. Pixels are in [0, 1]; the last 5,000 training
+pictures are held out and not used, for nothing is chosen here.
 """
 
 import datetime
@@ -134,7 +134,7 @@ def _truncated_normal_fan_in(network: nn.Module, seed: int) -> None:
         weight: Tensor = layer.weight  # type: ignore[assignment]
         std = math.sqrt(1.0 / weight[0].numel()) / 0.87962566103423978  # what cutting takes off the deviation
         weight.copy_(nn.init.trunc_normal_(torch.empty(weight.shape), 0.0, std, -2 * std, 2 * std, generator=draws))
-        layer.bias.zero_()  # type: ignore[union-attr, operator]
+        layer.bias.zero_()  # type: ignore[operator]
 
 
 def _train(settings: PruningConfig, alpha: float, lr: float, seed: int, train: Pixels, advance: object) -> nn.Module:

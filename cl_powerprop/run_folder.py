@@ -1,4 +1,4 @@
-"""The files of one run. Each is written whole to a temporary file and then renamed, so a reader never sees half of one."""
+"""The files of one run. Each is written to a temporary file and then renamed, so a reader never sees half of one."""
 
 import csv
 import io

@@ -1,6 +1,7 @@
 """Table and plot of one-shot pruning: accuracy against the share of weights that is left."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -27,7 +28,7 @@ def summarize_pruning(table: pd.DataFrame) -> pd.DataFrame:
 
 def print_pruning(summary: pd.DataFrame) -> None:
     """Print the mean accuracy for each alpha at a few densities."""
-    wide = summary.pivot_table(index="alpha", columns="density", values="mean")
+    wide: Any = summary.pivot_table(index="alpha", columns="density", values="mean")
     nearest = [min(wide.columns, key=lambda density: abs(density - shown)) for shown in _SHOWN]
     table = Table(title=f"test accuracy by the share of weights left, mean over {int(summary['count'].max())} seed(s)")
     table.add_column("alpha", justify="right")

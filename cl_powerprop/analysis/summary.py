@@ -36,6 +36,7 @@ def print_runs(folders: Iterable[Path]) -> None:
     columns = ("strategy", "alpha", "optimizer", "seed")
     for name in (*columns, "average accuracy", "forgetting", "capacity used", "zero forgetting", "time"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
+    row: Any
     for row in runs.itertuples():
         verified = {True: "verified to the bit", False: "no", None: "-"}[row.zero_forgetting_verified]
         table.add_row(
@@ -58,7 +59,8 @@ def print_runs(folders: Iterable[Path]) -> None:
 
 
 def _distinct(runs: pd.DataFrame, *columns: str) -> Iterable[Any]:
-    return runs[list(columns)].drop_duplicates().itertuples()
+    distinct: Iterable[Any] = runs[list(columns)].drop_duplicates().itertuples()
+    return distinct
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -1,7 +1,7 @@
 """Continual-learning metrics as pure functions of the accuracy matrix.
 
-``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T tasks. Suites
-disagree on these definitions, so each names its source.
+``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T tasks.
+Suites disagree on these definitions, so each names its source.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def backward_transfer(matrix: Matrix) -> float:
 
 
 def forward_transfer(matrix: Matrix, untrained: NDArray[np.float64]) -> float:
-    """Return ``mean_{j>1} R[j-1, j] - b_j`` (Lopez-Paz & Ranzato 2017, eq. 4), NaN where unseen tasks were not evaluated.
+    """Return ``mean_{j>1} R[j-1, j] - b_j`` (Lopez-Paz & Ranzato 2017, eq. 4); NaN if unseen tasks were not evaluated.
 
     Args:
         matrix: the accuracy matrix.

@@ -1,7 +1,7 @@
 """Split pictures: the classes are divided over the tasks.
 
-Scenarios as in van de Ven & Tolias, "Three scenarios for continual learning", 2019: with "task" and "domain" labels count
-from 0 in each task, with "class" they are those of the data set.
+Scenarios as in van de Ven & Tolias, "Three scenarios for continual learning", 2019: with "task" and "domain" labels
+count from 0 in each task, with "class" they are those of the data set.
 """
 
 import torch

@@ -12,7 +12,7 @@ _INTEGERS = {
 
 
 def to_bits(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the integers that keep (all ones) or clear (0) floats of ``dtype``, for a boolean mask or such integers."""
+    """Return integers that keep (all ones) or clear (0) floats of ``dtype``, from a boolean mask or such integers."""
     integer = _INTEGERS[dtype]
     return mask.to(integer).neg_() if mask.dtype == torch.bool else mask.to(integer)
 

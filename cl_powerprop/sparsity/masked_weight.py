@@ -72,7 +72,8 @@ class MaskedWeight(nn.Module, TaskAware):
             bits = getattr(self, name)
             if bits is not None and bits.element_size() != phi.element_size():  # fresh, or the model changed its dtype
                 setattr(self, name, to_bits(bits, phi.dtype))
-        return SparseWeightFunction.apply(phi, self.alpha, self._visible, self._gate, self.theta_gradient)
+        theta: Tensor = SparseWeightFunction.apply(phi, self.alpha, self._visible, self._gate, self.theta_gradient)
+        return theta
 
     def right_inverse(self, theta: Tensor) -> Tensor:
         """Return the ``phi`` of an assigned weight, so that ``layer.weight = theta`` means what it says."""
@@ -177,13 +178,14 @@ def find_parametrization(module: nn.Module, tensor: str, kind: type[T]) -> T | N
     """Return the parametrization of ``kind`` on ``module.<tensor>``, or None."""
     if not parametrize.is_parametrized(module, tensor):
         return None
-    chain = module.parametrizations[tensor]  # type: ignore[union-attr, index]
+    chain = module.parametrizations[tensor]  # type: ignore[index]
     return next((step for step in chain if isinstance(step, kind)), None)
 
 
 def original(module: nn.Module, tensor: str) -> Tensor:
     """Return the stored tensor behind a parametrized one: ``phi`` behind ``weight``."""
-    return module.parametrizations[tensor].original  # type: ignore[union-attr, index, return-value]
+    stored: Tensor = module.parametrizations[tensor].original  # type: ignore[index, union-attr]
+    return stored
 
 
 def named_modules_outside(
@@ -209,14 +211,14 @@ def maskable_layers(model: nn.Module, exclude: tuple[type[nn.Module], ...] = ())
     Raises:
         ConfigurationError: if two layers share one weight; a mask could not tell them apart.
     """
-    layers = {
+    layers: dict[str, nn.Module] = {
         name: module
         for name, module in named_modules_outside(model, exclude)
         if isinstance(module, MASKABLE_LAYERS) and isinstance(module.weight, Tensor)
     }
     holders: dict[int, str] = {}
     for name, layer in layers.items():
-        stored = original(layer, "weight") if parametrize.is_parametrized(layer, "weight") else layer.weight
+        stored: Any = original(layer, "weight") if parametrize.is_parametrized(layer, "weight") else layer.weight
         first = holders.setdefault(id(stored), name)
         if first != name:
             raise ConfigurationError(f"layers {first} and {name} share one weight; untie them before masking")
@@ -263,6 +265,6 @@ def powerpropagate(
         if find_parametrization(layer, "weight", MaskedWeight) is not None:
             raise ConfigurationError(f"layer {name} is reparameterised already")
         if init_scale != 1.0:
-            layer.weight.mul_(init_scale)  # type: ignore[union-attr, operator]
+            layer.weight.mul_(init_scale)  # type: ignore[operator]
         sparse_weight(layer, alpha, init_scale=init_scale, initializer=initializer)
     return model

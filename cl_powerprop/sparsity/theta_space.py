@@ -1,7 +1,7 @@
 """The optimizer's step in theta-space, for optimizers that would divide Powerpropagation's rescaling away.
 
-Adam, RMSProp and Adagrad normalise the gradient, so ``alpha * |phi|^(alpha - 1)`` cancels. The paper's remedy (Schwarz et
-al. 2021, section 2): compute the step, moments included, from dL/dtheta, then scale the step and apply it to ``phi``.
+Adam, RMSProp and Adagrad normalise the gradient, so ``alpha * |phi|^(alpha - 1)`` cancels. The paper's remedy (Schwarz
+et al. 2021, section 2): compute the step, moments included, from dL/dtheta, then scale it and apply it to ``phi``.
 """
 
 import torch
@@ -21,8 +21,8 @@ class ThetaSpaceStep:
     """Makes an optimizer step in theta-space: its own step, scaled by ``alpha * |phi|^(alpha - 1)``, moves ``phi``.
 
     Installed by hooks, so the optimizer stays itself: schedulers, ``param_groups`` and ``state_dict`` are untouched.
-    Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), on ``phi`` for a
-    reparameterised weight: for SGD without momentum both spaces then agree.
+    Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), on ``phi``
+    for a reparameterised weight: for SGD without momentum both spaces then agree.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
@@ -47,7 +47,7 @@ class ThetaSpaceStep:
             weight.theta_gradient = False
 
     @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, *_: object) -> None:
+    def _before_step(self, optimizer: Optimizer, *unused: object) -> None:
         scales = [magnitude_power(phi, weight.alpha).mul_(weight.alpha) for phi, weight in self._weights]
         self._decays = [group.get("weight_decay", 0.0) for group in optimizer.param_groups]
         for group, decay in zip(optimizer.param_groups, self._decays, strict=True):
@@ -59,7 +59,7 @@ class ThetaSpaceStep:
         self._starts = [(phi.detach().clone(), scale) for (phi, _), scale in zip(self._weights, scales, strict=True)]
 
     @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, *_: object) -> None:
+    def _after_step(self, optimizer: Optimizer, *unused: object) -> None:
         for (phi, _), (start, scale) in zip(self._weights, self._starts, strict=True):
             torch.addcmul(start, phi - start, scale, out=phi)
         for group, decay in zip(optimizer.param_groups, self._decays, strict=True):

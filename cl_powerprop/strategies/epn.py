@@ -125,7 +125,7 @@ class EPNPlugin(MaskingPlugin):
             self.allocator.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Open the gradient of frozen weights for the epoch whose saliencies are summed; they are restored all the same."""
+        """Let frozen weights have gradients in the epoch whose saliencies are summed; they are restored all the same."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
         if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
             for name, weight in self.allocator.weights.items():
@@ -161,8 +161,8 @@ class EPNPlugin(MaskingPlugin):
         self.searches.append(Search(task, sparsity, dense if exhausted else reached, dense, evaluations, exhausted))
         if exhausted:
             self.tell(
-                f"task {task}: capacity exhausted: no sparsity holds {self.gamma:g} of the validation accuracy {dense:.4f}; "
-                "the task takes all weights"
+                f"task {task}: capacity exhausted: no sparsity holds {self.gamma:g} of the validation accuracy "
+                f"{dense:.4f}; the task takes all weights"
             )
         return self._masks(ranks, views, sparsity)
 

@@ -23,8 +23,8 @@ HEADS = (TaskHeads, MultiHeadClassifier)
 class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     """Runs the allocator through Avalanche's events. A method says only how it chooses a mask.
 
-    The last ``retrain_epochs`` of a strategy's ``train_epochs`` go to retraining. Experiences need task labels of their own;
-    a task that was not learned yet is evaluated with the network as it stands.
+    The last ``retrain_epochs`` of a strategy's ``train_epochs`` go to retraining. Experiences need task labels of their
+    own; a task that was not learned yet is evaluated with the network as it stands.
 
     Args:
         retrain_epochs: epochs that train the new weights of the mask once it is chosen.
@@ -71,8 +71,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """
         if not 0 <= self.retrain_epochs < strategy.train_epochs:
             raise ConfigurationError(
-                f"retrain_epochs={self.retrain_epochs} leaves no epoch to train of train_epochs={strategy.train_epochs}, "
-                "which counts both"
+                f"retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
+                f"train_epochs={strategy.train_epochs}, which counts both"
             )
         label = strategy.experience.task_label
         if label in self._task_of_label:

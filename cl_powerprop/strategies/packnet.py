@@ -1,6 +1,7 @@
 """PackNet: every task keeps a fixed share of the weights and sees all that came before.
 
-Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning", CVPR 2018, arXiv:1711.05769.
+Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning", CVPR 2018,
+arXiv:1711.05769.
 """
 
 import itertools

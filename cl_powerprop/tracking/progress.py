@@ -27,7 +27,7 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
             console=console,
             disable=not enabled or not console.is_terminal,
         )
-        start: dict[str, Any] = {name: "-" for name in ("task", "epoch", "loss", "accuracy", "capacity")}
+        start: dict[str, Any] = dict.fromkeys(("task", "epoch", "loss", "accuracy", "capacity"), "-")
         self._bar = self._progress.add_task("", total=None, **start)
         self._steps = 0
 
@@ -44,7 +44,7 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         """Show the task and epoch at hand; tasks are taken to be equally long."""
         task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
         total = len(strategy.dataloader) * strategy.train_epochs * self._n_tasks
-        shown = {"task": f"{task + 1}/{self._n_tasks}", "epoch": f"{epoch + 1}/{strategy.train_epochs}"}
+        shown: dict[str, Any] = {"task": f"{task + 1}/{self._n_tasks}", "epoch": f"{epoch + 1}/{strategy.train_epochs}"}
         self._progress.update(self._bar, total=total, **shown)
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
@@ -56,4 +56,5 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
 
     def show(self, **values: float) -> None:
         """Show a measured loss, accuracy or capacity from now on."""
-        self._progress.update(self._bar, **{name: f"{value:.3f}" for name, value in values.items()})
+        shown: dict[str, Any] = {name: f"{value:.3f}" for name, value in values.items()}
+        self._progress.update(self._bar, **shown)

@@ -1,9 +1,9 @@
 """Avalanche's supervised strategy at the pace of a bare PyTorch loop.
 
-Two things cost stock Avalanche most of its time on small networks, and both are replaced here: pictures pass through Python
-one by one (now: one gather a batch from a tensor on the device), and every event of every iteration is sent to every plugin,
-metric and logger (now: only to those that override it). Order of events and results stay the same. Leans on private
-names of avalanche-lib 0.6.0, which is therefore pinned.
+Two things cost stock Avalanche most of its time on small networks, and both are replaced here: pictures pass through
+Python one by one (now: one gather a batch from a tensor on the device), and every event of every iteration is sent to
+every plugin, metric and logger (now: only to those that override it). Order of events and results stay the same. Leans
+on private names of avalanche-lib 0.6.0, which is therefore pinned.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             for listener in listeners:
                 listener(self, **options)
 
-        for self.mbatch in self.dataloader:
+        for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
             if self._stop_training:
                 break
             self._unpack_minibatch()
@@ -100,7 +100,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             for listener in listeners:
                 listener(self, **options)
 
-        for self.mbatch in self.dataloader:
+        for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
             self._unpack_minibatch()
             notify(before_iteration)
             notify(before_forward)

@@ -1,0 +1,34 @@
+# The two commands of README: `make run` and `make test`. What CI runs is these targets and nothing else.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test setup lint coverage wheel-check clean
+
+run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits
+	$(BIN)/cl-powerprop run -m experiment=quickstart/naive,quickstart/packnet,quickstart/epn
+
+test: setup lint  ## set up, then style, types and tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; name another, as in make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=cl_powerprop --cov-report=term-missing:skip-covered
+
+wheel-check: setup  ## an installed wheel lists and runs from an empty folder
+	scripts/check_wheel.sh $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,75 @@
+"""Tiny networks of every maskable kind, and plain-formula references that share no code with the package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+
+
+KINDS = {
+    "linear": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)),
+    "conv1d": Kind(
+        lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 6)
+    ),
+    "conv2d": Kind(
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 4, 4)
+    ),
+    "conv3d": Kind(
+        lambda: nn.Sequential(nn.Conv3d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24, CLASSES)), (1, 3, 3, 3)
+    ),
+    "conv_transpose1d": Kind(
+        lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, CLASSES)), (2, 3)
+    ),
+    "conv_transpose2d": Kind(
+        lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, CLASSES)), (2, 2, 2)
+    ),
+    "conv_transpose3d": Kind(
+        lambda: nn.Sequential(nn.ConvTranspose3d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, CLASSES)),
+        (1, 2, 2, 2),
+    ),
+    "batch_norm": Kind(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)
+    ),
+    "layer_norm": Kind(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)
+    ),
+}
+
+
+def make_network(kind: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return KINDS[kind].build()
+
+
+def make_batch(kind: str, seed: int, count: int = 12) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(count, *KINDS[kind].shape, generator=generator),
+        torch.randint(CLASSES, (count,), generator=generator),
+    )
+
+
+def power(phi: Tensor, alpha: float) -> Tensor:
+    """The formula of the paper, element by element in Python's own double precision."""
+    values = [abs(value) ** (alpha - 1.0) * value for value in phi.double().flatten().tolist()]
+    return torch.tensor(values, dtype=torch.float64).view(phi.shape)
+
+
+def root(theta: Tensor, alpha: float) -> Tensor:
+    values = [(1.0 if value > 0 else -1.0) * abs(value) ** (1.0 / alpha) for value in theta.double().flatten().tolist()]
+    return torch.tensor(values, dtype=torch.float64).view(theta.shape)
+
+
+def bits(tensor: Tensor) -> list[int]:
+    """The very bits of a float32 tensor: tells -0.0 from 0.0, and one nan equal to itself."""
+    assert tensor.dtype == torch.float32
+    return tensor.detach().contiguous().view(torch.int32).flatten().tolist()
