@@ -32,7 +32,7 @@ def permuted(
     """Return ``n_tasks`` permuted tasks; task k's permutation depends on (seed, k) alone.
 
     Raises:
-        ConfigurationError: for ``n_tasks`` below 1, an empty split, or the scenario "class" (tasks share their classes).
+        ConfigurationError: for ``n_tasks`` below 1, an empty split, or scenario "class" (tasks share their classes).
     """
     check_n_tasks(n_tasks)
     if scenario == "class":

@@ -71,6 +71,7 @@ class MaskAllocator:
             raise ConfigurationError("the model has no Linear or Conv layer to mask")
         self.weights: dict[str, MaskedWeight] = {name: sparse_weight(layer) for name, layer in self.layers.items()}
         self.has_excluded = any(isinstance(module, exclude) for module in model.modules())
+        self._exclude = exclude
         self._per_task = dict(self._make_per_task(unmasked, exclude))
         self._before: dict[str, Tensor] = {}
         self._frozen_phi: dict[str, tuple[Tensor, Tensor]] = {}
@@ -84,7 +85,7 @@ class MaskAllocator:
             if unmasked == "per_task":
                 tensors += [key for key, value in module.named_parameters(recurse=False) if value.requires_grad]
             if isinstance(module, _NormBase):
-                tensors += [key for key, _ in module.named_buffers(recurse=False)]
+                tensors += [key for key, _ in module.named_buffers(recurse=False) if key != "num_batches_tracked"]
             for tensor in tensors:
                 if not parametrize.is_parametrized(module, tensor):
                     per_task = PerTaskTensor(getattr(module, tensor))
@@ -107,6 +108,8 @@ class MaskAllocator:
     def begin_task(self, generator: torch.Generator) -> None:
         """Start the next task: free weights are drawn anew (not for the first task), frozen ones remembered."""
         select_task(self.model, self.tasks)
+        if self.tasks and not self.history:
+            self._freeze_loaded()
         self._frozen_phi = {}
         for name, weight in self.weights.items():
             phi = self.phi(name)
@@ -155,7 +158,7 @@ class MaskAllocator:
         return rows
 
     def _allocate(self, task: int, name: str, weight: MaskedWeight) -> LayerCapacity:
-        mask = weight.visible
+        mask = weight.training_view
         if mask is None:
             mask = torch.ones_like(weight.frozen)
         owners = weight.owner[mask]
@@ -172,12 +175,21 @@ class MaskAllocator:
             if parameter.requires_grad and id(parameter) not in masked:
                 yield name, parameter
 
+    def _freeze_loaded(self) -> None:
+        """Freeze what was frozen when loaded masks were saved: `requires_grad` is not in a state dict."""
+        keep = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
+        keep |= {id(self.phi(name)) for name in self.layers}
+        for _, module in named_modules_outside(self.model, self._exclude):
+            for parameter in module.parameters(recurse=False):
+                if id(parameter) not in keep:
+                    parameter.requires_grad_(False)
+
     def _freeze_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Freeze and yield the unmasked parameters that this task has moved; per-task ones stay trainable."""
         per_task = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
         for name, parameter in list(self._unmasked()):
             before = self._before.get(name)
-            if before is not None and torch.equal(before, parameter):
+            if before is not None and parameter.grad is None and torch.equal(before, parameter):
                 continue
             if id(parameter) not in per_task:
                 parameter.requires_grad_(False)

@@ -98,6 +98,11 @@ class MaskedWeight(nn.Module, TaskAware):
         """Boolean, shaped like the weight: what the forward pass uses; None for everything."""
         return None if self._visible is None else self._visible.bool()
 
+    @property
+    def training_view(self) -> Tensor | None:
+        """Boolean, shaped like the weight: what the task in training sees, whichever task is selected."""
+        return self._training_view
+
     def mask_of(self, task: int) -> Tensor:
         """Return the mask of a finished task, boolean, shaped like the weight."""
         return unpack(self.masks[task], self.owner.shape)

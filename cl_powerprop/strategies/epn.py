@@ -115,6 +115,10 @@ class EPNPlugin(MaskingPlugin):
 
     def prepare_task(self, strategy: Any) -> None:
         """Hide the frozen weights if the task is to train without them."""
+        if self.output_layer not in (None, "auto", *self.allocator.weights):
+            raise ConfigurationError(
+                f"output_layer must be auto, None or one of {', '.join(self.allocator.weights)}, not {self.output_layer!r}"
+            )
         self._saliency = {}
         weights = self.allocator.weights
         if all(weight.frozen.all() for weight in weights.values()):
@@ -125,7 +129,7 @@ class EPNPlugin(MaskingPlugin):
             self.allocator.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Let frozen weights have gradients in the epoch whose saliencies are summed; they are restored all the same."""
+        """Let frozen weights have gradients in the epoch whose saliencies are summed; they stay as they are."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
         if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
             for name, weight in self.allocator.weights.items():

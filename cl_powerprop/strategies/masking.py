@@ -74,7 +74,12 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
                 f"retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
                 f"train_epochs={strategy.train_epochs}, which counts both"
             )
-        label = strategy.experience.task_label
+        label = getattr(strategy.experience, "task_label", None)
+        if label is None:
+            raise ConfigurationError(
+                "masks need one task label for each experience, and this benchmark has none; add them with "
+                "avalanche.benchmarks.task_incremental_benchmark(benchmark)"
+            )
         if label in self._task_of_label:
             raise ConfigurationError(
                 f"task label {label} came twice; masks need a label of its own for each experience "
@@ -105,7 +110,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """See the network as the task to evaluate does."""
-        select_task(strategy.model, self._task_of_label.get(strategy.experience.task_label, self.allocator.tasks))
+        if hasattr(self, "allocator"):  # before any training the network is evaluated as it is
+            select_task(strategy.model, self._task_of_label.get(strategy.experience.task_label, self.allocator.tasks))
 
     def after_eval(self, strategy: Any, **_: Any) -> None:
         """Go back to the task in training, if an evaluation came in between."""

@@ -48,6 +48,8 @@ class PackNetPlugin(MaskingPlugin):
         Raises:
             ConfigurationError: if the shares are too few for the tasks, or exceed what is left by the last one.
         """
+        if n_tasks < 1:
+            raise ConfigurationError(f"n_tasks must be at least 1, not {n_tasks}")
         per_task = [1.0 / n_tasks] * n_tasks if shares is None else shares
         if isinstance(per_task, int | float):
             if per_task * n_tasks > 1.0 + _ROUNDING:

@@ -17,9 +17,7 @@ class Kind:
 
 KINDS = {
     "linear": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)),
-    "conv1d": Kind(
-        lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 6)
-    ),
+    "conv1d": Kind(lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 6)),
     "conv2d": Kind(
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 4, 4)
     ),
@@ -39,9 +37,7 @@ KINDS = {
     "batch_norm": Kind(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)
     ),
-    "layer_norm": Kind(
-        lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)
-    ),
+    "layer_norm": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)),
 }
 
 

@@ -1,0 +1,345 @@
+"""EfficientPackNet's search against brute force on an ordinary network."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.models import MTSimpleMLP
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
+from cl_powerprop.strategies import EPNPlugin
+from cl_powerprop.strategies.epn import _first_holding
+
+from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, make_tensors
+
+LAYERS = ("1", "3")  # of `dense_net`
+OUTPUT = "3"
+GRID = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+
+class BeforeTheSearch(SupervisedPlugin):
+    """Stands before the method: keeps ``theta`` and the biases just before each search, and sums the saliencies itself.
+
+    Gradients are taken on an ordinary network with these weights put in, not from the network in training.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+        self.theta: list[dict[str, Tensor]] = []
+        self.biases: list[dict[str, Tensor]] = []
+        self.saliency: list[dict[str, Tensor]] = []
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        self.saliency.append({name: torch.zeros_like(strategy.model[int(name)].weight) for name in LAYERS})
+
+    def after_backward(self, strategy: Any, **_: Any) -> None:
+        if strategy.clock.train_exp_epochs != self.epoch:
+            return
+        theta = {name: strategy.model[int(name)].weight.detach().clone().requires_grad_() for name in LAYERS}
+        biases = {name: strategy.model[int(name)].bias.detach() for name in LAYERS}
+        loss = nn.functional.cross_entropy(forward(strategy.mb_x, theta, biases), strategy.mb_y)
+        for name, gradient in zip(LAYERS, torch.autograd.grad(loss, list(theta.values())), strict=True):
+            self.saliency[-1][name] += (theta[name].detach() * gradient) ** 2
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        if strategy.clock.train_exp_epochs == self.epoch:
+            self.theta.append({name: strategy.model[int(name)].weight.detach().clone() for name in LAYERS})
+            self.biases.append({name: strategy.model[int(name)].bias.detach().clone() for name in LAYERS})
+
+
+def forward(x: Tensor, weights: dict[str, Tensor], biases: dict[str, Tensor]) -> Tensor:
+    hidden = (x.flatten(1) @ weights["1"].T + biases["1"]).relu()
+    return hidden @ weights["3"].T + biases["3"]
+
+
+def places(scores: list[float]) -> list[int]:
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+    result = [0] * len(scores)
+    for place, index in enumerate(order):
+        result[index] = place
+    return result
+
+
+def brute_force_masks(scores: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    masks = {}
+    for name, score in scores.items():
+        keep = 1.0 - (sparsity / 2 if name == OUTPUT else sparsity)
+        mask = [place < round(keep * score.numel()) for place in places(score.flatten().tolist())]
+        masks[name] = torch.tensor(mask).view(score.shape)
+    return masks
+
+
+def brute_force(
+    task: int, scores: dict[str, Tensor], before: BeforeTheSearch, gamma: float
+) -> tuple[float, float, float, dict[str, Tensor]]:
+    """Return (sparsity, its accuracy, accuracy with all weights, masks) by trying the whole grid."""
+    x, y = make_tensors(task, "valid", 40)
+    theta, biases = before.theta[task], before.biases[task]
+    dense = (forward(x, theta, biases).argmax(1) == y).double().mean().item()
+    for sparsity in sorted(GRID, reverse=True):
+        masks = brute_force_masks(scores, sparsity)
+        masked = {name: torch.where(masks[name], theta[name], 0.0) for name in LAYERS}
+        accuracy = (forward(x, masked, biases).argmax(1) == y).double().mean().item()
+        if accuracy >= gamma * dense:
+            return sparsity, accuracy, dense, masks
+    return 0.0, dense, dense, {name: torch.ones_like(theta[name], dtype=torch.bool) for name in LAYERS}
+
+
+def learn(
+    tasks: int, epochs: int = 3, alpha: float = 2.0, optimizer: str = "sgd_momentum", **options: Any
+) -> tuple[EPNPlugin, BeforeTheSearch]:
+    network, benchmark = powerpropagate(dense_net(), alpha), make_benchmark(tasks)
+    options.setdefault("sparsities", GRID)
+    plugin = EPNPlugin(validation=benchmark.streams["valid"], **options)
+    before = BeforeTheSearch(epochs - options.get("retrain_epochs", 0) - 1)
+    chosen = OPTIMIZERS[optimizer](network.parameters())
+    if optimizer == "adamw" and alpha != 1.0:
+        ThetaSpaceStep(chosen, network)
+    strategy = make_strategy(network, [before, plugin], chosen, epochs=epochs)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    return plugin, before
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+@pytest.mark.parametrize("retrain_epochs", [0, 1])
+def test_takes_the_first_sparsity_that_holds(gamma: float, alpha: float, retrain_epochs: int) -> None:
+    plugin, before = learn(3, epochs=4, alpha=alpha, gamma=gamma, retrain_epochs=retrain_epochs)
+    for task, found in enumerate(plugin.searches):
+        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
+        sparsity, accuracy, dense, masks = brute_force(task, scores, before, gamma)
+        assert (found.task, found.sparsity, found.exhausted) == (task, sparsity, sparsity == 0.0)
+        assert (found.accuracy, found.dense_accuracy) == pytest.approx((accuracy, dense))
+        assert found.evaluations == (len(GRID) if found.exhausted else GRID.index(sparsity) + 1)
+        for name in LAYERS:
+            assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
+
+
+def test_the_brute_force_above_sees_several_sparsities() -> None:
+    chosen = {found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma)[0].searches}
+    assert len(chosen) >= 3
+
+
+@pytest.mark.parametrize("criterion", ["saliency", "both"])
+@pytest.mark.parametrize(("optimizer", "alpha"), [("sgd_momentum", 1.0), ("sgd_nesterov_decay", 2.0), ("adamw", 2.0)])
+@pytest.mark.parametrize("retrain_epochs", [0, 1])
+def test_criterion(criterion: str, optimizer: str, alpha: float, retrain_epochs: int) -> None:
+    plugin, before = learn(
+        2, alpha=alpha, optimizer=optimizer, gamma=0.8, criterion=criterion, retrain_epochs=retrain_epochs
+    )
+    for task, found in enumerate(plugin.searches):
+        scores = before.saliency[task]
+        if criterion == "both":
+            scores = {
+                name: -torch.tensor(
+                    [
+                        one + two
+                        for one, two in zip(
+                            places(before.theta[task][name].abs().flatten().tolist()),
+                            places(score.flatten().tolist()),
+                            strict=True,
+                        )
+                    ]
+                ).view(score.shape)
+                for name, score in scores.items()
+            }
+        sparsity, _, _, masks = brute_force(task, scores, before, 0.8)
+        assert found.sparsity == sparsity
+        for name in LAYERS:
+            assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=50), st.integers(0, 6))
+def test_bisection_agrees_with_the_grid_where_accuracy_is_monotone(values: list[int], target: int) -> None:
+    accuracies = sorted(values)  # the sparsest first
+    index, reached, taken = _first_holding(len(accuracies), lambda i: accuracies[i], target, "bisect")
+    holding = [i for i, accuracy in enumerate(accuracies) if accuracy >= target]
+    assert index == (holding[0] if holding else None)
+    assert taken <= math.floor(math.log2(len(accuracies))) + 1
+    if holding:
+        assert reached == accuracies[holding[0]]
+    assert _first_holding(len(accuracies), lambda i: accuracies[i], target, "grid")[0] == index
+
+
+def test_bisection_in_a_run() -> None:
+    plugin, before = learn(2, gamma=0.8, search="bisect")
+    for task, found in enumerate(plugin.searches):
+        assert found.evaluations <= 4
+        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
+        for name, mask in brute_force_masks(scores, found.sparsity).items():
+            assert torch.equal(plugin.allocator.weights[name].mask_of(task), mask)
+        assert found.exhausted or found.accuracy >= 0.8 * found.dense_accuracy
+
+
+def take_the_first(network: nn.Module, sparsity: float, **options: Any) -> EPNPlugin:
+    """Run one task at rate 0 with a target so low that the first sparsity holds."""
+    plugin = EPNPlugin(gamma=1e-9, sparsities=[sparsity], validation=0.5, **options)
+    strategy = make_strategy(network, [plugin], torch.optim.SGD(network.parameters(), lr=0.0), epochs=1)
+    strategy.train(make_benchmark(1).train_stream[0])
+    assert plugin.searches[0].sparsity == sparsity
+    return plugin
+
+
+@pytest.mark.parametrize("sparsity", [0.9, 0.5, 0.33])
+@pytest.mark.parametrize("criterion", ["magnitude", "saliency", "both"])
+def test_ties_never_grow_a_mask(sparsity: float, criterion: str) -> None:
+    network = dense_net()
+    with torch.no_grad():
+        for index in (1, 3):
+            network[index].weight.fill_(0.25)
+    plugin = take_the_first(network, sparsity, criterion=criterion)
+    kept = {row.layer: row.kept for row in plugin.allocator.history if row.kind == "masked"}
+    assert kept == {"1": round((1 - sparsity) * 192), "3": round((1 - sparsity / 2) * 36)}
+
+
+@pytest.mark.parametrize("sparsity", [0.9, 0.5])
+def test_global_ties_never_grow_the_masks(sparsity: float) -> None:
+    network = dense_net()
+    with torch.no_grad():
+        for index in (1, 3):
+            network[index].weight.fill_(0.25)
+    plugin = take_the_first(network, sparsity, scope="global", output_layer=None)
+    assert sum(row.kept for row in plugin.allocator.history if row.kind == "masked") == round((1 - sparsity) * 228)
+
+
+def test_global_scope_ranks_all_layers_together() -> None:
+    network = dense_net()
+    weights = {name: network[int(name)].weight.detach().abs().flatten().tolist() for name in LAYERS}
+    threshold = sorted(weights["1"] + weights["3"], reverse=True)[round(0.3 * 228) - 1]
+    plugin = take_the_first(network, 0.7, scope="global", output_layer=None)
+    for name in LAYERS:
+        mask = plugin.allocator.weights[name].mask_of(0).flatten().tolist()
+        assert mask == [value >= threshold for value in weights[name]]
+    plugin = take_the_first(dense_net(), 0.7, scope="global")
+    largest = sorted(weights["3"], reverse=True)[round(0.65 * 36) - 1]
+    assert plugin.allocator.weights["3"].mask_of(0).flatten().tolist() == [v >= largest for v in weights["3"]]
+
+
+def test_output_layer() -> None:
+    def kept(plugin: EPNPlugin) -> dict[str, int]:
+        return {row.layer: row.kept for row in plugin.allocator.history if row.kind == "masked"}
+
+    assert kept(take_the_first(dense_net(), 0.8)) == {"1": round(0.2 * 192), "3": round(0.6 * 36)}
+    assert kept(take_the_first(dense_net(), 0.8, output_layer=None)) == {"1": round(0.2 * 192), "3": round(0.2 * 36)}
+    assert kept(take_the_first(dense_net(), 0.8, output_layer="1")) == {"1": round(0.6 * 192), "3": round(0.2 * 36)}
+    heads = MTSimpleMLP(input_size=16, hidden_size=12)
+    assert list(kept(take_the_first(heads, 0.8)).values()) == [round(0.2 * 192)]  # and the heads are no layer of these
+
+
+def test_an_unknown_output_layer_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="output_layer"):
+        take_the_first(dense_net(), 0.8, output_layer="no such layer")
+
+
+def test_capacity_exhausted() -> None:
+    network, benchmark = dense_net(), make_benchmark(3)
+    plugin = EPNPlugin(gamma=1.0, sparsities=[0.999])
+    strategy = make_strategy(network, [plugin], epochs=8)
+    strategy.train(benchmark.train_stream[0])
+    assert plugin.searches[0].exhausted
+    assert plugin.searches[0].sparsity == 0.0
+    assert plugin.allocator.capacity_used == 1.0
+    assert any("task 0" in message and "capacity exhausted" in message for message in plugin.messages)
+    strategy.eval(benchmark.test_stream)
+    before = [plugin.allocator.phi(name).detach().clone() for name in LAYERS]
+    for experience in benchmark.train_stream[1:]:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+    assert plugin.allocator.tasks == 3
+    assert all(torch.equal(plugin.allocator.phi(name), phi) for name, phi in zip(LAYERS, before, strict=True))
+    for task in (1, 2):
+        assert any(f"task {task}: no weight is free" in message for message in plugin.messages)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("criterion", ["magnitude", "both"])
+def test_training_without_the_frozen_weights_gives_disjoint_masks(scope: str, criterion: str) -> None:
+    plugin, _ = learn(
+        3,
+        gamma=1e-9,
+        sparsities=[0.75],
+        train_through="free",
+        output_layer=None,
+        scope=scope,
+        criterion=criterion,
+    )
+    for name in LAYERS:
+        masks = [plugin.allocator.weights[name].mask_of(task) for task in range(3)]
+        assert not (masks[0] & masks[1]).any()
+        assert not ((masks[0] | masks[1]) & masks[2]).any()
+        if scope == "layer":
+            assert [int(mask.sum()) for mask in masks] == [round(0.25 * masks[0].numel())] * 3
+    rows = [row for row in plugin.allocator.history if row.kind == "masked"]
+    assert sum(row.kept for row in rows) > 0
+    assert all(row.reused == 0 for row in rows)
+
+
+def test_hiding_frozen_weights_hides_them_in_training() -> None:
+    class View(SupervisedPlugin):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden: list[bool] = []
+
+        def after_forward(self, strategy: Any, **_: Any) -> None:
+            for name, weight in plugin.allocator.weights.items():
+                self.hidden.append(not strategy.model[int(name)].weight[weight.frozen].any())
+
+    benchmark, view = make_benchmark(2), View()
+    plugin = EPNPlugin(gamma=1e-9, sparsities=[0.75], train_through="free")
+    strategy = make_strategy(dense_net(), [plugin, view], epochs=2)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert len(view.hidden) == 2 * 2 * 2 * 4
+    assert all(view.hidden)
+
+
+def test_validation_samples_are_held_out_of_training() -> None:
+    class Samples(SupervisedPlugin):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained: set[tuple[float, ...]] = set()
+
+        def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+            self.trained |= {tuple(row) for row in strategy.mb_x.flatten(1).tolist()}
+
+    results = []
+    for seed in (0, 0, 1):
+        samples, plugin = Samples(), EPNPlugin(validation=0.25, seed=seed)
+        make_strategy(dense_net(), [plugin, samples], epochs=2).train(make_benchmark(1).train_stream[0])
+        results.append(samples.trained)
+        everything = {tuple(row) for row in make_tensors(0, "train", 64)[0].flatten(1).tolist()}
+        assert samples.trained < everything
+        assert len(samples.trained) == 48
+    assert results[0] == results[1] != results[2]
+
+
+def test_too_little_to_validate_on() -> None:
+    with pytest.raises(ConfigurationError, match="leaves none"):
+        make_strategy(dense_net(), [EPNPlugin(validation=0.001)]).train(make_benchmark(1).train_stream[0])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("gamma", value) for value in (0, 0.0, -0.5, 1.1, math.nan, math.inf)],
+        *[("sparsities", value) for value in ([], [1.0], [0.5, -0.1], [0.5, math.nan], [1.5])],
+        *[("validation", value) for value in (0.0, 1.0, -0.1, math.nan)],
+        *[(option, "other") for option in ("search", "scope", "criterion", "train_through")],
+    ],
+)
+def test_bad_input(option: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=option):
+        EPNPlugin(**{option: value})
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    assert EPNPlugin(gamma=1.0, sparsities=[0.0]).sparsities == [0.0]
