@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop import __version__
-from cl_powerprop.errors import UserError
+from cl_powerprop.errors import DivergedError, UserError
 
 USAGE_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -123,23 +123,41 @@ def _run(words: list[str]) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
     before, sys.argv = sys.argv, ["cl-powerprop run", *words]
+    failures: list[Exception] = []
+    _failures[os.getpid()] = failures
     try:
         hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(explain_composition_error(error), USAGE_ERROR)
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if type(error).__name__ != "DivergedError":
-            traceback.print_exc()
-        return _complain(str(error) or type(error).__name__, FAULT)
     finally:
         sys.argv = before
-    return 0
+        del _failures[os.getpid()]
+    return max((_report(failure) for failure in failures), default=0, key=[0, USAGE_ERROR, FAULT].index)
+
+
+# Errors of the jobs in this process, by process id: a multirun goes on after a failed job; its errors close the output.
+_failures: dict[int, list[Exception]] = {}
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, UserError):
+        return _complain(str(error), USAGE_ERROR)
+    if not isinstance(error, DivergedError):
+        traceback.print_exception(error)
+    return _complain(str(error) or type(error).__name__, FAULT)
 
 
 def _job(config: Any) -> None:
     """Run one Hydra job; importable by name, so that launchers can send it to other processes."""
+    try:
+        _run_job(config)
+    except Exception as error:
+        if os.getpid() not in _failures:  # a launcher's own process: the error has to travel
+            raise
+        _failures[os.getpid()].append(error)
+
+
+def _run_job(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

@@ -116,9 +116,8 @@ class EPNPlugin(MaskingPlugin):
     def prepare_task(self, strategy: Any) -> None:
         """Hide the frozen weights if the task is to train without them."""
         if self.output_layer not in (None, "auto", *self.allocator.weights):
-            raise ConfigurationError(
-                f"output_layer must be auto, None or one of {', '.join(self.allocator.weights)}, not {self.output_layer!r}"
-            )
+            layers = ", ".join(self.allocator.weights)
+            raise ConfigurationError(f"output_layer must be auto, None or one of {layers}, not {self.output_layer!r}")
         self._saliency = {}
         weights = self.allocator.weights
         if all(weight.frozen.all() for weight in weights.values()):
