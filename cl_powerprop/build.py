@@ -76,12 +76,16 @@ def check(config: RunConfig) -> None:
     for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
         if getattr(train, option) < 1:
             raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(train, option)}")
+    if isinstance(config.optimizer, AdamConfig) and len(config.optimizer.betas) != 2:
+        raise ConfigurationError(f"optimizer.betas must be two numbers, not {config.optimizer.betas}")
     scenario, masked = config.benchmark.scenario, not isinstance(config.strategy, NaiveConfig)
     if scenario != "task" and (masked or config.model.heads == "per_task"):
         what = f"strategy={config.strategy.name}" if masked else "model.heads=per_task"
         raise ConfigurationError(
             f"{what} needs to know the task when it is tested; benchmark.scenario={scenario} does not say"
         )
+    if masked and not config.strategy.retrain_lr >= 0.0:
+        raise ConfigurationError(f"strategy.retrain_lr must be at least 0, not {config.strategy.retrain_lr}")
     if masked and config.strategy.retrain_epochs >= train.epochs:
         raise ConfigurationError(
             f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of "

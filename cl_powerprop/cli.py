@@ -129,6 +129,8 @@ def _run(words: list[str]) -> int:
         hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(explain_composition_error(error), USAGE_ERROR)
+    except OSError as error:  # a job's own are among the failures; this is Hydra's, which makes the run folder
+        return _complain(f"the run folder cannot be made: {error.filename}: {error.strerror}", USAGE_ERROR)
     finally:
         sys.argv = before
         del _failures[os.getpid()]

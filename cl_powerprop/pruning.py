@@ -36,7 +36,7 @@ from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrizati
 from cl_powerprop.sparsity.powerprop import check_alpha
 from cl_powerprop.training.tensor_data import TensorLoader
 
-_HELD_OUT = 5000
+_HELD_OUT = 12  # a twelfth of the training pictures is held out, 5,000 of the full MNIST
 _STEPS_A_CHECK = 1000  # steps between two looks at the loss, each of which waits for the device
 
 
@@ -56,11 +56,12 @@ def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
     torch.set_num_threads(config.train.threads)
     device = build.choose_device(config.device)
     dataset = get_dataset(config.data.name)
+    images = read_cached(config.data.name, data_root(config.data.root))
     train, test = (
         Pixels(pixels.images[:last], pixels.labels[:last], mean=0.0, std=1.0)
         for pixels, last in zip(
-            to_pixels(dataset, read_cached(config.data.name, data_root(config.data.root)), device),
-            (-_HELD_OUT, None),
+            to_pixels(dataset, images, device),
+            (-(len(images.train_labels) // _HELD_OUT), None),
             strict=True,
         )
     )
@@ -104,6 +105,9 @@ def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
 
 
 def _check(settings: PruningConfig) -> None:
+    for option in ("alphas", "seeds", "densities"):
+        if not getattr(settings, option):
+            raise ConfigurationError(f"pruning.{option} is empty; it needs at least one value")
     for alpha in settings.alphas:
         check_alpha(alpha)
     if len(settings.lrs) != len(settings.alphas):

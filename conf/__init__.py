@@ -1,0 +1,1 @@
+"""The Hydra configs: one folder a group, shipped inside the package."""

@@ -3,8 +3,8 @@
     python benchmarks/speed/speed.py                                  # the embedded digits
     CL_POWERPROP_DATA=... python benchmarks/speed/speed.py data=mnist # as recorded in results.csv
 
-Absolute times depend on the machine and on what else it does; the ratios are what to read. The bare loop trains the plain
-784-100-100-10 network on the very tensors of the task, without validation, masks, metrics or events.
+Absolute times depend on the machine and on what else it does; the ratios are what to read. The bare loop trains the
+plain 784-100-100-10 network on the very tensors of the task, without validation, masks, metrics or events.
 """
 
 import statistics

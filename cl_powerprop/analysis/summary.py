@@ -72,6 +72,8 @@ class MultirunSummary(Callback):  # type: ignore[misc]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print what the sweep folder holds."""
-        folders = [path.parent for path in Path(config.hydra.sweep.dir).glob("*/run.json")]
+        records = Path(config.hydra.sweep.dir).glob("*/run.json")
+        # A pruning experiment prints its own table.
+        folders = [path.parent for path in records if "strategy" in json.loads(path.read_text(encoding="utf-8"))]
         if folders:
             print_runs(sorted(folders, key=lambda folder: (len(folder.name), folder.name)))

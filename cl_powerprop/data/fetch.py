@@ -1,6 +1,7 @@
 """Download a file with a checksum: resumed where it stopped, and named only once it is whole."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -27,13 +28,16 @@ def fetch(urls: Sequence[str], path: Path, expected_md5: str, progress: Progress
     Raises:
         DataError: if no url gave a file with that checksum.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path.parent} cannot be made: {error.strerror}") from error
     part = path.with_name(path.name + ".part")
     problems = []
     for url in urls:
         try:
             _stream(url, part, path.name, progress)
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             problems.append(f"{url}: {getattr(error, 'reason', None) or error}")
             continue
         found = md5(part)
@@ -64,3 +68,5 @@ def _stream(url: str, part: Path, name: str, progress: Progress | None) -> None:
                 done += len(chunk)
                 if progress is not None:
                     progress(name, done, total)
+    if done < total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -50,6 +50,8 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError(f"{name} is not an IDX file of unsigned bytes")
     dimensions = content[3]
+    if len(content) < 4 + 4 * dimensions:
+        raise DataError(f"{name} ends within its header: truncated?")
     shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
     offset = 4 + 4 * dimensions
     if len(content) - offset != shape.prod():
@@ -107,7 +109,10 @@ class MNIST(Dataset):
 
     @staticmethod
     def _damaged(path: Path, why: str) -> DataError:
-        return DataError(f"{path} is truncated or altered ({why}); `cl-powerprop data download mnist` mends it")
+        return DataError(
+            f"{path} is truncated or altered ({why}); `cl-powerprop data download mnist` mends it "
+            "(data=mnist5k needs no download)"
+        )
 
     def download(self, root: Path, progress: Progress | None = None) -> None:
         folder = self._folder(root)

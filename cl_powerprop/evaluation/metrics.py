@@ -23,7 +23,7 @@ def learning_accuracy(matrix: Matrix) -> float:
 def forgetting(matrix: Matrix) -> NDArray[np.float64]:
     """Return ``max_{i<T} R[i, j] - R[T, j]`` for each task j < T, shape ``[T - 1]`` (Chaudhry et al., RWalk, 2018)."""
     tasks = len(matrix)
-    best = [matrix[task:-1, task].max() for task in range(tasks - 1)]
+    best = [np.nanmax(matrix[:-1, task]) for task in range(tasks - 1)]
     return np.array(best) - matrix[-1, :-1]
 
 

@@ -1,6 +1,7 @@
 """Tasks as views on one set of tensors: no task ever holds a copy of the data."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -118,7 +119,7 @@ def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor
     Raises:
         ConfigurationError: if either part would be empty.
     """
-    held_out = round(size * count) if size < 1 else int(size)
+    held_out = 0 if not math.isfinite(size) else round(size * count) if size < 1 else int(size)
     if not 0 < held_out < count:
         raise ConfigurationError(
             f"benchmark.validation={size} of {count} training samples leaves nothing to train or to validate on; "

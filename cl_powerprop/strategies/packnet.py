@@ -34,7 +34,10 @@ class PackNetPlugin(MaskingPlugin):
         self, shares: float | Sequence[float], retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        self.shares = shares if isinstance(shares, int | float) else [float(share) for share in shares]
+        try:
+            self.shares = shares if isinstance(shares, int | float) else [float(share) for share in shares]
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}") from None
         listed = [self.shares] if isinstance(self.shares, int | float) else self.shares
         if not listed or any(not 0.0 < share <= 1.0 for share in listed):
             raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
@@ -57,6 +60,8 @@ class PackNetPlugin(MaskingPlugin):
                     f"strategy.shares={per_task:g} of each layer for {n_tasks} tasks exceed what is left after task "
                     f"{int((1.0 + _ROUNDING) / per_task)}; at most {1.0 / n_tasks:g} each"
                 )
+        elif isinstance(per_task, str | dict):
+            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}")
         elif len(per_task) != n_tasks:
             raise ConfigurationError(f"strategy.shares lists {len(per_task)} shares for {n_tasks} tasks")
         return cls(per_task, **options)

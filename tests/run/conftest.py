@@ -1,0 +1,123 @@
+"""Tiny runs of the real experiment, made once and looked at by many tests."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from cl_powerprop.config import RunConfig, parse
+
+TINY = (
+    "benchmark.n_tasks=3",
+    "train.epochs=2",
+    "model.hidden=[20,20]",
+    "train.batch_size=100",
+    "progress=false",
+)
+MASKED = ("strategy.retrain_epochs=1",)
+
+# Each strategy, optimizer, kind of head and of bias is in here, and each masked strategy with each kind of optimizer.
+MOMENTUM = ("optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9", "optimizer.weight_decay=1e-3")
+RUNS: dict[str, tuple[str, ...]] = {
+    "naive-momentum-shared": ("strategy=naive", *MOMENTUM, "model.heads=shared", "model.alpha=1"),
+    "naive-adam-per_task-biases": ("strategy=naive", "optimizer=adam", "optimizer.lr=0.01", "model.bias=per_task"),
+    "packnet-nesterov-shared": (
+        *("strategy=packnet", *MASKED, *MOMENTUM, "optimizer.nesterov=true"),
+        *("model.heads=shared", "model.alpha=1"),
+    ),
+    "packnet-adamw-per_task-biases": (
+        *("strategy=packnet", *MASKED, "optimizer=adamw", "optimizer.lr=0.01"),
+        "model.bias=per_task",
+    ),
+    "packnet-adam-frozen-biases": (
+        *("strategy=packnet", *MASKED, "optimizer=adam", "optimizer.lr=0.01", "optimizer.space=phi"),
+        *("model.bias=frozen", "strategy.shares=[0.2,0.5,0.1]"),
+    ),
+    "epn-momentum-frozen-biases": ("strategy=epn", *MASKED, *MOMENTUM, "model.bias=frozen"),
+    "epn-adam-shared-biases": (
+        *("strategy=epn", *MASKED, "optimizer=adam", "optimizer.lr=0.01"),
+        *("model.heads=shared", "model.bias=per_task", "strategy.scope=global"),
+    ),
+    "epn-adamw-both": (
+        *("strategy=epn", *MASKED, "optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.1"),
+        *("model.alpha=3", "strategy.criterion=both", "strategy.search=bisect", "train.clip_norm=1"),
+    ),
+    "epn-split": (
+        "strategy=epn",
+        *MASKED,
+        "benchmark=split_mnist",
+        "benchmark.n_tasks=5",
+        "strategy.train_through=free",
+    ),
+}
+
+
+def compose_config(*overrides: str) -> RunConfig:
+    """The real config, composed and parsed as the command does."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
+        return parse(compose("run", overrides=list(overrides)))
+
+
+def tiny_config(*overrides: str) -> RunConfig:
+    return compose_config(*TINY, *overrides)
+
+
+Finished = Callable[[str], Any]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The result of one of ``RUNS``, trained when it is first asked for."""
+    from cl_powerprop.experiment import run
+
+    results: dict[str, Any] = {}
+
+    def get(name: str) -> Any:
+        if name not in results:
+            results[name] = run(tiny_config(*RUNS[name]), tmp_path_factory.mktemp("runs") / name)
+        return results[name]
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the command leaves behind in its process stays within one test; stray files end in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("CL_POWERPROP_DATA", raising=False)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    GlobalHydra.instance().clear()
+
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def command() -> Command:
+    """Call ``cl-powerprop`` in this process; returns its exit code."""
+
+    def call(*words: str) -> int:
+        from cl_powerprop.cli import main
+
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        code = stopped.value.code
+        assert code is None or isinstance(code, int)
+        return code or 0
+
+    return call
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
