@@ -137,12 +137,9 @@ def main() -> None:
         row = {"what": name, "seconds an epoch": ratio * statistics.median(bare)}
         rows.append(row | {"epoch": ratio, "task": statistics.median(tasks[name])})
     table = pd.DataFrame(rows).round(3)
-    print(
-        f"{len(sequence.tasks[0].train):,} images, batch {first.train.batch_size}, {device}, {first.train.threads} thread(s)"
-    )
-    print(
-        "epoch: times the bare loop's; task: the same with everything around the epochs counted (search, data, masks)"
-    )
+    images, batch, threads = len(sequence.tasks[0].train), first.train.batch_size, first.train.threads
+    print(f"{images:,} images, batch {batch}, {device}, {threads} thread(s)")
+    print("epoch: times the bare loop's; task: the same with all around the epochs counted (search, data, masks)")
     print(table.to_string(index=False))
     table.to_csv(Path(__file__).with_name("results.csv"), index=False)
 

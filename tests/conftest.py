@@ -1,3 +1,5 @@
+"""What every test starts from: one thread, since more only slow small networks down, and a fixed global seed."""
+
 from collections.abc import Iterator
 
 import pytest
