@@ -81,4 +81,4 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> Loaded
     if description["masked"] is not None:
         MaskAllocator(network, **description["masked"], exclude=(TaskHeads,))
     network.load_state_dict(tensors)
-    return LoadedModel(network.eval(), description["n_tasks"])
+    return LoadedModel(network, description["n_tasks"]).eval()
