@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,9 @@ def _run_job(config: Any) -> None:
     from hydra.types import RunMode
 
     from cl_powerprop.config import parse
+
+    # Avalanche brings a package that wants a solver none of our strategies needs.
+    warnings.filterwarnings("ignore", "no QP solver found")
 
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
