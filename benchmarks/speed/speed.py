@@ -63,7 +63,7 @@ def bare_epoch(split: Split, config: RunConfig, device: torch.device) -> float:
     """Return the seconds of one epoch of the plain loop."""
     images, labels = split.images(), split.labels
     network = MLP(images[0].numel(), [100, 100], [10], bias=False).to(device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4, fused=True)
     start = time.perf_counter()
     for rows in torch.randperm(len(labels), device=device).split(config.train.batch_size):
         optimizer.zero_grad()

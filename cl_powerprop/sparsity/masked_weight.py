@@ -66,13 +66,15 @@ class MaskedWeight(nn.Module, TaskAware):
 
     def forward(self, phi: Tensor) -> Tensor:
         """Return the weight in use."""
-        if self.alpha == 1.0 and self._visible is None and self._gate is None:
+        visible, gate = self._visible, self._gate
+        if self.alpha == 1.0 and visible is None and gate is None:
             return phi
-        for name in ("_visible", "_gate"):
-            bits = getattr(self, name)
-            if bits is not None and bits.element_size() != phi.element_size():  # fresh, or the model changed its dtype
-                setattr(self, name, to_bits(bits, phi.dtype))
-        theta: Tensor = SparseWeightFunction.apply(phi, self.alpha, self._visible, self._gate, self.theta_gradient)
+        size = phi.element_size()
+        if visible is not None and visible.element_size() != size:  # fresh, or the model changed its dtype
+            self._visible = visible = to_bits(visible, phi.dtype)
+        if gate is not None and gate.element_size() != size:
+            self._gate = gate = to_bits(gate, phi.dtype)
+        theta: Tensor = SparseWeightFunction.apply(phi, self.alpha, visible, gate, self.theta_gradient)
         return theta
 
     def right_inverse(self, theta: Tensor) -> Tensor:
@@ -147,6 +149,16 @@ class MaskedWeight(nn.Module, TaskAware):
         for task in reversed(range(self.tasks)):
             self.owner[self.mask_of(task)] = task
         self.set_training_view(None)
+
+
+class _MaskedWeightOnly(parametrize.ParametrizationList):
+    """A parametrization list that goes straight to its one step; torch's way there costs more than the step itself."""
+
+    def forward(self) -> Tensor:
+        if len(self._modules) > 1:  # a user put another parametrization on top
+            return super().forward()
+        step: Any = self._modules["0"]
+        return step.forward(self._parameters["original"])  # type: ignore[no-any-return]
 
 
 class PerTaskTensor(nn.Module, TaskAware):
@@ -237,6 +249,7 @@ def sparse_weight(layer: nn.Module, alpha: float = 1.0, **options: Any) -> Maske
         value: Tensor = layer.weight  # type: ignore[assignment]
         weight = MaskedWeight(value.shape, alpha, device=value.device, **options)
         parametrize.register_parametrization(layer, "weight", weight)
+        layer.parametrizations["weight"].__class__ = _MaskedWeightOnly  # type: ignore[index]
     return weight
 
 

@@ -64,6 +64,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         before_backward, after_backward = _listeners(self, "before_backward"), _listeners(self, "after_backward")
         before_update, after_update = _listeners(self, "before_update"), _listeners(self, "after_update")
         after_iteration = _listeners(self, "after_training_iteration")
+        # Only who listens before the criterion could add to an empty loss.
+        starts_empty = bool(before_forward or after_forward)
 
         def notify(listeners: list[Listener]) -> None:
             for listener in listeners:
@@ -75,11 +77,11 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             self._unpack_minibatch()
             notify(before_iteration)
             self.optimizer.zero_grad()
-            self.loss = self._make_empty_loss()
+            self.loss = self._make_empty_loss() if starts_empty else None
             notify(before_forward)
             self.mb_output = self.forward()
             notify(after_forward)
-            self.loss += self.criterion()
+            self.loss = self.criterion() if self.loss is None else self.loss + self.criterion()
             notify(before_backward)
             self.backward()
             notify(after_backward)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cl_powerprop.errors import DivergedError
 
+_MOST_WAITING = 2**18  # values of outputs that wait to be summed, 1 MiB of float32
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -23,21 +25,39 @@ class Measured:
 
 
 class _Sums:
-    """Running sums of one pass, as tensors."""
+    """Running sums of one pass, as tensors.
+
+    Batches wait until some have come together: then a few operations serve them all, instead of each.
+    """
 
     def __init__(self) -> None:
-        self.loss: Tensor | float = 0.0
-        self.correct: Tensor | int = 0
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # losses, outputs and labels of some batches
+        self._values = 0
+        self._loss: Tensor | float = 0.0
+        self._correct: Tensor | int = 0
         self.samples = 0
 
     def add(self, strategy: Any) -> None:
-        labels = strategy.mb_y
-        self.loss = self.loss + strategy.loss.detach() * len(labels)
-        self.correct = self.correct + (strategy.mb_output.detach().argmax(1) == labels).sum()
+        """Take the batch that the strategy has just computed."""
+        output, labels = strategy.mb_output.detach(), strategy.mb_y
+        self._waiting.append((strategy.loss.detach(), output, labels))
         self.samples += len(labels)
+        self._values += output.numel()
+        if self._values > _MOST_WAITING:
+            self._collapse()
+
+    def _collapse(self) -> None:
+        losses, outputs, labels = zip(*self._waiting, strict=True)
+        means = torch.cat([loss.reshape(1) for loss in losses])
+        self._loss = self._loss + means @ means.new_tensor([len(batch) for batch in labels])
+        self._correct = self._correct + (torch.cat(outputs).argmax(1) == torch.cat(labels)).sum()
+        self._waiting, self._values = [], 0
 
     def measured(self, logits: str = "") -> Measured:
-        return Measured(float(self.loss) / self.samples, int(self.correct) / self.samples, logits)
+        """Return the means; this waits for the device."""
+        if self._waiting:
+            self._collapse()
+        return Measured(float(self._loss) / self.samples, int(self._correct) / self.samples, logits)
 
 
 class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
