@@ -38,6 +38,7 @@ SCENARIOS = ("task", "domain", "class")
 HEADS = ("shared", "per_task")
 BIASES = ("none", "per_task", "frozen")
 SPACES = ("auto", "phi", "theta")
+EVALUATION_SCHEDULES = ("every_task", "diagonal_and_last", "last")
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,6 +73,7 @@ def check(config: RunConfig) -> None:
     _choice("model.heads", config.model.heads, HEADS)
     _choice("model.bias", config.model.bias, BIASES)
     _choice("optimizer.space", config.optimizer.space, SPACES)
+    _choice("evaluation.schedule", config.evaluation.schedule, EVALUATION_SCHEDULES)
     train: TrainConfig = config.train
     for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
         if getattr(train, option) < 1:

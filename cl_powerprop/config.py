@@ -1,6 +1,6 @@
 """The typed shape of a run's config. Values and their comments stand in `conf/`; a wrong type or key ends here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,15 @@ class TrainConfig:
     warmup: float
     clip_norm: float | None
     threads: int
+    precision: str = "fp32"  # defaults are for run folders from before the option
+    compile: bool = False
+
+
+@dataclass
+class EvaluationConfig:
+    """`evaluation`: when the tasks learned so far are tested."""
+
+    schedule: str = "every_task"
 
 
 @dataclass
@@ -153,6 +162,7 @@ class RunConfig:
     save_model: bool
     run_dir: str
     pruning: PruningConfig | None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 GROUPS: dict[str, dict[str, type]] = {

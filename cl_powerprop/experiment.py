@@ -1,8 +1,10 @@
 """One run from top to bottom: seed, build, then train and evaluate task by task, and write. Start reading here."""
 
+import contextlib
 import logging
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ def run(config: RunConfig, path: Path) -> Result:
         rows.write(Row(task, epoch, step, task, "train", "accuracy", measured.accuracy))
         display.show(loss=measured.loss, accuracy=measured.accuracy)
 
-    meter = EvaluationMeter()
+    training_meter, meter = TrainingMeter(report_epoch), EvaluationMeter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")
         strategy = FastSupervisedTemplate(
@@ -86,11 +88,15 @@ def run(config: RunConfig, path: Path) -> Result:
             train_epochs=config.train.epochs,
             eval_mb_size=config.train.eval_batch_size,
             device=device,
-            plugins=[schedule, *clipping, TrainingMeter(report_epoch), plugin, meter, display],
+            plugins=[schedule, *clipping, training_meter, plugin, meter, display],
             evaluator=None,
             seed=config.seed,
+            precision=config.train.precision,
+            compile=config.train.compile,
         )
-    run_tasks = _TaskLoop(config, sequence, benchmark, strategy, plugin, meter, record, rows, display, architecture)
+    run_tasks = _TaskLoop(
+        config, sequence, benchmark, strategy, plugin, training_meter, meter, record, rows, display, architecture
+    )
     try:
         record.write()
         with display:
@@ -102,6 +108,13 @@ def run(config: RunConfig, path: Path) -> Result:
     return Result(path, record.content, model)
 
 
+@contextlib.contextmanager
+def _adding_to(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] += time.perf_counter() - start
+
+
 @dataclass
 class _TaskLoop:
     """The parts of a run, and the loop over its tasks."""
@@ -111,6 +124,7 @@ class _TaskLoop:
     benchmark: Any
     strategy: FastSupervisedTemplate
     plugin: Any
+    training_meter: TrainingMeter
     meter: EvaluationMeter
     record: RunRecord
     rows: RowStream
@@ -120,27 +134,43 @@ class _TaskLoop:
     def __call__(self) -> None:
         start = time.perf_counter()
         seconds = self.record.content["seconds"]
-        streams = self.benchmark.streams
-        # Masks and heads of their own make sense only for tasks that were learned.
-        sees_unseen = not isinstance(self.plugin, MaskingPlugin) and self.config.model.heads == "shared"
-        if sees_unseen:
-            measured = self._evaluate(streams["test"])
+        train_stream, test_stream = (self.benchmark.streams[name] for name in ("train", "test"))
+        if self._tests_unseen:
+            with _adding_to(seconds, "eval"):
+                measured = self._evaluate(test_stream)
             self.record.untrained[:] = [measured[task].accuracy for task in range(len(self.sequence))]
-        for task, experience in enumerate(streams["train"]):
-            began = time.perf_counter()
-            self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
-            seconds["train"] += time.perf_counter() - began
-            self._after_training(task)
-            began = time.perf_counter()
-            measured = self._evaluate(streams["test"] if sees_unseen else streams["test"][: task + 1])
-            seconds["eval"] += time.perf_counter() - began
-            self._after_evaluation(task, measured)
-            seconds["total"] = time.perf_counter() - start
-            if task + 1 < len(self.sequence):
-                self.record.write()
+        for task, experience in enumerate(train_stream):
+            with _adding_to(seconds, "train"):
+                self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
+            with _adding_to(seconds, "logging"):
+                self._after_training(task)
+            with _adding_to(seconds, "eval"):
+                measured = self._evaluate([test_stream[index] for index in self._to_test(task)])
+            with _adding_to(seconds, "logging"):
+                self._after_evaluation(task, measured)
+                if task + 1 < len(self.sequence):
+                    seconds["total"] = time.perf_counter() - start
+                    self.record.write()
+        seconds["total"] = time.perf_counter() - start
         self.record.finish(self._capacity_used(), self._mask_bits())
 
+    @property
+    def _tests_unseen(self) -> bool:
+        """Whether tasks are tested before they are learned; with masks or heads of their own that makes no sense."""
+        has_own_parts = isinstance(self.plugin, MaskingPlugin) or self.config.model.heads == "per_task"
+        return not has_own_parts and self.config.evaluation.schedule == "every_task"
+
+    def _to_test(self, task: int) -> range:
+        """Return the tasks to test after training ``task``."""
+        last = task + 1 == len(self.sequence)
+        schedule = self.config.evaluation.schedule
+        if last or schedule == "every_task":
+            return range(len(self.sequence) if self._tests_unseen else task + 1)
+        return range(task, task + 1) if schedule == "diagonal_and_last" else range(0)
+
     def _evaluate(self, stream: Any) -> dict[int, Measured]:
+        if not stream:
+            return {}
         self.strategy.eval(stream)
         return self.meter.measured
 
@@ -169,9 +199,11 @@ class _TaskLoop:
         self.rows.write(Row(task + 1, epochs, step, task, "train", "capacity_used", self._capacity_used()))
         self.rows.flush()
         self.display.show(capacity=self._capacity_used())
-        if measured[task].accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
-            accuracy = measured[task].accuracy
-            message = f"task {task}: test accuracy {accuracy:.3f} is no better than guessing: training diverged?"
+        split, learned = ("test", measured[task]) if task in measured else ("training", self.training_meter.last)
+        if learned.accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
+            message = (
+                f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
+            )
             log.warning(message)
             self.record.content["diverged_tasks"].append(task)
             self.record.content["messages"].append(message)

@@ -64,7 +64,7 @@ class RunRecord:
         self.untrained = np.full(tasks, np.nan)
         self.capacity: list[LayerCapacity] = []
         self.logits: dict[int, str] = {}
-        self.zero_forgetting = True
+        self._unchanged: dict[int, bool] = {}  # tasks whose logits were compared with their first ones
         self.content: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "status": "running",
@@ -86,7 +86,7 @@ class RunRecord:
             "git_commit": git_commit(),
             "started": _now(),
             "finished": None,
-            "seconds": {"train": 0.0, "eval": 0.0, "search": 0.0, "total": 0.0},
+            "seconds": {"train": 0.0, "eval": 0.0, "search": 0.0, "logging": 0.0, "total": 0.0},
             "peak_memory_mb": None,
             "metrics": {},
             "zero_forgetting_verified": None,
@@ -105,9 +105,19 @@ class RunRecord:
         """Enter the evaluation after task ``trained`` and compare each learned task's logits with its first ones."""
         for task, accuracy in accuracies.items():
             self.matrix[trained, task] = accuracy
-            if task <= trained:
-                first = self.logits.setdefault(task, logits[task])
-                self.zero_forgetting &= first == logits[task]
+            if task in self.logits:
+                same = self.logits[task] == logits[task]
+                self._unchanged[task] = self._unchanged.get(task, True) and same
+            elif task <= trained:
+                self.logits[task] = logits[task]
+
+    @property
+    def zero_forgetting(self) -> bool | None:
+        """Whether the logits of every task stayed the same to the bit; None if an earlier task was tested once only."""
+        earlier = range(len(self.task_names) - 1)
+        if any(task not in self._unchanged for task in earlier):
+            return None
+        return all(self._unchanged[task] for task in earlier)
 
     def write(self) -> None:
         """Bring all files up to what is known."""

@@ -21,10 +21,13 @@ def learning_accuracy(matrix: Matrix) -> float:
 
 
 def forgetting(matrix: Matrix) -> NDArray[np.float64]:
-    """Return ``max_{i<T} R[i, j] - R[T, j]`` for each task j < T, shape ``[T - 1]`` (Chaudhry et al., RWalk, 2018)."""
-    tasks = len(matrix)
-    best = [np.nanmax(matrix[:-1, task]) for task in range(tasks - 1)]
-    return np.array(best) - matrix[-1, :-1]
+    """Return ``max_{i<T} R[i, j] - R[T, j]`` for each task j < T, shape ``[T - 1]`` (Chaudhry et al., RWalk, 2018).
+
+    The maximum is over the evaluations there were; NaN for a task that was not evaluated before the end.
+    """
+    before = matrix[:-1, :-1]
+    best = np.where(np.isnan(before), -np.inf, before).max(axis=0, initial=-np.inf)
+    return np.where(np.isinf(best), np.nan, best) - matrix[-1, :-1]
 
 
 def average_forgetting(matrix: Matrix) -> float:

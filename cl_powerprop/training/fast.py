@@ -9,16 +9,21 @@ on private names of avalanche-lib 0.6.0, which is therefore pinned.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from avalanche.core import BasePlugin, BaseSGDPlugin, SupervisedPlugin
 from avalanche.evaluation.metric_definitions import GenericPluginMetric, PluginMetric
+from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
 from cl_powerprop.training.tensor_data import TensorLoader, find_split
 
 Listener = Callable[..., Any]
+
+PRECISIONS = ("fp32", "bf16")
 
 
 class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
@@ -28,11 +33,44 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     Args:
         seed: the order of task k's samples is drawn from (seed, k), whatever else draws numbers.
+        precision: "fp32", or "bf16" to train under autocast.
+        compile: train through ``torch.compile``.
+
+    Evaluation always runs eagerly in the model's own precision: a task's logits must not depend on what was compiled.
+
+    Raises:
+        ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine.
     """
 
-    def __init__(self, *, seed: int = 0, **options: Any) -> None:
+    def __init__(self, *, seed: int = 0, precision: str = "fp32", compile: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        if precision not in PRECISIONS:
+            raise ConfigurationError(f"train.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.seed = seed
+        self.precision = precision
+        self.compile = compile
+        self._compiled: Any = None
+
+    def forward(self) -> Any:
+        """Compute the outputs of the batch."""
+        if not self.is_training or (self.precision == "fp32" and not self.compile):
+            return super().forward()
+        model = self._compiled_model() if self.compile else self.model
+        takes_task = is_multi_task_module(self.model) and hasattr(self.experience, "task_labels")
+        inputs = (self.mb_x, self.mb_task_id) if takes_task else (self.mb_x,)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return model(*inputs).float()
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigurationError(f"train.compile=true: torch cannot compile here ({reason})") from error
+
+    def _compiled_model(self) -> Any:
+        if self._compiled is None or self._compiled[0] is not self.model:
+            self._compiled = self.model, torch.compile(self.model)
+        return self._compiled[1]
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
         """Feed from tensors; anything but a plain split (say, one that replay mixed) goes Avalanche's own way."""

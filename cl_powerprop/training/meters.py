@@ -70,6 +70,7 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
     def __init__(self, report: Callable[[int, int, int, Measured], None]) -> None:
         super().__init__()
         self.report = report
+        self.last = Measured(math.nan, math.nan)  # the epoch that ended last
         self._sums = _Sums()
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
@@ -96,6 +97,7 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
                 f"training diverged in task {task}, epoch {epoch}: the loss is {measured.loss}; "
                 "lower optimizer.lr, or set train.warmup or train.clip_norm"
             )
+        self.last = measured
         self.report(task, epoch, strategy.clock.train_iterations, measured)
 
 
@@ -106,7 +108,7 @@ class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.measured: dict[int, Measured] = {}
         self._sums = _Sums()
-        self._digest = hashlib.sha256()
+        self._outputs: list[Tensor] = []
 
     def before_eval(self, strategy: Any, **_: Any) -> None:
         """Forget the evaluation before."""
@@ -115,13 +117,16 @@ class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Start summing anew."""
         self._sums = _Sums()
-        self._digest = hashlib.sha256()
+        self._outputs = []
 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
         """Add the batch."""
         self._sums.add(strategy)
-        self._digest.update(strategy.mb_output.cpu().numpy().tobytes())
+        self._outputs.append(strategy.mb_output)
 
     def after_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Keep the result of the experience."""
-        self.measured[strategy.experience.current_experience] = self._sums.measured(self._digest.hexdigest())
+        logits = torch.cat(self._outputs).cpu()
+        self._outputs = []
+        digest = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
+        self.measured[strategy.experience.current_experience] = self._sums.measured(digest)
