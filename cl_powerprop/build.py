@@ -17,14 +17,14 @@ from cl_powerprop.config import (
     SplitMNISTConfig,
     TrainConfig,
 )
-from cl_powerprop.data.dataset import data_root
+from cl_powerprop.data.dataset import Dataset, data_root
 from cl_powerprop.data.registry import get_dataset, read_cached
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.models.build import build_model
 from cl_powerprop.models.heads import TaskHeads
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.sequences.base import to_pixels
+from cl_powerprop.sequences.base import Pixels, to_pixels
 from cl_powerprop.sequences.permuted import permuted
 from cl_powerprop.sequences.split import split_by_class
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
@@ -100,14 +100,19 @@ def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
-    """Read the data and make the tasks; they depend on the seed, never on the strategy."""
-    benchmark = config.benchmark
+def load_pixels(config: RunConfig, device: torch.device) -> tuple[Dataset, Pixels, Pixels]:
+    """Read the data, fetching it first if that is asked for: (data set, training pictures, test pictures)."""
     dataset = get_dataset(config.data.name)
     root = data_root(config.data.root)
     if config.data.download:
         dataset.download(root)
-    train, test = to_pixels(dataset, read_cached(config.data.name, root), device)
+    return dataset, *to_pixels(dataset, read_cached(config.data.name, root), device)
+
+
+def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
+    """Read the data and make the tasks; they depend on the seed, never on the strategy."""
+    benchmark = config.benchmark
+    dataset, train, test = load_pixels(config, device)
     if isinstance(benchmark, SplitMNISTConfig):
         return split_by_class(
             train,

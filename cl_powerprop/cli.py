@@ -1,9 +1,12 @@
 """The command `cl-powerprop`. Heavy imports happen only inside the subcommand that needs them."""
 
 import argparse
+import functools
+import json
 import logging
 import os
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         code = _complain(str(error), USAGE_ERROR)
     except KeyboardInterrupt:
-        code = _complain("interrupted; finished tasks are in the run folder, marked failed", INTERRUPTED)
+        code = _complain("interrupted; what was finished is kept", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -124,43 +127,56 @@ def _run(words: list[str]) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
     before, sys.argv = sys.argv, ["cl-powerprop run", *words]
-    failures: list[Exception] = []
-    _failures[os.getpid()] = failures
+    with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
+        failures = Path(folder)
+        job = functools.update_wrapper(functools.partial(_job, failures=failures, command=os.getpid()), _job)
+        try:
+            hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            return _complain(explain_composition_error(error), USAGE_ERROR)
+        except OSError as error:  # a job's own are among the failures; this is Hydra's, which makes the run folder
+            return _complain(f"the run folder cannot be made: {error.filename}: {error.strerror}", USAGE_ERROR)
+        finally:
+            sys.argv = before
+        return _report(failures)
+
+
+def _report(failures: Path) -> int:
+    """Print what the jobs failed of, each reason once, and return the exit code."""
+    code, seen = 0, []
+    for path in sorted(failures.iterdir()):
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        if failure in seen:
+            continue
+        seen.append(failure)
+        print(failure["trace"], end="", file=sys.stderr)
+        code = max(code, _complain(failure["message"], failure["code"]), key=[0, USAGE_ERROR, FAULT].index)
+    return code
+
+
+def _job(config: Any, failures: Path, command: int) -> None:
+    """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     try:
-        hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(explain_composition_error(error), USAGE_ERROR)
-    except OSError as error:  # a job's own are among the failures; this is Hydra's, which makes the run folder
-        return _complain(f"the run folder cannot be made: {error.filename}: {error.strerror}", USAGE_ERROR)
-    finally:
-        sys.argv = before
-        del _failures[os.getpid()]
-    return max((_report(failure) for failure in failures), default=0, key=[0, USAGE_ERROR, FAULT].index)
-
-
-# Errors of the jobs in this process, by process id: a multirun goes on after a failed job; its errors close the output.
-_failures: dict[int, list[Exception]] = {}
-
-
-def _report(error: Exception) -> int:
-    if isinstance(error, UserError):
-        return _complain(str(error), USAGE_ERROR)
-    if not isinstance(error, DivergedError):
-        traceback.print_exception(error)
-    return _complain(str(error) or type(error).__name__, FAULT)
-
-
-def _job(config: Any) -> None:
-    """Run one Hydra job; importable by name, so that launchers can send it to other processes."""
-    try:
-        _run_job(config)
+        # Several live displays on one terminal would overwrite each other.
+        _run_job(config, quiet=os.getpid() != command)
     except Exception as error:
-        if os.getpid() not in _failures:  # a launcher's own process: the error has to travel
+        if not failures.exists():  # a launcher took the job to another machine: the error itself has to travel
             raise
-        _failures[os.getpid()].append(error)
+        foreseen = isinstance(error, UserError | DivergedError)
+        failure = {
+            "message": str(error) or type(error).__name__,
+            "code": USAGE_ERROR if isinstance(error, UserError) else FAULT,
+            "trace": "" if foreseen else "".join(traceback.format_exception(error)),
+        }
+        hydra_config = HydraConfig.get()
+        number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
+        (failures / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
 
 
-def _run_job(config: Any) -> None:
+def _run_job(config: Any, quiet: bool) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -175,11 +191,11 @@ def _run_job(config: Any) -> None:
     if parsed.pruning is not None:
         from cl_powerprop.pruning import run_pruning
 
-        run_pruning(parsed, path)
+        run_pruning(parsed, path, quiet=quiet)
         return
     from cl_powerprop.experiment import run
 
-    result = run(parsed, path)
+    result = run(parsed, path, quiet=quiet)
     if hydra_config.mode == RunMode.RUN:
         from cl_powerprop.analysis.summary import print_runs
 

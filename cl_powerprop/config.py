@@ -1,6 +1,6 @@
 """The typed shape of a run's config. Values and their comments stand in `conf/`; a wrong type or key ends here."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,20 @@ GROUPS: dict[str, dict[str, type]] = {
 }
 
 
+def parallel_jobs(device: str, threads: int) -> int:
+    """Return how many jobs of a multirun to run at a time: one for each ``threads`` cores, and one only on a GPU.
+
+    Torch is not asked: the process that starts the jobs does not import it.
+    """
+    import joblib
+
+    on_gpu = device.startswith("cuda") or (device == "auto" and Path("/dev/nvidia0").exists())
+    return 1 if on_gpu else max(1, joblib.cpu_count() // max(1, threads))
+
+
+OmegaConf.register_new_resolver("parallel_jobs", parallel_jobs, replace=True)
+
+
 def parse(config: DictConfig) -> RunConfig:
     """Return the typed config of a composed one.
 
@@ -192,6 +206,13 @@ def parse(config: DictConfig) -> RunConfig:
     for group, value in groups.items():
         setattr(parsed, group, value)
     return parsed
+
+
+def repeatable_yaml(config: RunConfig) -> str:
+    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with."""
+    values = asdict(config)
+    values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
+    return "defaults:\n  - base\n  - _self_\n\n" + OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 def _typed(schema: type, values: Any, where: str) -> Any:

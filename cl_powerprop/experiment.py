@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from cl_powerprop import build
-from cl_powerprop.config import RunConfig
+from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.record import RunRecord
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.saving import save
@@ -45,8 +44,13 @@ class Result:
     model: nn.Module
 
 
-def run(config: RunConfig, path: Path) -> Result:
+def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
     """Learn the tasks of ``config`` one after the other, and write the run folder ``path``.
+
+    Args:
+        config: what to run.
+        path: of the run folder.
+        quiet: show no progress, whatever the config says.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
@@ -67,10 +71,10 @@ def run(config: RunConfig, path: Path) -> Result:
     clipping = [] if config.train.clip_norm is None else [GradientClipping(config.train.clip_norm)]
 
     folder = RunFolder(path)
-    folder.write_text("config.yaml", _repeatable(config))
+    folder.write_text("config.yaml", repeatable_yaml(config))
     record = RunRecord(folder, config, [task.name for task in sequence.tasks], device)
     rows = RowStream([CsvSink(folder, record.run_id)])
-    display = ProgressDisplay(len(sequence), config.progress)
+    display = ProgressDisplay(len(sequence), config.progress and not quiet)
 
     def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
         rows.write(Row(task, epoch, step, task, "train", "loss", measured.loss))
@@ -222,10 +226,3 @@ class _TaskLoop:
 
     def _mask_bits(self) -> int:
         return self.plugin.allocator.mask_bits if isinstance(self.plugin, MaskingPlugin) else 0
-
-
-def _repeatable(config: RunConfig) -> str:
-    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with."""
-    values = asdict(config)
-    values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
-    return "defaults:\n  - base\n  - _self_\n\n" + OmegaConf.to_yaml(OmegaConf.create(values))

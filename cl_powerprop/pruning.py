@@ -21,16 +21,14 @@ from torch import Tensor, nn
 
 from cl_powerprop import build
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
-from cl_powerprop.config import PruningConfig, RunConfig
-from cl_powerprop.data.dataset import data_root
-from cl_powerprop.data.registry import get_dataset, read_cached
+from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.models.mlp import MLP
 from cl_powerprop.record import git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.seeding import generator
 from cl_powerprop.sequences import Split
-from cl_powerprop.sequences.base import Pixels, to_pixels
+from cl_powerprop.sequences.base import Pixels
 from cl_powerprop.sparsity import powerpropagate, rank
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
 from cl_powerprop.sparsity.powerprop import check_alpha
@@ -40,7 +38,7 @@ _HELD_OUT = 12  # a twelfth of the training pictures is held out, 5,000 of the f
 _STEPS_A_CHECK = 1000  # steps between two looks at the loss, each of which waits for the device
 
 
-def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
+def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFrame:
     """Train and prune for every alpha and seed; write `pruning.csv`, its summary and its plot into ``path``.
 
     Returns:
@@ -55,17 +53,12 @@ def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
     _check(settings)
     torch.set_num_threads(config.train.threads)
     device = build.choose_device(config.device)
-    dataset = get_dataset(config.data.name)
-    images = read_cached(config.data.name, data_root(config.data.root))
-    train, test = (
-        Pixels(pixels.images[:last], pixels.labels[:last], mean=0.0, std=1.0)
-        for pixels, last in zip(
-            to_pixels(dataset, images, device),
-            (-(len(images.train_labels) // _HELD_OUT), None),
-            strict=True,
-        )
-    )
+    _, train, test = build.load_pixels(config, device)
+    used = len(train.labels) - len(train.labels) // _HELD_OUT
+    train = Pixels(train.images[:used], train.labels[:used], mean=0.0, std=1.0)
+    test = Pixels(test.images, test.labels, mean=0.0, std=1.0)
     folder = RunFolder(path)
+    folder.write_text("config.yaml", repeatable_yaml(config))
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "pruning",
@@ -82,7 +75,7 @@ def run_pruning(config: RunConfig, path: Path) -> pd.DataFrame:
     start = time.perf_counter()
     jobs = list(itertools.product(zip(settings.alphas, settings.lrs, strict=True), settings.seeds))
     try:
-        with _progress(config.progress) as progress:
+        with _progress(config.progress and not quiet) as progress:
             bar = progress.add_task("training", total=len(jobs) * settings.steps)
             for (alpha, lr), seed in jobs:
                 progress.update(bar, description=f"alpha {alpha:g}, seed {seed}")

@@ -3,9 +3,10 @@
 import datetime
 import platform
 import resource
+import secrets
+import string
 import subprocess
 import sys
-import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,11 @@ _PACKAGES = ("cl-powerprop", "torch", "avalanche-lib", "hydra-core", "numpy")
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def new_run_id() -> str:
+    """Return twelve random letters; with digits among them, pandas might read an id like 567e86 as a number."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
 
 
 def git_commit() -> str | None:
@@ -68,7 +74,7 @@ class RunRecord:
         self.content: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "status": "running",
-            "run_id": uuid.uuid4().hex[:12],
+            "run_id": new_run_id(),
             "benchmark": config.benchmark.name,
             "scenario": config.benchmark.scenario,
             "data": config.data.name,

@@ -1,4 +1,4 @@
-"""The one table at the end of a run or a multirun."""
+"""Runs as a table."""
 
 import json
 from collections.abc import Iterable
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -65,15 +63,3 @@ def _distinct(runs: pd.DataFrame, *columns: str) -> Iterable[Any]:
 
 def _number(value: float | None, pattern: str) -> str:
     return "-" if value is None or pd.isna(value) else format(value, pattern)
-
-
-class MultirunSummary(Callback):  # type: ignore[misc]
-    """Prints the table over all runs of a Hydra multirun."""
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print what the sweep folder holds."""
-        records = Path(config.hydra.sweep.dir).glob("*/run.json")
-        # A pruning experiment prints its own table.
-        folders = [path.parent for path in records if "strategy" in json.loads(path.read_text(encoding="utf-8"))]
-        if folders:
-            print_runs(sorted(folders, key=lambda folder: (len(folder.name), folder.name)))

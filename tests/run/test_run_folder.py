@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cl_powerprop.errors import RunFolderError, UserError
+from cl_powerprop.record import new_run_id
 from cl_powerprop.run_folder import RunFolder
 
 from .conftest import tree
@@ -83,3 +84,13 @@ def test_nan_and_none_are_empty_in_csv_and_the_rest_survives(tmp_path: Path) -> 
     rows = list(csv.reader(text.splitlines()))
     assert rows == [["x", "y, z"], ["0.3333333333333333", ""], ["", 'say "so"'], ["0.0", "0"]]
     assert float(rows[1][0]) == 1 / 3
+
+
+def test_pandas_never_reads_a_run_id_as_a_number() -> None:
+    ids = {new_run_id() for _ in range(100)}
+    assert len(ids) == 100
+    for kind in (float, int, complex):
+        for run_id in ids:
+            with pytest.raises(ValueError, match=r"invalid literal|could not convert|malformed"):
+                kind(run_id)
+    assert all(run_id.isalpha() for run_id in ids), "56718e786695 would be a number"
