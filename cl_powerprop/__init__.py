@@ -11,10 +11,12 @@ __version__ = version("cl-powerprop")
 
 _HOMES = {
     "EPNPlugin": "cl_powerprop.strategies",
+    "FastSupervisedTemplate": "cl_powerprop.training.fast",
     "MaskAllocator": "cl_powerprop.sparsity",
     "NaivePlugin": "cl_powerprop.strategies",
     "PackNetPlugin": "cl_powerprop.strategies",
     "ThetaSpaceStep": "cl_powerprop.sparsity",
+    "in_memory": "cl_powerprop.training.benchmark",
     "load": "cl_powerprop.saving",
     "powerpropagate": "cl_powerprop.sparsity",
     "select_task": "cl_powerprop.sparsity",

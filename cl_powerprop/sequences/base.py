@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -57,6 +57,11 @@ class Split:
             pixels = _permute_pixels(pixels, self.permutation)
         normalised = pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
         return normalised.view(-1, *self.shape)
+
+    def subset(self, which: Tensor) -> "Split":
+        """Return the samples at some positions as a split of their own."""
+        which = which.to(self.rows.device)
+        return replace(self, rows=self.rows[which], labels=self.labels[which])
 
     def fingerprint(self) -> str:
         """Return a hash of the very samples and labels, to prove that two runs see the same data."""

@@ -18,8 +18,8 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.seeding import generator
-from cl_powerprop.training.tensor_data import TensorLoader, find_split
+from cl_powerprop.seeding import derive_seed, generator
+from cl_powerprop.training.tensor_data import TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
 
@@ -32,7 +32,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     Takes the arguments of ``SupervisedTemplate``, and:
 
     Args:
-        seed: the order of task k's samples is drawn from (seed, k), whatever else draws numbers.
+        seed: the order of experience k's samples is drawn from (seed, k), whatever else draws numbers.
         precision: "fp32", or "bf16" to train under autocast.
         compile: train through ``torch.compile``.
 
@@ -73,22 +73,28 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         return self._compiled[1]
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
-        """Feed from tensors; anything but a plain split (say, one that replay mixed) goes Avalanche's own way."""
-        split = None if drop_last else find_split(self.adapted_dataset)
-        if split is None:
+        """Feed from tensors; what is not held in them (or was mixed by replay, say) goes Avalanche's own way."""
+        found = None if drop_last else find_tensors(self.adapted_dataset)
+        if found is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
             return
-        task = self.experience.task_label
-        order = generator(self.seed, "order", task) if shuffle else None
-        self.dataloader = TensorLoader(split, task, self.train_mb_size, order)
+        task, index = self._task_label(), self.experience.current_experience
+        order = generator(self.seed, "order", index) if shuffle else None
+        draws = derive_seed(self.seed, "transform", index)
+        self.dataloader = TensorLoader(found.samples, task, self.train_mb_size, order, found.train_transform, draws)
 
     def make_eval_dataloader(self, **options: Any) -> None:
-        """Feed from tensors, in the order of the split."""
-        split = find_split(self.adapted_dataset)
-        if split is None:
+        """Feed from tensors, in their order."""
+        found = find_tensors(self.adapted_dataset)
+        if found is None:
             super().make_eval_dataloader(**options)
             return
-        self.dataloader = TensorLoader(split, self.experience.task_label, self.eval_mb_size)
+        self.dataloader = TensorLoader(
+            found.samples, self._task_label(), self.eval_mb_size, transform=found.eval_transform
+        )
+
+    def _task_label(self) -> int:
+        return getattr(self.experience, "task_label", 0)  # of a benchmark without labels, all are the same task
 
     def _unpack_minibatch(self) -> None:
         """Leave a batch that is on the device already as it is."""

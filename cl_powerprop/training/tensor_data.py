@@ -1,73 +1,134 @@
-"""Task splits as Avalanche datasets, and loaders that feed them from tensors on the device."""
+"""Samples on the device as Avalanche datasets, and loaders that feed them without touching one sample at a time."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from avalanche.benchmarks.utils.data import AvalancheDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cl_powerprop.sequences import Split
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+"""From a batch on the device and a generator there to the batch that the network sees."""
 
 
-class SplitDataset(Dataset[tuple[Tensor, int]]):
-    """One split as a map-style dataset: what plugins that index samples (replay, joint training) read."""
+class Samples(Protocol):
+    """What a loader feeds from: a :class:`~cl_powerprop.sequences.Split`, or anything alike."""
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    @property
+    def labels(self) -> Tensor:
+        """Labels, int64 ``[n]`` on the device."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, which: Tensor | slice = slice(None)) -> Tensor:
+        """Return the samples at some positions, all by default: ``[k, *sample]``."""
+
+    def subset(self, which: Tensor) -> "Samples":
+        """Return the samples at some positions as samples of their own."""
+
+
+class TensorDataset(Dataset[tuple[Tensor, int]]):
+    """Samples as a map-style dataset: what plugins that index samples (replay, joint training) read.
+
+    Args:
+        samples: what it holds.
+        train_transform: applied to every training batch.
+        eval_transform: applied to every batch of an evaluation.
+    """
+
+    def __init__(
+        self, samples: Samples, train_transform: Transform | None = None, eval_transform: Transform | None = None
+    ) -> None:
+        self.samples = samples
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.split.images(torch.tensor([index]))[0], int(self.split.labels[index])
+        return self.samples.images(torch.tensor([index]))[0], int(self.samples.labels[index])
+
+    def subset(self, which: Tensor) -> "TensorDataset":
+        """Return some of the samples, with the same transforms."""
+        return TensorDataset(self.samples.subset(which), self.train_transform, self.eval_transform)
 
 
-def find_split(dataset: AvalancheDataset[Any]) -> Split | None:
-    """Return the split behind an Avalanche dataset, or None if it is (or was mixed from) anything else."""
+def find_tensors(dataset: AvalancheDataset[Any]) -> TensorDataset | None:
+    """Return the samples behind an Avalanche dataset, or behind a part of one.
+
+    None if they were mixed from several, or have transforms of Avalanche's, which work sample by sample.
+    """
     data: Any = dataset._flat_data
-    while not isinstance(data, SplitDataset):
+    rows: Tensor | None = None
+    while not isinstance(data, TensorDataset):
         parts = getattr(data, "_datasets", None)
-        if not parts or len(parts) != 1 or getattr(data, "_indices", None) is not None:
+        if not parts or len(parts) != 1 or _transforms(data):
             return None
+        indices = getattr(data, "_indices", None)
+        if indices is not None:
+            indices = torch.tensor(list(indices), dtype=torch.int64)
+            rows = indices if rows is None else indices[rows]
         data = parts[0]
-    return data.split
+    return data if rows is None else data.subset(rows)
+
+
+def _transforms(data: Any) -> bool:
+    groups = (getattr(data, name, None) for name in ("_transform_groups", "_frozen_transform_groups"))
+    return any(group is not None and group[group.current_group] is not None for group in groups)
 
 
 class TensorLoader:
-    """Batches ``[images, labels, task ids]`` of one split, gathered on the device with one index a batch.
+    """Batches ``[images, labels, task ids]`` of some samples, gathered on the device with one index a batch.
 
-    The split is normalised once, when the loader is made, and dropped with it: only the task at hand takes memory.
+    The samples are made once (normalised, permuted), when the loader is made, and dropped with it: only the task at
+    hand takes memory.
 
     Args:
-        split: what to load.
+        samples: what to load.
         task: the task id that goes with every sample.
         batch_size: samples a batch; the last one may be smaller.
-        shuffle: draws the order of each epoch; None keeps the order of the split.
+        shuffle: draws the order of each epoch, on the CPU; None keeps the order of the samples.
+        transform: applied to every batch.
+        seed: of what the transform draws, anew for each loader.
     """
 
-    def __init__(self, split: Split, task: int, batch_size: int, shuffle: torch.Generator | None = None) -> None:
-        self.images = split.images()
-        self.labels = split.labels
+    def __init__(
+        self,
+        samples: Samples,
+        task: int,
+        batch_size: int,
+        shuffle: torch.Generator | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images = samples.images()
+        self.labels = samples.labels
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.transform = transform
+        self._draws = torch.Generator(self.images.device).manual_seed(seed)
         self._task_ids = torch.full((batch_size,), task, device=self.labels.device)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
+        for images, labels in self._batches():
+            shown = images if self.transform is None else self.transform(images, self._draws)
+            yield [shown, labels, self._task_ids[: len(labels)]]
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)
         if self.shuffle is None:
             for start in range(0, count, self.batch_size):
-                labels = self.labels[start : start + self.batch_size]
-                yield [self.images[start : start + self.batch_size], labels, self._task_ids[: len(labels)]]
+                rows = slice(start, start + self.batch_size)
+                yield self.images[rows], self.labels[rows]
             return
         order = torch.randperm(count, generator=self.shuffle).to(self.labels.device)
-        for rows in order.split(self.batch_size):
-            labels = self.labels.index_select(0, rows)
-            yield [self.images.index_select(0, rows), labels, self._task_ids[: len(labels)]]
+        for which in order.split(self.batch_size):
+            yield self.images.index_select(0, which), self.labels.index_select(0, which)
 
 
 def evaluation_batches(
@@ -75,9 +136,9 @@ def evaluation_batches(
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of any Avalanche dataset in order, on the device: from tensors where it can be."""
     dataset = dataset.eval()
-    split = find_split(dataset)
-    if split is not None:
-        yield from TensorLoader(split, task, batch_size)
+    found = find_tensors(dataset)
+    if found is not None:
+        yield from TensorLoader(found.samples, task, batch_size, transform=found.eval_transform)
         return
     collate = getattr(dataset, "collate_fn", None)
     for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate):
