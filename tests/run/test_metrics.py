@@ -47,6 +47,19 @@ def test_forward_transfer_is_empty_where_unseen_tasks_were_not_evaluated() -> No
     assert math.isnan(metrics.forward_transfer(FULL, np.full(3, NAN)))
 
 
+def test_what_was_not_evaluated_is_left_out_or_nan() -> None:
+    diagonal_and_last = np.array([[0.9, NAN, NAN], [NAN, 0.8, NAN], [0.6, 0.85, 0.5]])
+    assert metrics.forgetting(diagonal_and_last) == pytest.approx([0.3, -0.05])
+    assert metrics.backward_transfer(diagonal_and_last) == pytest.approx(-0.125)
+    last = np.array([[NAN, NAN, NAN], [NAN, NAN, NAN], [0.6, 0.85, 0.5]])
+    assert metrics.average_accuracy(last) == pytest.approx(0.65)
+    assert np.isnan(metrics.forgetting(last)).all()
+    for metric in (metrics.average_forgetting, metrics.backward_transfer, metrics.learning_accuracy):
+        assert math.isnan(metric(last))
+    mixed = np.array([[NAN, NAN, NAN], [0.7, 0.8, NAN], [0.6, 0.85, 0.5]])
+    assert metrics.forgetting(mixed) == pytest.approx([0.1, -0.05]), "the best there was"
+
+
 def test_a_single_task() -> None:
     matrix = np.array([[0.75]])
     assert metrics.average_accuracy(matrix) == metrics.learning_accuracy(matrix) == 0.75
