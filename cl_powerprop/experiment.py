@@ -144,10 +144,12 @@ class _TaskLoop:
                 measured = self._evaluate(test_stream)
             self.record.untrained[:] = [measured[task].accuracy for task in range(len(self.sequence))]
         for task, experience in enumerate(train_stream):
+            before = seconds["train"] + seconds["search"]
             with _adding_to(seconds, "train"):
                 self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
             with _adding_to(seconds, "logging"):
                 self._after_training(task)
+                self.record.content["task_seconds"].append(seconds["train"] + seconds["search"] - before)
             with _adding_to(seconds, "eval"):
                 measured = self._evaluate([test_stream[index] for index in self._to_test(task)])
             with _adding_to(seconds, "logging"):

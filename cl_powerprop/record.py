@@ -93,6 +93,7 @@ class RunRecord:
             "started": _now(),
             "finished": None,
             "seconds": {"train": 0.0, "eval": 0.0, "search": 0.0, "logging": 0.0, "total": 0.0},
+            "task_seconds": [],  # what training each task took, search included
             "peak_memory_mb": None,
             "metrics": {},
             "zero_forgetting_verified": None,

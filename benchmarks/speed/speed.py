@@ -1,147 +1,95 @@
-"""How much slower than a bare PyTorch loop is an epoch of each strategy? In one process, interleaved, medians.
+"""Measures the speed of everything, and writes tables (CSV and Markdown) and a figure beside itself.
 
-    python benchmarks/speed/speed.py                                  # the embedded digits
-    CL_POWERPROP_DATA=... python benchmarks/speed/speed.py data=mnist # as recorded in results.csv
+    python benchmarks/speed/speed.py                    # on the embedded digits, in some minutes
+    CL_POWERPROP_DATA=... python benchmarks/speed/speed.py --data mnist                     # as recorded
+    CL_POWERPROP_DATA=... python benchmarks/speed/speed.py strategies stock --data mnist    # some parts of it
 
-Absolute times depend on the machine and on what else it does; the ratios are what to read. The bare loop trains the
-plain 784-100-100-10 network on the very tensors of the task, without validation, masks, metrics or events.
+Absolute times depend on the machine and on what else it does; ratios are what to read. Leave the machine alone
+meanwhile. A part that was not measured keeps its recorded table.
 """
 
-import statistics
-import sys
-import time
+import argparse
+import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-from avalanche.core import SupervisedPlugin
-from hydra import compose, initialize_config_module
-from torch import nn
+from plots import plot
 
-from cl_powerprop import build
-from cl_powerprop.config import RunConfig, parse
-from cl_powerprop.models.mlp import MLP
-from cl_powerprop.sequences import Split, TaskSequence
-from cl_powerprop.strategies import EPNPlugin
-from cl_powerprop.training.benchmark import to_avalanche
-from cl_powerprop.training.fast import FastSupervisedTemplate
-from cl_powerprop.training.meters import TrainingMeter
-from cl_powerprop.training.schedule import LearningRateSchedule
-
-REPEATS = 5
-VARIANTS = {
-    "naive": ["strategy=naive", "model.alpha=1", "model.init_scale=1", "model.heads=shared", "optimizer.lr=0.1"],
-    "naive, alpha 2": ["strategy=naive", "model.heads=shared", "optimizer.lr=0.1"],
-    "packnet": ["strategy=packnet", "strategy.retrain_epochs=1", "model.alpha=1", "optimizer.lr=0.1"],
-    "epn, alpha 2": ["strategy=epn", "strategy.retrain_epochs=1"],
+FOLDER = Path(__file__).parent
+PARTS = ("strategies", "stock", "growth", "split", "seeds", "start_up", "steps")
+TITLES = {
+    "strategies": "Training against a bare PyTorch loop (epoch, task: times the bare loop's)",
+    "stock": "PackNet against stock Avalanche (seconds; one row a repeat)",
+    "growth": "More tasks (EPN, evaluation.schedule=diagonal_and_last)",
+    "split": "Where the time of a run over 10 tasks goes (shares)",
+    "seeds": "Four seeds",
+    "batched": "Four seeds in one set of tensor operations",
+    "start_up": "Start-up",
+    "steps": "What is left: operations by their own time, as shares of a task under the profiler",
 }
-COMMON = [f"benchmark.n_tasks={REPEATS + 1}", "train.epochs=2", "train.batch_size=128", "optimizer.weight_decay=1e-4"]
 
 
-class Stopwatch(SupervisedPlugin):  # type: ignore[misc]
-    """Times epochs; as the last plugin, so that what the others do at the end of an epoch counts."""
+def parts(data: str) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
+    """Return what can be measured: name to a function that returns tables by name."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler is chatty, and torch reads this once
+    warnings.filterwarnings("ignore", "No loggers specified")
+    import seeds
+    import start_up
+    import steps
+    import stock
+    import strategies
+    import tasks
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.epochs: list[float] = []
+    def growth() -> dict[str, pd.DataFrame]:
+        lengths, each_task = tasks.measure_growth(data)
+        return {"growth": lengths, "growth_tasks": each_task}
 
-    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        self.start = time.perf_counter()
-
-    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
-        synchronize(strategy.device)
-        self.epochs.append(time.perf_counter() - self.start)
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def bare_epoch(split: Split, config: RunConfig, device: torch.device) -> float:
-    """Return the seconds of one epoch of the plain loop."""
-    images, labels = split.images(), split.labels
-    network = MLP(images[0].numel(), [100, 100], [10], bias=False).to(device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4, fused=True)
-    start = time.perf_counter()
-    for rows in torch.randperm(len(labels), device=device).split(config.train.batch_size):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
-        optimizer.step()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-class Variant:
-    """One strategy, trained a task further at every call."""
-
-    def __init__(self, config: RunConfig, sequence: TaskSequence, device: torch.device) -> None:
-        benchmark = to_avalanche(sequence)
-        self.experiences = iter(benchmark.streams["train"])
-        self.plugin = build.make_plugin(config, benchmark.streams["valid"])
-        model = build.make_model(build.model_architecture(config, sequence), device)
-        self.stopwatch = Stopwatch()
-        schedule = LearningRateSchedule("cosine", build.phases(config))
-        meter = TrainingMeter(lambda *_: None)
-        self.strategy = FastSupervisedTemplate(
-            model=model,
-            optimizer=build.make_optimizer(config.optimizer, model, config.model.alpha),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=config.train.batch_size,
-            train_epochs=config.train.epochs,
-            eval_mb_size=config.train.eval_batch_size,
-            device=device,
-            plugins=[schedule, meter, self.plugin, self.stopwatch],
-            evaluator=None,
-        )
-
-    def train_next_task(self) -> tuple[float, float]:
-        """Return seconds an epoch: (of the epochs alone, of all that training the task took)."""
-        start = time.perf_counter()
-        self.strategy.train(next(self.experiences), eval_streams=[], reset_optimizer_state=True)
-        whole = time.perf_counter() - start
-        epochs, self.stopwatch.epochs = self.stopwatch.epochs, []
-        searching = 0.0
-        if isinstance(self.plugin, EPNPlugin):
-            searching, self.plugin.search_seconds = self.plugin.search_seconds, 0.0
-        return (sum(epochs) - searching) / len(epochs), whole / len(epochs)
+    measures = {
+        "strategies": lambda: {"strategies": strategies.measure(data)},
+        "stock": lambda: {"stock": stock.measure()},
+        "growth": growth,
+        "split": lambda: {"split": tasks.measure_split(data)},
+        "seeds": lambda: {"seeds": seeds.measure(data), "batched": seeds.measure_batched()},
+        "start_up": lambda: {"start_up": start_up.measure()},
+        "steps": lambda: {"steps": steps.measure(data)},
+    }
+    return {name: measures[name] for name in PARTS}
 
 
 def main() -> None:
-    overrides = [*COMMON, *sys.argv[1:]]
-    with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
-        configs = {name: parse(compose("run", [*overrides, *extra])) for name, extra in VARIANTS.items()}
-    first = next(iter(configs.values()))
-    torch.set_num_threads(first.train.threads)
-    device = build.choose_device(first.device)
-    sequence = build.load_sequence(first, device)
-    variants = {name: Variant(config, sequence, device) for name, config in configs.items()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
+    parser.add_argument("--data", default="mnist5k", help="mnist5k (embedded) or mnist")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the tables and the figure")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from: {', '.join(PARTS)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, measure in parts(options.data).items():
+        if options.parts and name not in options.parts:
+            continue
+        if name == "stock" and options.data != "mnist":
+            print("stock: left out, for Avalanche's PermutedMNIST needs --data mnist\n")
+            continue
+        for table, rows in measure().items():
+            rows.round(4).to_csv(options.out / f"{table}.csv", index=False)
+            if table in TITLES:
+                print(f"{TITLES[table]}\n{rows.round(3).to_string(index=False)}\n", flush=True)
+    tables = {path.stem: pd.read_csv(path) for path in options.out.glob("*.csv")}
+    sections = [f"## {title}\n\n{_markdown(tables[name])}\n" for name, title in TITLES.items() if name in tables]
+    (options.out / "results.md").write_text("# Recorded speed\n\n" + "\n".join(sections), encoding="utf-8")
+    plot(tables, options.out / "speed")
+    print(f"tables and figure: {options.out}")
 
-    bare: list[float] = []
-    epochs: dict[str, list[float]] = {name: [] for name in variants}
-    tasks: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(REPEATS + 1):  # the first task warms up; nothing is frozen in it
-        reference = bare_epoch(sequence.tasks[repeat].train, first, device)
-        for name, variant in variants.items():
-            epoch, whole = variant.train_next_task()
-            if repeat:
-                epochs[name].append(epoch / reference)
-                tasks[name].append(whole / reference)
-        if repeat:
-            bare.append(reference)
 
-    rows = [{"what": "bare loop", "seconds an epoch": statistics.median(bare), "epoch": 1.0, "task": 1.0}]
-    for name in variants:
-        ratio = statistics.median(epochs[name])
-        row = {"what": name, "seconds an epoch": ratio * statistics.median(bare)}
-        rows.append(row | {"epoch": ratio, "task": statistics.median(tasks[name])})
-    table = pd.DataFrame(rows).round(3)
-    images, batch, threads = len(sequence.tasks[0].train), first.train.batch_size, first.train.threads
-    print(f"{images:,} images, batch {batch}, {device}, {threads} thread(s)")
-    print("epoch: times the bare loop's; task: the same with all around the epochs counted (search, data, masks)")
-    print(table.to_string(index=False))
-    table.to_csv(Path(__file__).with_name("results.csv"), index=False)
+def _markdown(table: pd.DataFrame) -> str:
+    def line(cells) -> str:
+        return "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
+
+    header = [name.replace("_", " ") for name in table.columns]
+    return "\n".join([line(header), line("---" for _ in header), *(line(row) for row in table.itertuples(index=False))])
 
 
 if __name__ == "__main__":

@@ -184,6 +184,8 @@ def test_seconds_are_split(tmp_path: Path) -> None:
     seconds = record["seconds"]
     assert set(seconds) == {"train", "eval", "search", "logging", "total"}
     assert all(value > 0 for value in seconds.values())
+    assert len(record["task_seconds"]) == 3
+    assert sum(record["task_seconds"]) == pytest.approx(seconds["train"] + seconds["search"])
     parts = sum(value for part, value in seconds.items() if part != "total")
     assert parts <= seconds["total"] * (1 + 1e-6)
     assert parts == pytest.approx(seconds["total"], rel=0.1)

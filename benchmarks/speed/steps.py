@@ -1,0 +1,48 @@
+"""A profile of the training step: which operations take its time, in the bare loop and in each strategy."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from common import Trained, bare_epoch, make_config
+from strategies import COMMON, VARIANTS
+from torch.profiler import ProfilerActivity, profile
+
+from cl_powerprop import build
+
+MOST = 8
+
+
+def measure(data: str) -> pd.DataFrame:
+    """Return, by strategy, the operations that take most of a task's second epoch, as shares of its own time.
+
+    What no operation accounts for is Python: Avalanche's loop, autograd's bookkeeping, the plugins.
+    """
+    rows = []
+    for name in ("bare loop", *VARIANTS):
+        config = make_config(f"data={data}", "benchmark.n_tasks=2", *COMMON, *VARIANTS.get(name, []))
+        torch.set_num_threads(config.train.threads)
+        device = build.choose_device(config.device)
+        sequence = build.load_sequence(config, device)
+        split = sequence.tasks[0].train
+        if name == "bare loop":
+            images = split.images()
+            train: Callable[[], Any]
+            train = functools.partial(bare_epoch, images, split.labels, config.train.batch_size)
+        else:
+            train = Trained(config, sequence, device).train_next_task
+        train()
+        start = time.perf_counter()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            train()
+        wall = 1e6 * (time.perf_counter() - start)
+        events = sorted(profiler.key_averages(), key=lambda event: event.self_cpu_time_total, reverse=True)
+        shares = {event.key: event.self_cpu_time_total / wall for event in events}
+        shown = dict(list(shares.items())[:MOST])
+        shown["other operations"] = sum(shares.values()) - sum(shown.values())
+        shown["Python around them"] = max(0.0, 1.0 - sum(shares.values()))
+        rows += [{"strategy": name, "operation": operation, "share": share} for operation, share in shown.items()]
+    return pd.DataFrame(rows)
