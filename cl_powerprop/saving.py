@@ -54,12 +54,11 @@ def save(
     os.replace(part, path)
 
 
-def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> LoadedModel:
+def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Read a ``model.safetensors`` of a run, for ``model(x, task=k)``.
 
     Args:
         path: the file, or the run folder that holds it.
-        model: the bare network, for a file whose network is not one of the shipped ones.
 
     Raises:
         DataError: if the file is missing, damaged, or not one of ours.
@@ -77,7 +76,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> Loaded
     if metadata.get("format") != FORMAT:
         raise DataError(f"{file} was not written by this version of cl-powerprop")
     description = json.loads(metadata["description"])
-    network = build_model(**description["architecture"]) if model is None else model
+    network = build_model(**description["architecture"])
     if description["masked"] is not None:
         MaskAllocator(network, **description["masked"], exclude=(TaskHeads,))
     network.load_state_dict(tensors)

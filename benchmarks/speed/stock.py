@@ -1,4 +1,8 @@
-"""How much faster than stock Avalanche: its `PermutedMNIST` with its own PackNet, against ours on the same work."""
+"""How much faster than stock Avalanche: its `PermutedMNIST` with its own PackNet, against ours on the same work.
+
+Same pictures, network, optimizer, batch, epochs and tasks; both record loss and accuracy of every training epoch, and test
+all tasks so far after each task.
+"""
 
 import logging
 import time
@@ -6,6 +10,7 @@ import time
 import pandas as pd
 import torch
 from avalanche.benchmarks.classic import PermutedMNIST
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.models import SimpleMLP
 from avalanche.models.packnet import PackNetModel
 from avalanche.models.packnet import PackNetPlugin as StockPackNetPlugin
@@ -14,8 +19,9 @@ from avalanche.training.templates import SupervisedTemplate
 
 from cl_powerprop import FastSupervisedTemplate, PackNetPlugin, in_memory
 from cl_powerprop.data.dataset import data_root
+from cl_powerprop.training.meters import EvaluationMeter, TrainingMeter
 
-TASKS, EPOCHS, BATCH, REPEATS = 2, 2, 128, 3
+TASKS, EPOCHS, BATCH, REPEATS = 2, 2, 128, 5
 
 
 def measure() -> pd.DataFrame:
@@ -29,24 +35,30 @@ def measure() -> pd.DataFrame:
     rows = []
     for _ in range(REPEATS):
         network = PackNetModel(SimpleMLP(num_classes=10, hidden_size=100, hidden_layers=2, drop_rate=0.0))
-        theirs = _run(stock, network, StockPackNetPlugin(post_prune_epochs=1, prune_proportion=0.5), SupervisedTemplate)
+        metrics = EvaluationPlugin(
+            accuracy_metrics(epoch=True, experience=True), loss_metrics(epoch=True, experience=True)
+        )
+        packnet = StockPackNetPlugin(post_prune_epochs=1, prune_proportion=0.5)
+        theirs = _run(stock, network, SupervisedTemplate, [packnet], metrics)
         network = SimpleMLP(num_classes=10, hidden_size=100, hidden_layers=2, drop_rate=0.0)
-        ours = _run(tensors, network, PackNetPlugin(0.5, retrain_epochs=1), FastSupervisedTemplate)
+        meters = [TrainingMeter(lambda *_: None), EvaluationMeter()]
+        packnet = PackNetPlugin(0.5, retrain_epochs=1)
+        ours = _run(tensors, network, FastSupervisedTemplate, [meters[0], packnet, meters[1]], None)
         row = {"stock_train": theirs[0], "stock_eval": theirs[1], "train": ours[0], "eval": ours[1]}
         rows.append(row | {"faster": sum(theirs) / sum(ours), "reading_once": reading})
     return pd.DataFrame(rows)
 
 
-def _run(benchmark, network, plugin, kind) -> tuple[float, float]:
+def _run(benchmark, network, kind, plugins, evaluator) -> tuple[float, float]:
     """Return the seconds of training all tasks and of testing, after each, all tasks so far."""
     strategy = kind(
         model=network,
-        optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.1, fused=True),
         train_mb_size=BATCH,
         train_epochs=EPOCHS,
         eval_mb_size=1000,
-        plugins=[plugin],
-        evaluator=EvaluationPlugin(),
+        plugins=plugins,
+        evaluator=evaluator,
     )
     training = testing = 0.0
     for task, experience in enumerate(benchmark.train_stream):

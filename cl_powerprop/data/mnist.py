@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,21 +91,19 @@ class MNIST(Dataset):
     def _checked(self, root: Path, file: IdxFile) -> bytes:
         path = self._folder(root) / file.name
         gzipped = path.with_name(f"{file.name}.gz")
-        if path.exists():
-            content = path.read_bytes()
-        elif gzipped.exists():
-            try:
-                content = gzip.decompress(gzipped.read_bytes())
-            except (OSError, EOFError) as error:
-                raise self._damaged(gzipped, str(error)) from error
-        else:
+        if not path.exists() and not gzipped.exists():
             raise DataError(
                 f"data=mnist: {path} was not found; `cl-powerprop data download mnist` fetches it "
                 "(data.root or $CL_POWERPROP_DATA name another folder; data=mnist5k needs no download)"
             )
+        source = path if path.exists() else gzipped
+        try:
+            content = path.read_bytes() if source is path else gzip.decompress(gzipped.read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._damaged(source, str(error)) from error
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != file.md5:
-            raise self._damaged(path, f"its MD5 is {found}, not {file.md5}")
+            raise self._damaged(source, f"its MD5 is {found}, not {file.md5}")
         return content
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +25,6 @@ def build_model(
     alpha: float = 1.0,
     init_scale: float = 1.0,
     init_seed: int = 0,
-    **_: Any,
 ) -> nn.Module:
     """Return a network, with Powerpropagation where alpha asks for it.
 

@@ -142,16 +142,19 @@ class MaskAllocator:
         """Give the proposed mask (all weights, if none was proposed) to the task and freeze what it holds.
 
         Returns:
-            One row a masked layer, and one a dense tensor that this task trained (head, bias, norm).
+            One row a masked layer, and one a dense tensor that this task trained (head, bias, norm) or keeps a value of
+            its own of (statistics of a norm layer).
         """
         self.restore_frozen()
         task = self.tasks
         rows = [self._allocate(task, name, weight) for name, weight in self.weights.items()]
         for module, tensor, per_task in self._per_task.values():
             per_task.store(original(module, tensor))
+        dense = list(self._freeze_trained())
+        kept = ((name, original(module, tensor)) for name, (module, tensor, _) in self._per_task.items())
+        dense += [(name, value) for name, value in kept if not isinstance(value, nn.Parameter)]
         rows += [
-            LayerCapacity(task, name, "dense", value.numel(), value.numel(), value.numel(), 0)
-            for name, value in self._freeze_trained()
+            LayerCapacity(task, name, "dense", value.numel(), value.numel(), value.numel(), 0) for name, value in dense
         ]
         self._frozen_phi = {}
         self.history += rows
@@ -184,7 +187,7 @@ class MaskAllocator:
                 if id(parameter) not in keep:
                     parameter.requires_grad_(False)
 
-    def _freeze_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _freeze_trained(self) -> Iterator[tuple[str, Tensor]]:
         """Freeze and yield the unmasked parameters that this task has moved; per-task ones stay trainable."""
         per_task = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
         for name, parameter in list(self._unmasked()):

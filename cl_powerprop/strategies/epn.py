@@ -109,7 +109,8 @@ class EPNPlugin(MaskingPlugin):
         held_out = round(self.validation * len(dataset))
         if not held_out:
             raise ConfigurationError(f"validation={self.validation} of {len(dataset)} samples leaves none to choose on")
-        order = torch.randperm(len(dataset), generator=generator(self.seed, "validation", experience.task_label))
+        draws = generator(self.seed, "validation", experience.current_experience)
+        order = torch.randperm(len(dataset), generator=draws)
         self._validation_data = dataset.subset(order[:held_out].tolist())
         strategy.adapted_dataset = dataset.subset(order[held_out:].tolist())
 
@@ -146,7 +147,7 @@ class EPNPlugin(MaskingPlugin):
                 total.addcmul_(product, product)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Search the grid on validation samples; if no sparsity holds the accuracy, the task takes all weights."""
+        """Search the grid on validation samples; if none holds the accuracy, the task takes all weights in sight."""
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
         self._saliency = {}
@@ -165,7 +166,7 @@ class EPNPlugin(MaskingPlugin):
         if exhausted:
             self.tell(
                 f"task {task}: capacity exhausted: no sparsity holds {self.gamma:g} of the validation accuracy "
-                f"{dense:.4f}; the task takes all weights"
+                f"{dense:.4f}; the task takes all weights in sight"
             )
         return self._masks(ranks, views, sparsity)
 

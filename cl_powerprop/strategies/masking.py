@@ -67,7 +67,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """Start the next task.
 
         Raises:
-            ConfigurationError: if its label was learned before, or there is no epoch left to train before retraining.
+            ConfigurationError: if its label was learned before, there is no epoch left to train before retraining, or a
+                masked layer was replaced since masking began.
         """
         if not 0 <= self.retrain_epochs < strategy.train_epochs:
             raise ConfigurationError(
@@ -85,6 +86,12 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
                 f"task label {label} came twice; masks need a label of its own for each experience "
                 "(Avalanche's benchmarks give them with return_task_id=True)"
             )
+        for name, layer in self.allocator.layers.items():
+            # Avalanche's IncrementalClassifier, for one, makes a new layer when classes come.
+            if strategy.model.get_submodule(name) is not layer:
+                raise ConfigurationError(
+                    f"layer {name} was replaced since masking began; give it all its outputs from the start"
+                )
         self._task_of_label[label] = self.allocator.tasks
         self._training = True
         # A freed weight is a new weight: moments of its past life would move it.

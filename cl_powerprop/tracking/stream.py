@@ -17,7 +17,7 @@ class Row:
         epoch: epochs of the task in training that are finished; at an evaluation between tasks, all of them.
         step: optimizer steps since the run began.
         eval_task: the task that was measured.
-        split: train, valid or test.
+        split: train or test.
     """
 
     trained_tasks: int

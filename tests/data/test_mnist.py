@@ -124,8 +124,13 @@ def damage_empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def damage_every_byte_after_the_header(path: Path) -> None:
+    """Of a .gz this is no longer a stream that zlib can read."""
+    path.write_bytes(path.read_bytes()[:20] + b"\xff" * 200)
+
+
 @pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize("damage", [damage_truncate, damage_alter, damage_empty])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_alter, damage_empty, damage_every_byte_after_the_header])
 def test_a_damaged_file_names_itself_and_the_ways_out(
     root: Path, damage: object, gzipped: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +142,8 @@ def test_a_damaged_file_names_itself_and_the_ways_out(
         MNIST().read(root)
     message = str(caught.value)
     assert "\n" not in message
-    for part in (mnist.FILES["test_images"].name, "`cl-powerprop data download mnist`", "data=mnist5k"):
+    assert message.startswith(f"{path} is truncated or altered"), "the very file that was read"
+    for part in ("`cl-powerprop data download mnist`", "data=mnist5k"):
         assert part in message
 
     with pytest.raises(SystemExit) as stopped:

@@ -167,6 +167,30 @@ def test_a_repeated_label_is_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_layer_replaced_between_tasks_is_refused(method: str) -> None:
+    """As Avalanche's IncrementalClassifier does when classes come: what earlier tasks hold would be gone."""
+    benchmark, network = make_benchmark(2), dense_net()
+    strategy = make_strategy(network, [METHODS[method]()])
+    strategy.train(benchmark.train_stream[0])
+    network[3] = nn.Linear(12, CLASSES)
+    with pytest.raises(ConfigurationError, match="layer 3 was replaced since masking began"):
+        strategy.train(benchmark.train_stream[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_statistics_of_norm_layers_are_counted_as_dense(method: str) -> None:
+    benchmark, plugin = make_benchmark(2), METHODS[method](unmasked="per_task")
+    strategy = make_strategy(conv_net(), [plugin])
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        dense = {row.layer: row.weights for row in plugin.capacity if row.kind == "dense"}
+        assert dense == {
+            **{"0.bias": 6, "4.bias": CLASSES, "1.weight": 6, "1.bias": 6},
+            **{"1.running_mean": 6, "1.running_var": 6},
+        }
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("retrain_epochs", [3, 4])
 def test_retraining_must_leave_epochs_to_train(method: str, retrain_epochs: int) -> None:
     strategy = make_strategy(conv_net(), [METHODS[method](retrain_epochs=retrain_epochs)], epochs=3)
