@@ -1,7 +1,7 @@
 """How much faster than stock Avalanche: its `PermutedMNIST` with its own PackNet, against ours on the same work.
 
-Same pictures, network, optimizer, batch, epochs and tasks; both record loss and accuracy of every training epoch, and test
-all tasks so far after each task.
+Same pictures, network, optimizer, batch, epochs and tasks; both record loss and accuracy of every training epoch, and
+test all tasks so far after each task.
 """
 
 import logging

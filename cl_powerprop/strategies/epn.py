@@ -152,13 +152,14 @@ class EPNPlugin(MaskingPlugin):
         ranks = self._ranks()
         self._saliency = {}
         accuracy = self._accuracy_on_validation(strategy)
-        dense = accuracy()
+        dense = accuracy(0.0)
+        target = self.gamma * dense
 
         def measure(index: int) -> float:
             self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
-            return accuracy()
+            return accuracy(target)
 
-        index, reached, evaluations = _first_holding(len(self.sparsities), measure, self.gamma * dense, self.search)
+        index, reached, evaluations = _first_holding(len(self.sparsities), measure, target, self.search)
         exhausted = index is None
         sparsity = 0.0 if index is None else self.sparsities[index]
         task = self.allocator.tasks
@@ -218,21 +219,29 @@ class EPNPlugin(MaskingPlugin):
             return self.output_layer
         return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]
 
-    def _accuracy_on_validation(self, strategy: Any) -> Callable[[], float]:
-        """Return a function that measures the network as it is masked at that moment; samples are loaded once."""
+    def _accuracy_on_validation(self, strategy: Any) -> Callable[[float], float]:
+        """Return a function that measures the network as it is masked at that moment; samples are loaded once.
+
+        As soon as a target cannot be reached any more, it stops and returns what could be reached at most: most masks
+        of a search are far from holding, and the first batch tells.
+        """
         task = strategy.experience.task_label
         batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
         samples = sum(len(batch[1]) for batch in batches)
         model = strategy.model
 
         @torch.no_grad()
-        def measure() -> float:
+        def measure(target: float) -> float:
             training = model.training
             model.eval()
-            outputs = [(avalanche_forward(model, batch[0], batch[-1]), batch[1]) for batch in batches]
-            correct = sum((output.argmax(1) == labels).sum() for output, labels in outputs)
+            reachable = samples
+            for batch in batches:
+                wrong = avalanche_forward(model, batch[0], batch[-1]).argmax(1) != batch[1]
+                reachable -= int(wrong.sum())
+                if reachable / samples < target:
+                    break
             model.train(training)
-            return int(correct) / samples
+            return reachable / samples
 
         return measure
 

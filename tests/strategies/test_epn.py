@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
-from cl_powerprop.strategies import EPNPlugin
+from cl_powerprop.strategies import EPNPlugin, epn
 from cl_powerprop.strategies.epn import _first_holding
 
 from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, make_tensors
@@ -121,6 +121,36 @@ def test_takes_the_first_sparsity_that_holds(gamma: float, alpha: float, retrain
         assert found.evaluations == (len(GRID) if found.exhausted else GRID.index(sparsity) + 1)
         for name in LAYERS:
             assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
+
+
+@pytest.mark.parametrize("search", ["grid", "bisect"])
+def test_masks_that_cannot_hold_are_left_early_and_nothing_else_changes(
+    search: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(batch: int) -> tuple[EPNPlugin, int]:
+        samples = 0
+
+        def count(model: nn.Module, x: Tensor, task: Tensor) -> Tensor:
+            nonlocal samples
+            samples += len(x)
+            return model(x)
+
+        monkeypatch.setattr(epn, "avalanche_forward", count)
+        network, benchmark = powerpropagate(dense_net(), 2.0), make_benchmark(3)
+        plugin = EPNPlugin(0.95, sparsities=GRID, search=search, validation=benchmark.streams["valid"])
+        strategy = make_strategy(network, [plugin])
+        strategy.eval_mb_size = batch
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+        return plugin, samples
+
+    whole, all_samples = run(64)
+    early, fewer_samples = run(4)
+    for name in ("sparsity", "evaluations", "exhausted", "dense_accuracy"):
+        assert [getattr(found, name) for found in early.searches] == [getattr(found, name) for found in whole.searches]
+    assert [found.accuracy for found in early.searches] == [found.accuracy for found in whole.searches]
+    assert all_samples == 40 * (3 + sum(found.evaluations for found in whole.searches))
+    assert fewer_samples < all_samples
 
 
 def test_the_brute_force_above_sees_several_sparsities() -> None:
