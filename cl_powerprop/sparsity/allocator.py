@@ -122,11 +122,10 @@ class MaskAllocator:
                 self._frozen_phi[name] = (held.bitwise_not(), phi.detach().view(held.dtype) & held)
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
-    @torch.no_grad()
     def restore_frozen(self) -> None:
         """Put frozen weights back to their bits: momentum and decay move a weight whose gradient is zero."""
         for name, (free, frozen_values) in self._frozen_phi.items():
-            overwrite_(self.phi(name), free, frozen_values)
+            overwrite_(self.phi(name).detach(), free, frozen_values)
 
     def propose(self, masks: Mapping[str, Tensor]) -> None:
         """See and train only ``masks`` from now on (boolean, by layer name, shaped like the weights)."""

@@ -136,13 +136,12 @@ class EPNPlugin(MaskingPlugin):
                 weight.open_gate()
                 self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
 
-    @torch.no_grad()
     def after_backward(self, strategy: Any, **_: Any) -> None:
         """Add the mini-batch to the saliencies: ``theta * dL/dtheta`` equals ``phi * dL/dphi / alpha``."""
         for name, total in self._saliency.items():
             weight, phi = self.allocator.weights[name], self.allocator.phi(name)
             if phi.grad is not None:
-                value = self.allocator.theta(name) if weight.theta_gradient else phi / weight.alpha
+                value = self.allocator.theta(name) if weight.theta_gradient else phi.detach() / weight.alpha
                 product = value * phi.grad
                 total.addcmul_(product, product)
 

@@ -108,6 +108,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         before_backward, after_backward = _listeners(self, "before_backward"), _listeners(self, "after_backward")
         before_update, after_update = _listeners(self, "before_update"), _listeners(self, "after_update")
         after_iteration = _listeners(self, "after_training_iteration")
+        zero_grad = _zero_grad(self.optimizer)
         # Only who listens before the criterion could add to an empty loss.
         starts_empty = bool(before_forward or after_forward)
 
@@ -120,7 +121,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 break
             self._unpack_minibatch()
             notify(before_iteration)
-            self.optimizer.zero_grad()
+            zero_grad()
             self.loss = self._make_empty_loss() if starts_empty else None
             notify(before_forward)
             self.mb_output = self.forward()
@@ -154,6 +155,19 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             notify(after_forward)
             self.loss = self.criterion()
             notify(after_iteration)
+
+
+def _zero_grad(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Return what drops the gradients: torch's own method spends ten times as long on being traceable and profiled."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        return optimizer.zero_grad
+
+    def zero_grad() -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    return zero_grad
 
 
 def _listeners(strategy: SupervisedTemplate, event: str) -> list[Listener]:

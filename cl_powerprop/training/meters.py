@@ -77,7 +77,6 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
         """Start summing anew."""
         self._sums = _Sums()
 
-    @torch.no_grad()
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Add the batch."""
         self._sums.add(strategy)

@@ -117,7 +117,8 @@ class TensorLoader:
     def __iter__(self) -> Iterator[list[Tensor]]:
         for images, labels in self._batches():
             shown = images if self.transform is None else self.transform(images, self._draws)
-            yield [shown, labels, self._task_ids[: len(labels)]]
+            whole = len(labels) == self.batch_size
+            yield [shown, labels, self._task_ids if whole else self._task_ids[: len(labels)]]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)

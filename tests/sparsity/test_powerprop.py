@@ -259,3 +259,9 @@ def test_excluded_modules_are_left_alone() -> None:
     powerpropagate(model, 2.0, exclude=(nn.ModuleList,))
     assert hasattr(model["body"], "parametrizations")
     assert not hasattr(model["head"][0], "parametrizations")
+
+
+def test_a_second_derivative_is_refused_not_wrong() -> None:
+    phi = torch.randn(3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="differentiable once only"):
+        torch.autograd.grad(weight_in_use(phi, 2.0).sum(), phi, create_graph=True)

@@ -155,3 +155,28 @@ def test_replay_feeds_its_own_mixture() -> None:
     tasks = Tasks()
     run(FastSupervisedTemplate, [ReplayPlugin(mem_size=30), tasks], shuffle=True)
     assert tasks.seen == [{0}, {0, 1}]
+
+
+def test_an_optimizer_that_resets_gradients_in_its_own_way_is_asked_to() -> None:
+    class Counting(torch.optim.SGD):
+        resets = 0
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            type(self).resets += 1
+            super().zero_grad(set_to_none)
+
+    network, steps = conv_net(), Counter()
+    strategy = make_strategy(
+        network, [steps], Counting(network.parameters(), lr=0.1), kind=FastSupervisedTemplate, epochs=1
+    )
+    strategy.train(make_sequence(1).train_stream[0], eval_streams=[])
+    assert Counting.resets == steps.steps == 4
+
+
+class Counter(SupervisedPlugin):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+        self.steps += 1
