@@ -171,7 +171,8 @@ class _TaskLoop:
         last = task + 1 == len(self.sequence)
         schedule = self.config.evaluation.schedule
         if last or schedule == "every_task":
-            return range(len(self.sequence) if self._tests_unseen else task + 1)
+            # Of the tasks to come only the next one tells something: forward transfer.
+            return range(min(task + 2, len(self.sequence)) if self._tests_unseen else task + 1)
         return range(task, task + 1) if schedule == "diagonal_and_last" else range(0)
 
     def _evaluate(self, stream: Any) -> dict[int, Measured]:

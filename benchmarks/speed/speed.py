@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 PARTS = ("strategies", "stock", "growth", "split", "seeds", "start_up", "steps")
 TITLES = {
     "strategies": "Training against a bare PyTorch loop (epoch, task: times the bare loop's)",
-    "stock": "PackNet against stock Avalanche (seconds; one row a repeat)",
+    "stock": "PackNet against stock Avalanche (seconds, medians)",
     "growth": "More tasks (EPN, evaluation.schedule=diagonal_and_last)",
     "split": "Where the time of a run over 10 tasks goes (shares)",
     "seeds": "Four seeds",
