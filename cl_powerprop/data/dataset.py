@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 DATA_ROOT_VARIABLE = "CL_POWERPROP_DATA"
 
-Progress = Callable[[str, int, int], None]  # (file, bytes so far, bytes in all)
+DEFAULT_ROOT = "~/.cache/cl-powerprop"
+
+Progress = Callable[[str, int, int], None]  # (file, done so far, in all): bytes, or pictures
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return ``root``, else $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop."""
-    return Path(root or os.environ.get(DATA_ROOT_VARIABLE) or "~/.cache/cl-powerprop").expanduser()
+    return Path(root or os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Images:
 
 
 class Dataset(ABC):
-    """One data set.
+    """One data set: where it is, whether it is whole, and how to fetch it.
 
     Attributes:
         name: as in ``data=<name>``.
@@ -38,7 +40,6 @@ class Dataset(ABC):
     """
 
     name: str
-    classes: int
     mean: float
     std: float
 
@@ -47,8 +48,8 @@ class Dataset(ABC):
         """Say in one line where the data is, or what is missing."""
 
     @abstractmethod
-    def read(self, root: Path) -> Images:
-        """Return the whole data set, checked.
+    def verify(self, root: Path, progress: Progress | None = None) -> str:
+        """Read and check everything, and say in one line what there is.
 
         Raises:
             DataError: if a file is missing, truncated or altered.
@@ -61,3 +62,33 @@ class Dataset(ABC):
         Raises:
             DataError: if no source answers, or what it sends is not the file that was expected.
         """
+
+
+class ImageDataset(Dataset):
+    """Pictures of some classes, divided into training and test data by whoever published them.
+
+    Attributes:
+        classes: how many classes there are.
+    """
+
+    classes: int
+
+    @abstractmethod
+    def read(self, root: Path) -> Images:
+        """Return the whole data set, checked.
+
+        Raises:
+            DataError: if a file is missing, truncated or altered.
+        """
+
+    def verify(self, root: Path, progress: Progress | None = None) -> str:
+        images = self.read(root)
+        return f"{len(images.train_labels):,} training and {len(images.test_labels):,} test pictures"
+
+
+def every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return where every fifth sample of each class is: test data of a set that comes undivided."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        chosen[np.flatnonzero(labels == label)[4::5]] = True
+    return chosen

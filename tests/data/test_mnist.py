@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cl_powerprop.cli import main
 from cl_powerprop.data import mnist
-from cl_powerprop.data.mnist import MNIST, IdxFile, parse_idx
+from cl_powerprop.data.idx import IdxFile, parse_idx
+from cl_powerprop.data.mnist import MNIST
 from cl_powerprop.errors import DataError
 
 from .idx import write_idx as idx
@@ -71,10 +72,11 @@ def root(tmp_path: Path, arrays: dict[str, NDArray[np.uint8]], monkeypatch: pyte
     """A data root with four small raw files, whose checksums the package expects."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
+    monkeypatch.setattr(MNIST, "shapes", (arrays["train_images"].shape, arrays["test_images"].shape))
     for key, array in arrays.items():
         content, name = idx(array), mnist.FILES[key].name
         gzipped = gzip.compress(content, mtime=0)
-        digests = [hashlib.md5(data, usedforsecurity=False).hexdigest() for data in (content, gzipped)]
+        digests = [hashlib.md5(data, usedforsecurity=False).hexdigest() for data in (gzipped, content)]
         monkeypatch.setitem(mnist.FILES, key, IdxFile(name, *digests))
         (folder / name).write_bytes(content)
     return tmp_path

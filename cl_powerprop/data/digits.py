@@ -1,0 +1,34 @@
+"""The 1,797 digits of 8 x 8 pixels that scikit-learn ships (UCI, E. Alpaydin, C. Kaynak): the smallest data set."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth
+from cl_powerprop.errors import DataError
+
+
+class Digits(ImageDataset):
+    """About 180 digits a class. Every fifth drawing of a class is for testing: 1,442 to train on, 355 to test."""
+
+    name = "digits"
+    classes = 10
+    mean, std = 0.3053, 0.3761
+
+    def status(self, root: Path) -> str:
+        return "present in the installed package scikit-learn"
+
+    def read(self, root: Path) -> Images:
+        from sklearn.datasets import load_digits  # takes a second, which `data status` need not wait for
+
+        bunch = load_digits()
+        if bunch.images.shape != (1797, 8, 8):
+            shape = bunch.images.shape
+            raise DataError(f"scikit-learn's digits have the shape {shape}, not (1797, 8, 8); reinstall scikit-learn")
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        labels = bunch.target.astype(np.int64)
+        test = every_fifth(labels)
+        return Images(images[~test], labels[~test], images[test], labels[test])
+
+    def download(self, root: Path, progress: Progress | None = None) -> None:
+        """Do nothing: the digits came with the installation."""

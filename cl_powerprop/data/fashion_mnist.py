@@ -1,0 +1,22 @@
+"""Fashion-MNIST: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747, licence MIT."""
+
+from cl_powerprop.data.idx import IdxDataset, IdxFile
+
+FILES = {
+    "train_images": IdxFile("train-images-idx3-ubyte", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    "train_labels": IdxFile("train-labels-idx1-ubyte", "25c81989df183df01b3e8a0aad5dffbe"),
+    "test_images": IdxFile("t10k-images-idx3-ubyte", "bef4ecab320f06d8554ea6380940ec79"),
+    "test_labels": IdxFile("t10k-labels-idx1-ubyte", "bb300cfdad3c16e7a12a480ee83cd310"),
+}
+MIRRORS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
+
+
+class FashionMNIST(IdxDataset):
+    """60,000 training and 10,000 test pictures of ten kinds of clothing, 28 x 28."""
+
+    name = "fashion_mnist"
+    classes = 10
+    mean, std = 0.286, 0.353
+    folder = "FashionMNIST"
+    files = FILES
+    mirrors = MIRRORS

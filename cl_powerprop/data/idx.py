@@ -1,0 +1,128 @@
+"""Data sets in IDX files, as MNIST and its kin come: torchvision's layout, files as they are or gzipped."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl_powerprop.data.dataset import ImageDataset, Images, Progress
+from cl_powerprop.data.fetch import fetch, md5
+from cl_powerprop.errors import DataError
+
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, where that is published, of its bytes."""
+
+    name: str
+    gz_md5: str
+    md5: str | None = None
+
+
+def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Return the array in an IDX file of unsigned bytes.
+
+    Raises:
+        DataError: if the bytes are not such a file, or fewer or more than its header says.
+    """
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{name} is not an IDX file of unsigned bytes")
+    dimensions = content[3]
+    if len(content) < 4 + 4 * dimensions:
+        raise DataError(f"{name} ends within its header: truncated?")
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
+    offset = 4 + 4 * dimensions
+    if len(content) - offset != shape.prod():
+        raise DataError(f"{name} holds {len(content) - offset} bytes, its header says {shape.prod()}: truncated?")
+    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+
+
+class IdxDataset(ImageDataset):
+    """Four IDX files in ``<root>/<folder>/raw``.
+
+    Attributes:
+        folder: as torchvision names it.
+        files: one for each of :data:`PARTS`.
+        mirrors: urls that the gzipped files' names are appended to.
+        shapes: what the pictures of training and testing must have.
+    """
+
+    folder: str
+    files: Mapping[str, IdxFile]
+    mirrors: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], tuple[int, int, int]] = ((60_000, 28, 28), (10_000, 28, 28))
+
+    def _folder(self, root: Path) -> Path:
+        return root / self.folder / "raw"
+
+    def status(self, root: Path) -> str:
+        folder = self._folder(root)
+        missing = [
+            file.name
+            for file in self.files.values()
+            if not (folder / file.name).exists() and not (folder / f"{file.name}.gz").exists()
+        ]
+        return f"missing in {folder}: {', '.join(missing)}" if missing else f"present in {folder}"
+
+    def read(self, root: Path) -> Images:
+        arrays = {part: parse_idx(self._checked(root, self.files[part]), self.files[part].name) for part in PARTS}
+        for part, shape in zip(("train", "test"), self.shapes, strict=True):
+            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            if images.shape != shape or labels.shape != shape[:1] or labels.max() >= self.classes:
+                file = self._folder(root) / self.files[f"{part}_images"].name
+                raise self._damaged(file, f"pictures {images.shape}, labels {labels.shape} up to {labels.max()}")
+        return Images(
+            arrays["train_images"],
+            arrays["train_labels"].astype(np.int64),
+            arrays["test_images"],
+            arrays["test_labels"].astype(np.int64),
+        )
+
+    def _checked(self, root: Path, file: IdxFile) -> bytes:
+        path = self._folder(root) / file.name
+        gzipped = path.with_name(f"{file.name}.gz")
+        if not path.exists() and not gzipped.exists():
+            raise DataError(
+                f"data={self.name}: {path} was not found; `cl-powerprop data download {self.name}` fetches it "
+                "(data.root or $CL_POWERPROP_DATA name another folder; data=mnist5k needs no download)"
+            )
+        # A plain file with no published checksum is trusted less than the gzipped one beside it.
+        plain = path.exists() and (file.md5 is not None or not gzipped.exists())
+        source = path if plain else gzipped
+        try:
+            stored = source.read_bytes()
+            content = stored if plain else gzip.decompress(stored)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._damaged(source, str(error)) from error
+        checked, expected = (content, file.md5) if file.md5 or plain else (stored, file.gz_md5)
+        found = hashlib.md5(checked, usedforsecurity=False).hexdigest()
+        if expected is not None and found != expected:
+            raise self._damaged(source, f"its MD5 is {found}, not {expected}")
+        return content
+
+    def _damaged(self, path: Path, why: str) -> DataError:
+        return DataError(
+            f"{path} is truncated or altered ({why}); `cl-powerprop data download {self.name}` mends it "
+            "(data=mnist5k needs no download)"
+        )
+
+    def download(self, root: Path, progress: Progress | None = None) -> None:
+        folder = self._folder(root)
+        for file in self.files.values():
+            path = folder / file.name
+            gzipped = path.with_name(f"{file.name}.gz")
+            if file.md5 is not None and path.exists() and md5(path) == file.md5:
+                continue
+            if not (gzipped.exists() and md5(gzipped) == file.gz_md5):
+                fetch([mirror + gzipped.name for mirror in self.mirrors], gzipped, file.gz_md5, progress)
+            part = path.with_name(f"{file.name}.part")
+            part.write_bytes(gzip.decompress(gzipped.read_bytes()))
+            os.replace(part, path)

@@ -1,0 +1,306 @@
+"""Omniglot: 1,623 characters of 50 alphabets, each drawn once by 20 people. B. Lake, licence MIT.
+
+Lake, Salakhutdinov & Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 2015.
+Read from the upstream zips in torchvision's layout, `<root>/omniglot-py/*.zip`, and decoded once a picture size.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import secrets
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cl_powerprop.data.dataset import DEFAULT_ROOT, Dataset, Progress
+from cl_powerprop.data.fetch import fetch, md5
+from cl_powerprop.errors import DataError
+
+log = logging.getLogger("cl_powerprop")
+
+# The alphabets of each zip in their order there (the order of tasks), and how many characters each has.
+BACKGROUND = {
+    "Alphabet_of_the_Magi": 20,
+    "Anglo-Saxon_Futhorc": 29,
+    "Arcadian": 26,
+    "Armenian": 41,
+    "Asomtavruli_(Georgian)": 40,
+    "Balinese": 24,
+    "Bengali": 46,
+    "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
+    "Braille": 26,
+    "Burmese_(Myanmar)": 34,
+    "Cyrillic": 33,
+    "Early_Aramaic": 22,
+    "Futurama": 26,
+    "Grantha": 43,
+    "Greek": 24,
+    "Gujarati": 48,
+    "Hebrew": 22,
+    "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
+    "Japanese_(hiragana)": 52,
+    "Japanese_(katakana)": 47,
+    "Korean": 40,
+    "Latin": 26,
+    "Malay_(Jawi_-_Arabic)": 40,
+    "Mkhedruli_(Georgian)": 41,
+    "N_Ko": 33,
+    "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
+    "Sanskrit": 42,
+    "Syriac_(Estrangelo)": 23,
+    "Tagalog": 17,
+    "Tifinagh": 55,
+}
+EVALUATION = {
+    "Angelic": 20,
+    "Atemayar_Qelisayer": 26,
+    "Atlantean": 26,
+    "Aurek-Besh": 26,
+    "Avesta": 26,
+    "Ge_ez": 26,
+    "Glagolitic": 45,
+    "Gurmukhi": 45,
+    "Kannada": 41,
+    "Keble": 26,
+    "Malayalam": 47,
+    "Manipuri": 40,
+    "Mongolian": 30,
+    "Old_Church_Slavonic_(Cyrillic)": 45,
+    "Oriya": 46,
+    "Sylheti": 28,
+    "Syriac_(Serto)": 23,
+    "Tengwar": 25,
+    "Tibetan": 42,
+    "ULOG": 26,
+}
+DRAWERS, SIDE = 20, 105
+# SHA-256 over all pictures as they are drawn, one byte a pixel, in order: true of repacked zips too.
+DRAWINGS_SHA256 = "ed224c6eac86ff74f8684914e90c024b71c5565d24511e87b7c9a7e396218107"
+
+_PICTURE = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/character(?P<character>\d+)/\d+_(?P<drawer>\d+)\.png")
+_CACHE_FORMAT = "cl-powerprop omniglot 1"
+
+
+@dataclass(frozen=True)
+class Zip:
+    """One zip: its name, the MD5 of upstream's, and the alphabets in it with their characters counted."""
+
+    name: str
+    md5: str
+    alphabets: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """All drawings, sorted by alphabet, character and drawer; ink is 255 on 0.
+
+    Attributes:
+        images: uint8 ``[n, size, size]``.
+        alphabet: int64 ``[n]``, a place in ``alphabets``.
+        character: int64 ``[n]``, counted over all alphabets.
+        drawer: int64 ``[n]``, 0 to 19: who drew it; within an alphabet, one person has one number.
+        alphabets: their names, in order.
+    """
+
+    images: NDArray[np.uint8]
+    alphabet: NDArray[np.int64]
+    character: NDArray[np.int64]
+    drawer: NDArray[np.int64]
+    alphabets: tuple[str, ...]
+
+
+class Omniglot(Dataset):
+    """32,460 drawings, 28 x 28 by default.
+
+    Args:
+        zips: what upstream publishes.
+        sha256: of the drawings, see :data:`DRAWINGS_SHA256`; None checks their number and shape only.
+    """
+
+    name = "omniglot"
+    mean, std = 0.0805, 0.2190
+    mirror = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+
+    def __init__(
+        self,
+        zips: tuple[Zip, ...] = (
+            Zip("images_background.zip", "68d2efa1b9178cc56df9314c21c6e718", BACKGROUND),
+            Zip("images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811", EVALUATION),
+        ),
+        sha256: str | None = DRAWINGS_SHA256,
+    ) -> None:
+        self.zips = zips
+        self.sha256 = sha256
+
+    def _folder(self, root: Path) -> Path:
+        return root / "omniglot-py"
+
+    def status(self, root: Path) -> str:
+        folder = self._folder(root)
+        missing = [file.name for file in self.zips if not (folder / file.name).exists()]
+        return f"missing in {folder}: {', '.join(missing)}" if missing else f"present in {folder}"
+
+    def download(self, root: Path, progress: Progress | None = None) -> None:
+        folder = self._folder(root)
+        for file in self.zips:
+            path = folder / file.name
+            if path.exists() and (md5(path) == file.md5 or self._is_whole(file, path)):
+                continue
+            fetch([self.mirror + file.name], path, file.md5, progress)
+
+    def _is_whole(self, file: Zip, path: Path) -> bool:
+        """Return whether a zip that is not upstream's own, byte by byte, has all pictures in it."""
+        try:
+            with zipfile.ZipFile(path) as content:
+                self._entries(file, path, content)
+                return content.testzip() is None
+        except (DataError, OSError, zipfile.BadZipFile, zlib.error, EOFError):
+            return False
+
+    def verify(self, root: Path, progress: Progress | None = None) -> str:
+        drawings = self._decode(root, 28, progress)
+        characters = len(np.unique(drawings.character))
+        return f"{len(drawings.images):,} drawings of {characters:,} characters in {len(drawings.alphabets)} alphabets"
+
+    def read(self, root: Path, size: int = 28, progress: Progress | None = None) -> Drawings:
+        """Return all drawings scaled to ``size`` x ``size``, from the cache if there is a good one.
+
+        The cache is written beside the zips or, where that cannot be, below ~/.cache/cl-powerprop.
+
+        Raises:
+            DataError: if a zip is missing, damaged or incomplete.
+        """
+        stamp = self._stamp(root, size)
+        for path in self._caches(root, size):
+            drawings = self._from_cache(path, stamp)
+            if drawings is not None:
+                return drawings
+        drawings = self._decode(root, size, progress)
+        self._to_cache(root, size, stamp, drawings)
+        return drawings
+
+    def _decode(self, root: Path, size: int, progress: Progress | None) -> Drawings:
+        counts = [(name, count) for file in self.zips for name, count in file.alphabets.items()]
+        total = sum(count for _, count in counts) * DRAWERS
+        images = np.empty((total, size, size), dtype=np.uint8)
+        digest, done = hashlib.sha256(), 0
+        for file in self.zips:
+            for picture in self._pictures(file, self._present(root, file)):
+                digest.update(picture.tobytes())
+                scaled = picture.resize((size, size), Image.Resampling.BILINEAR)  # averages over what it shrinks
+                images[done] = 255 - np.asarray(scaled)
+                done += 1
+                if progress is not None and done % 500 == 0:
+                    progress(f"decoding {self.name}", done, total)
+        if self.sha256 is not None and digest.hexdigest() != self.sha256:
+            raise self._damaged(self._folder(root), "the drawings are not upstream's")
+        if progress is not None:
+            progress(f"decoding {self.name}", total, total)
+        return self._labelled(images)
+
+    def _labelled(self, images: NDArray[np.uint8]) -> Drawings:
+        counts = {name: count for file in self.zips for name, count in file.alphabets.items()}
+        characters = np.repeat(np.arange(sum(counts.values())), DRAWERS)
+        alphabets = np.repeat(np.arange(len(counts)), [count * DRAWERS for count in counts.values()])
+        drawers = np.tile(np.arange(DRAWERS), sum(counts.values()))
+        return Drawings(images, alphabets, characters, drawers, tuple(counts))
+
+    def _pictures(self, file: Zip, path: Path) -> Iterator[Image.Image]:
+        """Yield the pictures of a zip in order, as grey values."""
+        try:
+            with zipfile.ZipFile(path) as content:
+                for entry in self._entries(file, path, content):
+                    with Image.open(io.BytesIO(content.read(entry)), formats=["PNG"]) as picture:
+                        if picture.size != (SIDE, SIDE):
+                            raise self._damaged(path, f"{entry} is {picture.size}, not {(SIDE, SIDE)}")
+                        yield picture.convert("L")
+        except DataError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, SyntaxError, NotImplementedError) as error:
+            raise self._damaged(path, str(error)) from error
+
+    def _entries(self, file: Zip, path: Path, content: zipfile.ZipFile) -> list[str]:
+        """Return the names of all pictures in order, each alphabet, character and drawer being there once."""
+        found: dict[tuple[str, int, int], str] = {}
+        for name in content.namelist():
+            match = _PICTURE.fullmatch(name)
+            if match:
+                found[match["alphabet"], int(match["character"]), int(match["drawer"])] = name
+        wanted = [
+            (alphabet, character, drawer)
+            for alphabet, count in file.alphabets.items()
+            for character in range(1, count + 1)
+            for drawer in range(1, DRAWERS + 1)
+        ]
+        if found.keys() != set(wanted):
+            missing = [key for key in wanted if key not in found] or [key for key in found if key not in set(wanted)]
+            alphabet, character, drawer = missing[0]
+            raise self._damaged(
+                path,
+                f"it holds {len(found):,} pictures where there should be {len(wanted):,}; "
+                f"first at odds: {alphabet}, character {character}, drawer {drawer}",
+            )
+        return [found[key] for key in wanted]
+
+    def _present(self, root: Path, file: Zip) -> Path:
+        path = self._folder(root) / file.name
+        if not path.exists():
+            raise DataError(
+                f"data=omniglot: {path} was not found; `cl-powerprop data download omniglot` fetches it "
+                "(data.root or $CL_POWERPROP_DATA name another folder)"
+            )
+        return path
+
+    @staticmethod
+    def _damaged(path: Path, why: str) -> DataError:
+        return DataError(f"{path} is damaged or incomplete ({why}); `cl-powerprop data download omniglot` mends it")
+
+    def _caches(self, root: Path, size: int) -> list[Path]:
+        folders = dict.fromkeys([self._folder(root), self._folder(Path(DEFAULT_ROOT).expanduser())])
+        return [folder / f"omniglot_{size}.npz" for folder in folders]
+
+    def _stamp(self, root: Path, size: int) -> str:
+        """Return what a cache must have been made from: these very zips, at this size."""
+        paths = [self._present(root, file) for file in self.zips]
+        try:
+            return " ".join([_CACHE_FORMAT, str(size), *map(md5, paths)])
+        except OSError as error:
+            raise self._damaged(paths[0].parent, str(error)) from error
+
+    def _from_cache(self, path: Path, stamp: str) -> Drawings | None:
+        """Return what was cached, or None if there is no cache, it is damaged, or made from something else."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                images, digest = content["images"], str(content["sha256"])
+                if str(content["stamp"]) == stamp and hashlib.sha256(images.tobytes()).hexdigest() == digest:
+                    return self._labelled(images)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+            pass
+        return None
+
+    def _to_cache(self, root: Path, size: int, stamp: str, drawings: Drawings) -> None:
+        """Write the cache under its name once it is whole: two processes may do so at once."""
+        digest = hashlib.sha256(drawings.images.tobytes()).hexdigest()
+        problem: OSError | None = None
+        for path in self._caches(root, size):
+            part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with part.open("wb") as file:
+                    np.savez_compressed(file, images=drawings.images, sha256=np.array(digest), stamp=np.array(stamp))
+                os.replace(part, path)
+                return
+            except OSError as error:
+                problem = error
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+        log.warning(f"the decoded Omniglot could not be cached ({problem}); the next run decodes it again")
