@@ -23,7 +23,8 @@ from cl_powerprop import build
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
 from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, DivergedError
-from cl_powerprop.models.mlp import MLP
+from cl_powerprop.models.classifier import Classifier
+from cl_powerprop.models.mlp import mlp
 from cl_powerprop.record import git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.seeding import generator
@@ -135,7 +136,9 @@ def _truncated_normal_fan_in(network: nn.Module, seed: int) -> None:
 
 
 def _train(settings: PruningConfig, alpha: float, lr: float, seed: int, train: Pixels, advance: object) -> nn.Module:
-    network = MLP(train.images[0].numel(), settings.hidden, [int(train.labels.max()) + 1])
+    shape = train.images.shape[1:]
+    features = mlp(shape, hidden=settings.hidden, bias=True)
+    network = Classifier(features, shape, [int(train.labels.max()) + 1])
     _truncated_normal_fan_in(network, seed)
     powerpropagate(network, alpha).to(train.images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from cl_powerprop import build
 from cl_powerprop.config import RunConfig, parse
-from cl_powerprop.models.mlp import MLP
+from cl_powerprop.models.classifier import Classifier
+from cl_powerprop.models.mlp import mlp
 from cl_powerprop.sequences import TaskSequence
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.training.benchmark import to_avalanche
@@ -35,7 +36,8 @@ def synchronize(device: torch.device) -> None:
 
 def bare_epoch(images: Tensor, labels: Tensor, batch_size: int) -> float:
     """Return the seconds of one epoch of a plain loop: no validation, masks, metrics or events."""
-    network = MLP(images[0].numel(), [100, 100], [10], bias=False).to(images.device)
+    shape = images.shape[1:]
+    network = Classifier(mlp(shape, hidden=[100, 100], bias=False), shape, [10], bias=False).to(images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4, fused=True)
     start = time.perf_counter()
     for rows in torch.randperm(len(labels), device=images.device).split(batch_size):

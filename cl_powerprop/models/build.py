@@ -1,17 +1,28 @@
-"""Models by name. A new one is one file, one branch here and one file in `conf/model/`."""
+"""Models by name. A new one is one file, one line here and one file in `conf/model/`."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.models.classifier import Classifier
+from cl_powerprop.models.convnet import convnet
 from cl_powerprop.models.heads import TaskHeads
-from cl_powerprop.models.mlp import MLP
+from cl_powerprop.models.independent import IndependentNetworks
+from cl_powerprop.models.lenet5 import lenet5
+from cl_powerprop.models.mlp import mlp
+from cl_powerprop.models.resnet18 import resnet18
 from cl_powerprop.sparsity import powerpropagate
 
-MODELS = ("mlp", "lenet_300_100")
+FEATURES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "lenet_300_100": mlp,
+    "lenet5": lenet5,
+    "convnet": convnet,
+    "resnet18": resnet18,
+}
 
 
 def build_model(
@@ -21,29 +32,37 @@ def build_model(
     classes: Sequence[int],
     heads: str,
     bias: str,
-    hidden: Sequence[int],
     alpha: float = 1.0,
     init_scale: float = 1.0,
     init_seed: int = 0,
+    independent: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """Return a network, with Powerpropagation where alpha asks for it.
 
     Args:
-        name: one of :data:`MODELS`.
+        name: one of :data:`FEATURES`.
         sample_shape: shape of one sample, (channels, height, width).
         classes: classes of each task.
         heads: "shared" or "per_task".
-        bias: "none", or whatever becomes of biases ("per_task", "frozen") where masks are used.
-        hidden: widths of the hidden layers.
+        bias: "none", or whatever becomes of biases and norms ("per_task", "frozen") where masks are used.
         alpha, init_scale: see :func:`powerpropagate`.
         init_seed: what the initial weights are drawn from.
+        independent: one whole network for each task.
+        options: of the model: hidden, width, norm.
 
     Raises:
-        ConfigurationError: for an unknown name or an impossible value.
+        ConfigurationError: for an unknown name, an impossible value, or samples too small for the model.
     """
-    if name not in MODELS:
-        raise ConfigurationError(f"unknown model {name!r}; choose from: {', '.join(MODELS)}")
+    if name not in FEATURES:
+        raise ConfigurationError(f"unknown model {name!r}; choose from: {', '.join(FEATURES)}")
+    biased = bias != "none"
+
+    def network(classes: Sequence[int]) -> nn.Module:
+        features = FEATURES[name](sample_shape, bias=biased, **options)
+        return Classifier(features, sample_shape, classes, per_task_heads=heads == "per_task", bias=biased)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
-        model = MLP(math.prod(sample_shape), hidden, classes, per_task_heads=heads == "per_task", bias=bias != "none")
+        model = IndependentNetworks(network([count]) for count in classes) if independent else network(classes)
     return powerpropagate(model, alpha, init_scale, exclude=(TaskHeads,))

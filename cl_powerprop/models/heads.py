@@ -22,7 +22,7 @@ class TaskHeads(nn.Module, TaskAware):
         self.selected = 0
 
     def select_task(self, task: int | None) -> None:
-        if task is not None:
+        if task is not None and len(self.heads) > 1:  # a single head answers whatever the task
             if not 0 <= task < len(self.heads):
                 raise LookupError(f"there is no head for task {task}; the model has {len(self.heads)}")
             self.selected = task

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cl_powerprop.models.build import FEATURES
+from cl_powerprop.models.classifier import Classifier
+from cl_powerprop.models.norm import NORMS
+from cl_powerprop.models.resnet18 import ResidualBlock
 
 CLASSES = 3
 
@@ -13,6 +19,14 @@ CLASSES = 3
 class Kind:
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
+
+
+def model(name: str, **options: Any) -> Kind:
+    """A network that ships, a few channels wide."""
+    shape = (1, 16, 16)
+    if name != "lenet5":
+        options |= {"width": 4}
+    return Kind(lambda: Classifier(FEATURES[name](shape, bias=True, **options), shape, [CLASSES]), shape)
 
 
 KINDS = {
@@ -38,6 +52,16 @@ KINDS = {
         lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)
     ),
     "layer_norm": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)),
+    "group_norm": Kind(
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)),
+        (1, 4, 4),
+    ),
+    "residual": Kind(
+        lambda: nn.Sequential(ResidualBlock(2, 4, 2, "batch", True), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 4, 4)
+    ),
+    **{f"convnet_{norm}": model("convnet", norm=norm) for norm in NORMS},
+    **{f"resnet18_{norm}": model("resnet18", norm=norm) for norm in NORMS},
+    "lenet5": model("lenet5"),
 }
 
 
