@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,27 +12,37 @@ from cl_powerprop.config import (
     AdamConfig,
     EPNConfig,
     NaiveConfig,
+    OmniglotConfig,
+    OmniglotDataConfig,
+    OmniglotRotationConfig,
     PackNetConfig,
+    PermutedMNISTConfig,
+    RotatedMNISTConfig,
     RunConfig,
     SGDConfig,
     SplitMNISTConfig,
     TrainConfig,
 )
-from cl_powerprop.data.dataset import Dataset, data_root
-from cl_powerprop.data.registry import get_dataset, read_cached
+from cl_powerprop.data.dataset import Dataset, ImageDataset, data_root
+from cl_powerprop.data.omniglot import SIDE, Omniglot
+from cl_powerprop.data.registry import get_dataset, read_cached, read_omniglot_cached
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.models.build import build_model
 from cl_powerprop.models.heads import TaskHeads
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
 from cl_powerprop.sequences.base import Pixels, to_pixels
+from cl_powerprop.sequences.omniglot import omniglot, omniglot_rotation
 from cl_powerprop.sequences.permuted import permuted
-from cl_powerprop.sequences.split import split_by_class
+from cl_powerprop.sequences.rotated import angles, rotated
+from cl_powerprop.sequences.split import class_groups, split_by_class
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
 from cl_powerprop.sparsity.masked_weight import maskable_layers, original
 from cl_powerprop.strategies import EPNPlugin, NaivePlugin, PackNetPlugin
 from cl_powerprop.strategies.epn import DEFAULT_SPARSITIES
 from cl_powerprop.strategies.masking import MaskingPlugin
+from cl_powerprop.strategies.task_inference import EntropyTaskInference
+from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.schedule import Phase
 
 SCENARIOS = ("task", "domain", "class")
@@ -39,6 +50,7 @@ HEADS = ("shared", "per_task")
 BIASES = ("none", "per_task", "frozen")
 SPACES = ("auto", "phi", "theta")
 EVALUATION_SCHEDULES = ("every_task", "diagonal_and_last", "last")
+TASK_INFERENCE = ("none", "entropy")
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,12 +92,8 @@ def check(config: RunConfig) -> None:
             raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(train, option)}")
     if isinstance(config.optimizer, AdamConfig) and len(config.optimizer.betas) != 2:
         raise ConfigurationError(f"optimizer.betas must be two numbers, not {config.optimizer.betas}")
-    scenario, masked = config.benchmark.scenario, not isinstance(config.strategy, NaiveConfig)
-    if scenario != "task" and (masked or config.model.heads == "per_task"):
-        what = f"strategy={config.strategy.name}" if masked else "model.heads=per_task"
-        raise ConfigurationError(
-            f"{what} needs to know the task when it is tested; benchmark.scenario={scenario} does not say"
-        )
+    masked = not isinstance(config.strategy, NaiveConfig)
+    _check_task_identity(config, masked)
     if masked and not config.strategy.retrain_lr >= 0.0:
         raise ConfigurationError(f"strategy.retrain_lr must be at least 0, not {config.strategy.retrain_lr}")
     if masked and config.strategy.retrain_epochs >= train.epochs:
@@ -95,44 +103,98 @@ def check(config: RunConfig) -> None:
         )
 
 
+def _check_task_identity(config: RunConfig, masked: bool) -> None:
+    """Refuse a run whose tests could not know which mask, network or head to use."""
+    if masked:
+        _choice("strategy.task_inference", config.strategy.task_inference, TASK_INFERENCE)
+        if config.strategy.inference_batch < 1:
+            raise ConfigurationError(
+                f"strategy.inference_batch must be at least 1, not {config.strategy.inference_batch}"
+            )
+    scenario, name = config.benchmark.scenario, config.strategy.name
+    inferred = masked and config.strategy.task_inference != "none"
+    if scenario == "task":
+        if inferred:
+            raise ConfigurationError(
+                "strategy.task_inference is for benchmark.scenario=domain and class; with task the task is known"
+            )
+        return
+    if inferred:
+        return
+    if masked or name == "independent" or config.model.heads == "per_task":
+        own = f"strategy={name}" if masked or name == "independent" else "model.heads=per_task"
+        remedy = "; strategy.task_inference=entropy infers it" if masked else ""
+        raise ConfigurationError(
+            f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say{remedy}"
+        )
+
+
 def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def load_pixels(config: RunConfig, device: torch.device) -> tuple[Dataset, Pixels, Pixels]:
-    """Read the data, fetching it first if that is asked for: (data set, training pictures, test pictures)."""
-    dataset = get_dataset(config.data.name)
-    root = data_root(config.data.root)
+def load_pixels(config: RunConfig, device: torch.device) -> tuple[ImageDataset, Pixels, Pixels]:
+    """Read the data, fetching it first if that is asked for: (data set, training pictures, test pictures).
+
+    Raises:
+        ConfigurationError: for a data set that is not divided into training and test pictures.
+    """
+    dataset, root = _fetched(config)
+    if not isinstance(dataset, ImageDataset):
+        raise ConfigurationError(
+            f"data={dataset.name} is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k"
+        )
+    images = read_cached(dataset, root)
+    train = to_pixels(dataset, images.train_images, images.train_labels, device)
+    return dataset, train, to_pixels(dataset, images.test_images, images.test_labels, device)
+
+
+def _fetched(config: RunConfig) -> tuple[Dataset, Path]:
+    dataset, root = get_dataset(config.data.name), data_root(config.data.root)
     if config.data.download:
         dataset.download(root)
-    return dataset, *to_pixels(dataset, read_cached(config.data.name, root), device)
+    return dataset, root
 
 
 def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
     """Read the data and make the tasks; they depend on the seed, never on the strategy."""
     benchmark = config.benchmark
+    common: dict[str, Any] = {"scenario": benchmark.scenario, "validation": benchmark.validation, "seed": config.seed}
+    if isinstance(benchmark, OmniglotConfig):
+        return _load_omniglot(config, benchmark, device, common)
     dataset, train, test = load_pixels(config, device)
     if isinstance(benchmark, SplitMNISTConfig):
-        return split_by_class(
-            train,
-            test,
-            dataset.classes,
-            n_tasks=benchmark.n_tasks,
-            scenario=benchmark.scenario,  # type: ignore[arg-type]
-            validation=benchmark.validation,
-            seed=config.seed,
-        )
+        groups = class_groups(dataset.classes, benchmark.n_tasks, benchmark.classes)
+        return split_by_class(train, test, dataset.classes, groups=groups, **common)
+    if isinstance(benchmark, RotatedMNISTConfig):
+        degrees = angles(benchmark.n_tasks, benchmark.angles, benchmark.largest, benchmark.order, config.seed)
+        return rotated(train, test, dataset.classes, degrees=degrees, **common)
+    assert isinstance(benchmark, PermutedMNISTConfig)
     return permuted(
         train,
         test,
         dataset.classes,
         n_tasks=benchmark.n_tasks,
-        scenario=benchmark.scenario,
         permute_first=benchmark.permute_first,
-        validation=benchmark.validation,
-        seed=config.seed,
+        **common,
     )
+
+
+def _load_omniglot(
+    config: RunConfig, benchmark: OmniglotConfig, device: torch.device, common: dict[str, Any]
+) -> TaskSequence:
+    if not isinstance(config.data, OmniglotDataConfig):
+        raise ConfigurationError(f"benchmark={benchmark.name} needs data=omniglot, not {config.data.name}")
+    if not 1 <= config.data.size <= SIDE:
+        raise ConfigurationError(f"data.size must be from 1 to {SIDE}, not {config.data.size}")
+    dataset, root = _fetched(config)
+    assert isinstance(dataset, Omniglot)
+    drawings = read_omniglot_cached(dataset, root, config.data.size)
+    options = {**common, "n_tasks": benchmark.n_tasks, "order": benchmark.order, "test": benchmark.test}
+    if isinstance(benchmark, OmniglotRotationConfig):
+        return omniglot_rotation(dataset, drawings, device, split_by=benchmark.split_by, **options)  # type: ignore[arg-type]
+    return omniglot(dataset, drawings, device, **options)
 
 
 def model_architecture(config: RunConfig, sequence: TaskSequence) -> dict[str, Any]:
@@ -142,6 +204,7 @@ def model_architecture(config: RunConfig, sequence: TaskSequence) -> dict[str, A
         "sample_shape": list(sequence.sample_shape),
         "classes": list(sequence.classes),
         "init_seed": derive_seed(config.seed, "init"),
+        "independent": config.strategy.name == "independent",
     }
 
 
@@ -205,6 +268,24 @@ def make_plugin(config: RunConfig, validation: Sequence[Any]) -> NaivePlugin | M
         validation=validation,
         **common,
     )
+
+
+def make_task_inference(config: RunConfig, plugin: NaivePlugin | MaskingPlugin) -> EntropyTaskInference | None:
+    """Return what tells tasks apart in a test that does not name them, if that is asked for."""
+    if isinstance(plugin, MaskingPlugin) and config.strategy.task_inference == "entropy":
+        return EntropyTaskInference(plugin, config.strategy.inference_batch)
+    return None
+
+
+def make_augmentation(config: RunConfig) -> Augmentation | None:
+    """Return what is done to training batches, if anything.
+
+    Raises:
+        ConfigurationError: for a negative or infinite shift or rotation.
+    """
+    train: TrainConfig = config.train
+    augmentation = Augmentation(train.shift, train.rotate)
+    return augmentation if train.shift or train.rotate else None
 
 
 def phases(config: RunConfig) -> list[Phase]:

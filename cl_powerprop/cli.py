@@ -82,11 +82,11 @@ def _data(options: argparse.Namespace) -> int:
             if options.action == "status":
                 print(f"{dataset.name}: {dataset.status(root)}")
             elif options.action == "verify":
-                images = dataset.read(root)
-                counts = f"{len(images.train_labels):,} training and {len(images.test_labels):,} test pictures"
+                with _Bars() as bars:
+                    counts = dataset.verify(root, bars.update)
                 print(f"{dataset.name}: whole, {counts}")
             else:
-                with _DownloadBars() as bars:
+                with _Bars(bytes=True) as bars:
                     dataset.download(root, bars.update)
                 print(f"{dataset.name}: {dataset.status(root)}")
         except UserError as error:
@@ -95,24 +95,35 @@ def _data(options: argparse.Namespace) -> int:
     return USAGE_ERROR if failed else 0
 
 
-class _DownloadBars:
-    """A progress bar a file."""
+class _Bars:
+    """A progress bar for each file that is fetched (in bytes) or decoded (in pictures)."""
 
-    def __enter__(self) -> "_DownloadBars":
+    def __init__(self, bytes: bool = False) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        amount = DownloadColumn() if bytes else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._bars: dict[str, Any] = {}
-        self._progress.start()
+
+    def __enter__(self) -> "_Bars":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._bars:
+            self._progress.stop()
 
     def update(self, name: str, done: int, total: int) -> None:
-        """Show how far the file is, in bytes."""
+        """Show how far the file is."""
+        self._progress.start()  # does nothing if it has started
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._bars[name], completed=done, total=total)

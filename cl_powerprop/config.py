@@ -26,6 +26,19 @@ class PermutedMNISTConfig:
 
 
 @dataclass
+class RotatedMNISTConfig:
+    """`benchmark=rotated_mnist`."""
+
+    name: str
+    n_tasks: int
+    scenario: str
+    validation: float
+    angles: list[float] | None
+    largest: float
+    order: str
+
+
+@dataclass
 class SplitMNISTConfig:
     """`benchmark=split_mnist`."""
 
@@ -33,6 +46,26 @@ class SplitMNISTConfig:
     n_tasks: int
     scenario: str
     validation: float
+    classes: list[list[int]] | None = None
+
+
+@dataclass
+class OmniglotConfig:
+    """`benchmark=omniglot`."""
+
+    name: str
+    n_tasks: int
+    scenario: str
+    validation: float
+    test: float
+    order: str
+
+
+@dataclass
+class OmniglotRotationConfig(OmniglotConfig):
+    """`benchmark=omniglot_rotation`."""
+
+    split_by: str
 
 
 @dataclass
@@ -45,11 +78,17 @@ class DataConfig:
 
 
 @dataclass
-class MLPConfig:
-    """`model=mlp` and `model=lenet_300_100`."""
+class OmniglotDataConfig(DataConfig):
+    """`data=omniglot`."""
+
+    size: int
+
+
+@dataclass
+class ModelConfig:
+    """What every `model` has; `model=lenet5` has no more."""
 
     name: str
-    hidden: list[int]
     alpha: float
     init_scale: float
     heads: str
@@ -57,8 +96,23 @@ class MLPConfig:
 
 
 @dataclass
+class MLPConfig(ModelConfig):
+    """`model=mlp` and `model=lenet_300_100`."""
+
+    hidden: list[int]
+
+
+@dataclass
+class ConvConfig(ModelConfig):
+    """`model=convnet` and `model=resnet18`."""
+
+    width: int
+    norm: str
+
+
+@dataclass
 class NaiveConfig:
-    """`strategy=naive`."""
+    """`strategy=naive` and `strategy=independent`."""
 
     name: str
 
@@ -71,6 +125,8 @@ class PackNetConfig:
     shares: Any
     retrain_epochs: int
     retrain_lr: float
+    task_inference: str = "none"  # defaults are for run folders from before the option
+    inference_batch: int = 100
 
 
 @dataclass
@@ -86,6 +142,8 @@ class EPNConfig:
     scope: str
     criterion: str
     train_through: str
+    task_inference: str = "none"
+    inference_batch: int = 100
 
 
 @dataclass
@@ -122,8 +180,10 @@ class TrainConfig:
     warmup: float
     clip_norm: float | None
     threads: int
-    precision: str = "fp32"  # defaults are for run folders from before the option
+    precision: str = "fp32"
     compile: bool = False
+    shift: float = 0.0
+    rotate: float = 0.0
 
 
 @dataclass
@@ -166,10 +226,23 @@ class RunConfig:
 
 
 GROUPS: dict[str, dict[str, type]] = {
-    "benchmark": {"permuted_mnist": PermutedMNISTConfig, "split_mnist": SplitMNISTConfig},
-    "data": {"mnist5k": DataConfig, "mnist": DataConfig},
-    "model": {"mlp": MLPConfig, "lenet_300_100": MLPConfig},
-    "strategy": {"naive": NaiveConfig, "packnet": PackNetConfig, "epn": EPNConfig},
+    "benchmark": {
+        "permuted_mnist": PermutedMNISTConfig,
+        "rotated_mnist": RotatedMNISTConfig,
+        "split_mnist": SplitMNISTConfig,
+        "omniglot": OmniglotConfig,
+        "omniglot_rotation": OmniglotRotationConfig,
+    },
+    "data": {
+        **dict.fromkeys(("mnist5k", "mnist", "fashion_mnist", "kmnist", "digits"), DataConfig),
+        "omniglot": OmniglotDataConfig,
+    },
+    "model": {
+        **dict.fromkeys(("mlp", "lenet_300_100"), MLPConfig),
+        "lenet5": ModelConfig,
+        **dict.fromkeys(("convnet", "resnet18"), ConvConfig),
+    },
+    "strategy": {"naive": NaiveConfig, "independent": NaiveConfig, "packnet": PackNetConfig, "epn": EPNConfig},
     "optimizer": {"sgd": SGDConfig, "adam": AdamConfig, "adamw": AdamConfig},
 }
 

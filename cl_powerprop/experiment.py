@@ -21,6 +21,7 @@ from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
 from cl_powerprop.strategies.epn import EPNPlugin
 from cl_powerprop.strategies.masking import MaskingPlugin
+from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.tracking import Row, RowStream
 from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.progress import ProgressDisplay
@@ -62,11 +63,12 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
     device = build.choose_device(config.device)
 
     sequence = build.load_sequence(config, device)
-    benchmark = to_avalanche(sequence)
+    benchmark = to_avalanche(sequence, build.make_augmentation(config))
     architecture = build.model_architecture(config, sequence)
     model = build.make_model(architecture, device)
     optimizer = build.make_optimizer(config.optimizer, model, config.model.alpha)
     plugin = build.make_plugin(config, benchmark.streams["valid"])
+    inference = build.make_task_inference(config, plugin)
     schedule = LearningRateSchedule(config.train.schedule, build.phases(config), config.train.warmup)
     clipping = [] if config.train.clip_norm is None else [GradientClipping(config.train.clip_norm)]
 
@@ -92,14 +94,29 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
             train_epochs=config.train.epochs,
             eval_mb_size=config.train.eval_batch_size,
             device=device,
-            plugins=[schedule, *clipping, training_meter, plugin, meter, display],
+            plugins=[
+                *(schedule, *clipping, training_meter, plugin, meter),
+                *([] if inference is None else [inference]),
+                display,
+            ],
             evaluator=None,
             seed=config.seed,
             precision=config.train.precision,
             compile=config.train.compile,
         )
     run_tasks = _TaskLoop(
-        config, sequence, benchmark, strategy, plugin, training_meter, meter, record, rows, display, architecture
+        config,
+        sequence,
+        benchmark,
+        strategy,
+        plugin,
+        inference,
+        training_meter,
+        meter,
+        record,
+        rows,
+        display,
+        architecture,
     )
     try:
         record.write()
@@ -128,6 +145,7 @@ class _TaskLoop:
     benchmark: Any
     strategy: FastSupervisedTemplate
     plugin: Any
+    inference: EntropyTaskInference | None
     training_meter: TrainingMeter
     meter: EvaluationMeter
     record: RunRecord
@@ -138,7 +156,7 @@ class _TaskLoop:
     def __call__(self) -> None:
         start = time.perf_counter()
         seconds = self.record.content["seconds"]
-        train_stream, test_stream = (self.benchmark.streams[name] for name in ("train", "test"))
+        train_stream, valid_stream, test_stream = (self.benchmark.streams[name] for name in ("train", "valid", "test"))
         if self._tests_unseen:
             with _adding_to(seconds, "eval"):
                 measured = self._evaluate(test_stream)
@@ -151,6 +169,7 @@ class _TaskLoop:
                 self._after_training(task)
                 self.record.content["task_seconds"].append(seconds["train"] + seconds["search"] - before)
             with _adding_to(seconds, "eval"):
+                self._validate(task, valid_stream[task])
                 measured = self._evaluate([test_stream[index] for index in self._to_test(task)])
             with _adding_to(seconds, "logging"):
                 self._after_evaluation(task, measured)
@@ -163,7 +182,11 @@ class _TaskLoop:
     @property
     def _tests_unseen(self) -> bool:
         """Whether tasks are tested before they are learned; with masks or heads of their own that makes no sense."""
-        has_own_parts = isinstance(self.plugin, MaskingPlugin) or self.config.model.heads == "per_task"
+        has_own_parts = (
+            isinstance(self.plugin, MaskingPlugin)
+            or self.config.strategy.name == "independent"
+            or self.config.model.heads == "per_task"
+        )
         return not has_own_parts and self.config.evaluation.schedule == "every_task"
 
     def _to_test(self, task: int) -> range:
@@ -180,6 +203,14 @@ class _TaskLoop:
             return {}
         self.strategy.eval(stream)
         return self.meter.measured
+
+    def _validate(self, task: int, experience: Any) -> None:
+        """Measure a task that was just learned on its validation data: what hyper-parameters are chosen by."""
+        measured = self._evaluate([experience])[task]
+        self.record.validation.append(measured.accuracy)
+        epochs, step = self.config.train.epochs, self.strategy.clock.train_iterations
+        self.rows.write(Row(task + 1, epochs, step, task, "valid", "accuracy", measured.accuracy))
+        self.rows.write(Row(task + 1, epochs, step, task, "valid", "loss", measured.loss))
 
     def _after_training(self, task: int) -> None:
         content = self.record.content
@@ -203,10 +234,16 @@ class _TaskLoop:
         for index, value in measured.items():
             self.rows.write(Row(task + 1, epochs, step, index, "test", "accuracy", value.accuracy))
             self.rows.write(Row(task + 1, epochs, step, index, "test", "loss", value.loss))
+        if self.inference is not None:
+            self.record.identified.update(self.inference.identified)
+            for index, share in self.inference.identified.items():
+                self.rows.write(Row(task + 1, epochs, step, index, "test", "task_identification", share))
         self.rows.write(Row(task + 1, epochs, step, task, "train", "capacity_used", self._capacity_used()))
         self.rows.flush()
         self.display.show(capacity=self._capacity_used())
-        split, learned = ("test", measured[task]) if task in measured else ("training", self.training_meter.last)
+        # A prediction through another task's mask says nothing about the training.
+        tested = task in measured and self.inference is None
+        split, learned = ("test", measured[task]) if tested else ("training", self.training_meter.last)
         if learned.accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
             message = (
                 f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
@@ -224,8 +261,10 @@ class _TaskLoop:
         save(self.strategy.model, path, architecture=self.architecture, masked=masked, n_tasks=trained)
 
     def _capacity_used(self) -> float:
-        # Without masks every weight serves every task.
-        return self.plugin.allocator.capacity_used if isinstance(self.plugin, MaskingPlugin) else 1.0
+        if isinstance(self.plugin, MaskingPlugin):
+            return self.plugin.allocator.capacity_used
+        # Without masks every weight serves every task; independent networks take one network's weights each.
+        return float(len(self.sequence)) if self.config.strategy.name == "independent" else 1.0
 
     def _mask_bits(self) -> int:
         return self.plugin.allocator.mask_bits if isinstance(self.plugin, MaskingPlugin) else 0

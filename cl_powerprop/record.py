@@ -58,6 +58,8 @@ class RunRecord:
     Attributes:
         matrix: ``[T, T]``, accuracy on task j after training task i; NaN where not evaluated.
         untrained: ``[T]``, accuracy before any training; NaN where not evaluated.
+        validation: accuracy on each task's validation data just after it was learned.
+        identified: for each task, the share of test samples whose task was inferred right, in its last evaluation.
         logits: for each task, the hash of its test logits when it was just learned.
     """
 
@@ -69,6 +71,8 @@ class RunRecord:
         self.matrix = np.full((tasks, tasks), np.nan)
         self.untrained = np.full(tasks, np.nan)
         self.capacity: list[LayerCapacity] = []
+        self.validation: list[float] = []
+        self.identified: dict[int, float] = {}
         self.logits: dict[int, str] = {}
         self._unchanged: dict[int, bool] = {}  # tasks whose logits were compared with their first ones
         self.content: dict[str, Any] = {
@@ -162,6 +166,8 @@ class RunRecord:
             "backward_transfer": metrics.backward_transfer(self.matrix),
             "forward_transfer": metrics.forward_transfer(self.matrix, self.untrained),
             "learning_accuracy": metrics.learning_accuracy(self.matrix),
+            "validation_accuracy": float(np.mean(self.validation)),
+            "task_identification": float(np.mean(list(self.identified.values()))) if self.identified else None,
             "capacity_used": capacity_used,
             "dense_weights": dense,
             "mask_bits": mask_bits,

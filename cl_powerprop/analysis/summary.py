@@ -9,7 +9,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-METRICS = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
+RUN = ("benchmark", "scenario", "data", "model", "strategy", "alpha", "optimizer", "seed", "status")
+METRICS = (
+    *("average_accuracy", "average_forgetting", "learning_accuracy", "validation_accuracy"),
+    *("task_identification", "capacity_used"),
+)
 
 
 def load_summary(folders: Iterable[Path]) -> pd.DataFrame:
@@ -17,7 +21,7 @@ def load_summary(folders: Iterable[Path]) -> pd.DataFrame:
     rows = []
     for folder in folders:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        row = {key: content[key] for key in ("benchmark", "data", "strategy", "alpha", "optimizer", "seed", "status")}
+        row = {key: content[key] for key in RUN}
         row |= {metric: content["metrics"].get(metric) for metric in METRICS}
         row["zero_forgetting_verified"] = content["zero_forgetting_verified"]
         row["seconds"] = content["seconds"]["total"]
@@ -31,15 +35,19 @@ def print_runs(folders: Iterable[Path]) -> None:
     folders = list(folders)
     runs = load_summary(folders)
     table = Table(title=", ".join(f"{row.benchmark} on {row.data}" for row in _distinct(runs, "benchmark", "data")))
-    columns = ("strategy", "alpha", "optimizer", "seed")
-    for name in (*columns, "average accuracy", "forgetting", "capacity used", "zero forgetting", "time"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
+    columns = ["strategy", "alpha", "optimizer", "seed"]
+    if runs.scenario.nunique() > 1 or runs.scenario.iloc[0] != "task":
+        columns.insert(0, "scenario")
+    found = ["tasks found"] if runs.task_identification.notna().any() else []
+    for name in (*columns, "average accuracy", *found, "forgetting", "capacity used", "zero forgetting", "time"):
+        table.add_column(name, justify="left" if name in ("scenario", "strategy") else "right")
     row: Any
     for row in runs.itertuples():
         verified = {True: "verified to the bit", False: "no", None: "-"}[row.zero_forgetting_verified]
         table.add_row(
             *(str(getattr(row, column)) for column in columns),
             _number(row.average_accuracy, ".4f"),
+            *(_number(row.task_identification, ".1%") for _ in found),
             _number(row.average_forgetting, ".4f"),
             _number(row.capacity_used, ".1%"),
             verified,

@@ -2,19 +2,23 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cl_powerprop.data.dataset import Dataset, Images
+from cl_powerprop.data.dataset import Dataset
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
 
 Scenario = Literal["task", "domain", "class"]
+
+View = Callable[[Tensor], Tensor]
+"""How a task shows pictures: from uint8 ``[k, channels, height, width]`` to that shape, values from 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,18 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Split:
-    """A view on :class:`Pixels`: some rows, perhaps with permuted pixels and other labels.
+    """Some rows of :class:`Pixels`, perhaps shown in a way of their own and under other labels.
 
     Attributes:
         rows: int64 ``[n]`` on the device, the pictures of this split.
-        permutation: int64 ``[pixels]``, or None: pixel i of the result is pixel ``permutation[i]`` of the picture.
         labels: int64 ``[n]``, the label of each row within its task (or of the whole sequence, by scenario).
+        view: how the pictures are shown; None: as they are.
     """
 
     source: Pixels
     rows: Tensor
     labels: Tensor
-    permutation: Tensor | None = None
+    view: View | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,11 +56,10 @@ class Split:
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
         """Return float32 ``[k, channels, height, width]`` for some positions of this split, all by default."""
-        pixels = self.source.images.index_select(0, self.rows[which]).flatten(1)
-        if self.permutation is not None:
-            pixels = _permute_pixels(pixels, self.permutation)
-        normalised = pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
-        return normalised.view(-1, *self.shape)
+        pixels = self.source.images.index_select(0, self.rows[which])
+        if self.view is not None:
+            pixels = self.view(pixels)
+        return pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
 
     def subset(self, which: Tensor) -> "Split":
         """Return the samples at some positions as a split of their own."""
@@ -68,12 +71,6 @@ class Split:
         digest = hashlib.sha256(self.images().cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
-
-
-def _permute_pixels(pixels: Tensor, permutation: Tensor) -> Tensor:
-    if pixels.is_cpu:  # numpy does this five times as fast as torch
-        return torch.from_numpy(np.take(pixels.numpy(), permutation.numpy(), axis=1))
-    return pixels.index_select(1, permutation)
 
 
 @dataclass(frozen=True)
@@ -108,16 +105,11 @@ class TaskSequence:
         return tuple(task.classes for task in self.tasks)
 
 
-def to_pixels(dataset: Dataset, images: Images, device: torch.device) -> tuple[Pixels, Pixels]:
-    """Put a data set's pictures on the device, once: (training, test)."""
-
-    def move(pictures: object, labels: object) -> Pixels:
-        tensor = torch.tensor(pictures).to(device)
-        if tensor.ndim == 3:
-            tensor = tensor.unsqueeze(1)
-        return Pixels(tensor, torch.tensor(labels).to(device), dataset.mean, dataset.std)
-
-    return move(images.train_images, images.train_labels), move(images.test_images, images.test_labels)
+def to_pixels(dataset: Dataset, pictures: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Pixels:
+    """Put pictures ``[n, height, width]`` of a data set on the device, once."""
+    return Pixels(
+        torch.tensor(pictures).unsqueeze(1).to(device), torch.tensor(labels).to(device), dataset.mean, dataset.std
+    )
 
 
 def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -139,6 +131,51 @@ def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor
         )
     order = torch.randperm(count, generator=generator(seed, "validation"))
     return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def divide(train: Pixels, test: Pixels, validation: float, seed: int) -> list[tuple[Pixels, Tensor]]:
+    """Return (pictures, rows) of training, validation and test.
+
+    Raises:
+        ConfigurationError: see :func:`split_validation`.
+    """
+    device = train.images.device
+    train_rows, valid_rows = split_validation(len(train.labels), validation, seed)
+    test_rows = torch.arange(len(test.labels), device=device)
+    return [(train, train_rows.to(device)), (train, valid_rows.to(device)), (test, test_rows)]
+
+
+def same_pictures(
+    name: str,
+    train: Pixels,
+    test: Pixels,
+    classes: int,
+    views: Mapping[str, View | None],
+    *,
+    scenario: Scenario,
+    validation: float,
+    seed: int,
+) -> TaskSequence:
+    """Return a sequence whose tasks have the same pictures and labels, each seen in its own way.
+
+    Args:
+        name: of the sequence.
+        train, test: the pictures.
+        classes: how many classes they show.
+        views: name of each task and how it shows the pictures.
+        scenario: "task" or "domain".
+        validation, seed: see :func:`split_validation`.
+
+    Raises:
+        ConfigurationError: for no task, an empty split, or scenario "class" (tasks share their classes).
+    """
+    check_n_tasks(len(views))
+    if scenario == "class":
+        raise ConfigurationError(f"{name} has the same classes in every task: scenario is task or domain")
+    # Rows and labels are shared by all tasks, so that a task costs its view and nothing else.
+    parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
+    tasks = [Task(task, classes, *(Split(*part, view) for part in parts)) for task, view in views.items()]
+    return TaskSequence(name, scenario, tasks)
 
 
 def check_n_tasks(n_tasks: int) -> int:

@@ -4,42 +4,71 @@ Scenarios as in van de Ven & Tolias, "Three scenarios for continual learning", 2
 count from 0 in each task, with "class" they are those of the data set.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences.base import Pixels, Scenario, Split, Task, TaskSequence, check_n_tasks, split_validation
+from cl_powerprop.sequences.base import Pixels, Scenario, Split, Task, TaskSequence, check_n_tasks, divide
+
+
+def class_groups(classes: int, n_tasks: int, listed: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+    """Return the classes of each task: those listed, or else neighbouring ones, equally many a task.
+
+    Raises:
+        ConfigurationError: if classes do not divide evenly, or a list is not one of distinct classes for each task.
+    """
+    check_n_tasks(n_tasks)
+    if listed is None:
+        if classes % n_tasks:
+            divisors = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
+            raise ConfigurationError(
+                f"{classes} classes cannot be divided over {n_tasks} tasks; benchmark.n_tasks can be {divisors}, "
+                "or benchmark.classes can list the classes of each task, as in [[0,1,2],[3,4]]"
+            )
+        each = classes // n_tasks
+        return [list(range(first, first + each)) for first in range(0, classes, each)]
+    groups = [list(group) for group in listed]
+    if len(groups) != n_tasks:
+        raise ConfigurationError(f"benchmark.classes lists the classes of {len(groups)} tasks; n_tasks is {n_tasks}")
+    named = [label for group in groups for label in group]
+    if not all(groups) or len(set(named)) < len(named) or not set(named) <= set(range(classes)):
+        raise ConfigurationError(
+            f"benchmark.classes must name classes from 0 to {classes - 1}, each at most once and some for each task, "
+            f"not {groups}"
+        )
+    return groups
 
 
 def split_by_class(
-    train: Pixels, test: Pixels, classes: int, *, n_tasks: int, scenario: Scenario, validation: float, seed: int
+    train: Pixels,
+    test: Pixels,
+    classes: int,
+    *,
+    groups: Sequence[Sequence[int]],
+    scenario: Scenario,
+    validation: float,
+    seed: int,
 ) -> TaskSequence:
-    """Return ``n_tasks`` tasks of ``classes / n_tasks`` neighbouring classes each.
+    """Return a task for each group of classes (see :func:`class_groups`), each with the pictures of its classes.
 
     Raises:
-        ConfigurationError: if the classes do not divide evenly, or a split would be empty.
+        ConfigurationError: if a split would be empty.
     """
-    check_n_tasks(n_tasks)
-    if classes % n_tasks:
-        divisors = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
-        raise ConfigurationError(
-            f"{classes} classes cannot be divided over {n_tasks} tasks; benchmark.n_tasks can be {divisors}"
-        )
-    per_task = classes // n_tasks
-    device = train.images.device
-    train_rows, valid_rows = (rows.to(device) for rows in split_validation(len(train.labels), validation, seed))
-    test_rows = torch.arange(len(test.labels), device=device)
+    parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
 
-    def view(source: Pixels, rows: Tensor, first: int) -> Split:
-        labels = source.labels[rows]
-        mine = (labels >= first) & (labels < first + per_task)
-        shown = labels[mine] if scenario == "class" else labels[mine] - first
-        return Split(source, rows[mine], shown)
+    def view(source: Pixels, rows: Tensor, labels: Tensor, places: Tensor) -> Split:
+        mine = places[labels] >= 0
+        return Split(source, rows[mine], (labels if scenario == "class" else places[labels])[mine])
 
-    def make(task: int) -> Task:
-        first = task * per_task
-        name = "classes_" + "_".join(str(label) for label in range(first, first + per_task))
-        splits = (view(train, train_rows, first), view(train, valid_rows, first), view(test, test_rows, first))
-        return Task(name, classes if scenario == "class" else per_task, *splits)
+    def make(group: Sequence[int]) -> Task:
+        places = torch.full((classes,), -1, device=train.labels.device)  # of each class in the task, -1: not in it
+        places[list(group)] = torch.arange(len(group), device=places.device)
+        name = "classes_" + "_".join(map(str, group))
+        task = Task(name, classes if scenario == "class" else len(group), *(view(*part, places) for part in parts))
+        if not all(len(split) for split in (task.train, task.valid, task.test)):
+            raise ConfigurationError(f"{name} has an empty split; raise benchmark.validation")
+        return task
 
-    return TaskSequence("split_mnist", scenario, [make(task) for task in range(n_tasks)])
+    return TaskSequence("split_mnist", scenario, [make(group) for group in groups])

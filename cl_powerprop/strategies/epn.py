@@ -17,6 +17,7 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
+from cl_powerprop.sparsity.norm_statistics import batch_statistics
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.training.tensor_data import evaluation_batches
 
@@ -222,10 +223,13 @@ class EPNPlugin(MaskingPlugin):
         """Return a function that measures the network as it is masked at that moment; samples are loaded once.
 
         As soon as a target cannot be reached any more, it stops and returns what could be reached at most: most masks
-        of a search are far from holding, and the first batch tells.
+        of a search are far from holding, and the first batch tells. Batch norms use the statistics of each batch: their
+        running ones were gathered with nothing masked.
         """
         task = strategy.experience.task_label
         batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
+        if len(batches) > 1 and len(batches[-1][1]) == 1:  # one sample alone has no statistics
+            batches[-2:] = [[torch.cat(parts) for parts in zip(*batches[-2:], strict=True)]]
         samples = sum(len(batch[1]) for batch in batches)
         model = strategy.model
 
@@ -234,11 +238,12 @@ class EPNPlugin(MaskingPlugin):
             training = model.training
             model.eval()
             reachable = samples
-            for batch in batches:
-                wrong = avalanche_forward(model, batch[0], batch[-1]).argmax(1) != batch[1]
-                reachable -= int(wrong.sum())
-                if reachable / samples < target:
-                    break
+            with batch_statistics(model):
+                for batch in batches:
+                    wrong = avalanche_forward(model, batch[0], batch[-1]).argmax(1) != batch[1]
+                    reachable -= int(wrong.sum())
+                    if reachable / samples < target:
+                        break
             model.train(training)
             return reachable / samples
 

@@ -3,10 +3,12 @@
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiHeadClassifier
+from avalanche.models.utils import avalanche_forward
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
@@ -14,6 +16,8 @@ from cl_powerprop.models.heads import TaskHeads
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, select_task
 from cl_powerprop.sparsity.allocator import Unmasked
+from cl_powerprop.sparsity.norm_statistics import recalibrate
+from cl_powerprop.training.tensor_data import evaluation_batches
 
 log = logging.getLogger("cl_powerprop")
 
@@ -52,6 +56,10 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def prepare_task(self, strategy: Any) -> None:
         """Do what a method needs before a task trains."""
+
+    def task_of(self, experience: Any) -> int:
+        """Return which learned task an experience is of; the number of learned tasks if it is of none."""
+        return self._task_of_label.get(experience.task_label, self.allocator.tasks)
 
     def tell(self, message: str) -> None:
         """Keep a message for the report of the run, and log it."""
@@ -108,6 +116,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         if strategy.clock.train_exp_epochs + 1 == strategy.train_epochs - self.retrain_epochs:
             start = time.perf_counter()
             self.allocator.propose(self.choose_masks(strategy))
+            if not self.retrain_epochs:  # nothing else would tell batch norms of the mask
+                recalibrate(strategy.model, _outputs(strategy))
             self.search_seconds += time.perf_counter() - start
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
@@ -118,9 +128,17 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """See the network as the task to evaluate does."""
         if hasattr(self, "allocator"):  # before any training the network is evaluated as it is
-            select_task(strategy.model, self._task_of_label.get(strategy.experience.task_label, self.allocator.tasks))
+            select_task(strategy.model, self.task_of(strategy.experience))
 
     def after_eval(self, strategy: Any, **_: Any) -> None:
         """Go back to the task in training, if an evaluation came in between."""
         if self._training:
             select_task(strategy.model, self.allocator.tasks)
+
+
+def _outputs(strategy: Any) -> Iterator[Tensor]:
+    """Yield the model's outputs for its training data, in batches."""
+    label, size = strategy.experience.task_label, strategy.eval_mb_size
+    for batch in evaluation_batches(strategy.adapted_dataset, label, size, strategy.device):
+        if len(batch[1]) > 1:  # one sample alone has no statistics
+            yield avalanche_forward(strategy.model, batch[0], batch[-1])

@@ -28,14 +28,18 @@ from cl_powerprop.training.tensor_data import TensorDataset, Transform
 _READ_AT_A_TIME = 1000
 
 
-def to_avalanche(sequence: TaskSequence) -> CLScenario[Any]:
+def to_avalanche(sequence: TaskSequence, train_transform: Transform | None = None) -> CLScenario[Any]:
     """Return the benchmark of a sequence, with the streams train, valid and test.
 
-    Task labels count the tasks; the data stays where it is.
+    Task labels count the tasks; the data stays where it is. ``train_transform`` is applied to batches of training data
+    when they are trained on, and to no others.
     """
     return _benchmark(
         {
-            name: [(TensorDataset(getattr(task, name)), index) for index, task in enumerate(sequence.tasks)]
+            name: [
+                (TensorDataset(getattr(task, name), train_transform if name == "train" else None), index)
+                for index, task in enumerate(sequence.tasks)
+            ]
             for name in ("train", "valid", "test")
         }
     )

@@ -118,10 +118,13 @@ class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
         self._sums = _Sums()
         self._outputs = []
 
+    def after_eval_forward(self, strategy: Any, **_: Any) -> None:
+        """Keep the logits with the task known, before task inference puts others in their place."""
+        self._outputs.append(strategy.mb_output)
+
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
         """Add the batch."""
         self._sums.add(strategy)
-        self._outputs.append(strategy.mb_output)
 
     def after_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Keep the result of the experience."""

@@ -10,6 +10,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from cl_powerprop.config import RunConfig, parse
+from cl_powerprop.data.registry import DATASETS
+
+from ..data.omniglot_zips import small_dataset, small_files, write_zips
 
 TINY = (
     "benchmark.n_tasks=3",
@@ -96,6 +99,15 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     yield
     root.handlers[:], root.level = handlers, level
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def omniglot_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three small alphabets in the place of Omniglot's fifty."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(DATASETS, "omniglot", small_dataset())
+    write_zips(tmp_path / "data", small_files())
+    return tmp_path / "data"
 
 
 Command = Callable[..., int]

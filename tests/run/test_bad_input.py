@@ -18,13 +18,16 @@ Capture = pytest.CaptureFixture[str]
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     # what is typed: what the line must say
-    "unknown benchmark": ("benchmark=permuted", ["unknown benchmark 'permuted'", "permuted_mnist, split_mnist"]),
-    "unknown strategy": ("strategy=ewc", ["unknown strategy 'ewc'", "epn, naive, packnet"]),
-    "unknown model": ("model=resnet", ["unknown model 'resnet'", "lenet_300_100, mlp"]),
-    "unknown data": ("data=cifar", ["unknown data 'cifar'", "mnist, mnist5k"]),
+    "unknown benchmark": (
+        "benchmark=permuted",
+        ["unknown benchmark 'permuted'", "omniglot, omniglot_rotation, permuted_mnist, rotated_mnist, split_mnist"],
+    ),
+    "unknown strategy": ("strategy=ewc", ["unknown strategy 'ewc'", "epn, independent, naive, packnet"]),
+    "unknown model": ("model=resnet", ["unknown model 'resnet'", "convnet, lenet5, lenet_300_100, mlp, resnet18"]),
+    "unknown data": ("data=cifar", ["unknown data 'cifar'", "digits, fashion_mnist, kmnist, mnist, mnist5k, omniglot"]),
     "unknown optimizer": ("optimizer=lion", ["unknown optimizer 'lion'", "adam, adamw, sgd"]),
     "unknown experiment": ("experiment=nothing", ["unknown experiment 'nothing'", "mnist_pruning", "quickstart/epn"]),
-    "unknown strategy name": ("strategy.name=ewc", ["unknown strategy 'ewc'", "naive, packnet, epn"]),
+    "unknown strategy name": ("strategy.name=ewc", ["unknown strategy 'ewc'", "naive, independent, packnet, epn"]),
     "unknown key": ("strategy.gama=1", ["gama", "did you mean 'gamma'", "retrain_epochs"]),
     "unknown key in train": ("train.epoch=1", ["did you mean 'epochs'"]),
     "unknown top key": ("sed=1", ["sed", "did you mean 'seed'"]),
@@ -90,7 +93,43 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "strategy=naive model.heads=shared benchmark.scenario=class",
         ["permuted_mnist", "task or domain"],
     ),
-    "domain scenario with EPN": ("benchmark.scenario=domain", ["strategy=epn", "benchmark.scenario=domain"]),
+    "domain scenario with EPN": (
+        "benchmark.scenario=domain",
+        ["strategy=epn", "benchmark.scenario=domain", "strategy.task_inference=entropy"],
+    ),
+    "class scenario of independent networks": (
+        "strategy=independent model.heads=shared benchmark=split_mnist benchmark.scenario=class",
+        ["strategy=independent", "benchmark.scenario=class"],
+    ),
+    "inference where the task is known": ("strategy.task_inference=entropy", ["task_inference", "domain and class"]),
+    "unknown inference": ("strategy.task_inference=luck", ["strategy.task_inference", "none, entropy"]),
+    "inference from nothing": ("strategy.inference_batch=0", ["strategy.inference_batch", "at least 1"]),
+    "omniglot on other data": ("benchmark=omniglot data=mnist5k", ["benchmark=omniglot needs data=omniglot"]),
+    "other benchmark on omniglot": ("data=omniglot", ["data=omniglot", "mnist5k"]),
+    "omniglot of no size": ("benchmark=omniglot data.size=0", ["data.size", "1 to 105"]),
+    "omniglot that is not there": (
+        "benchmark=omniglot data.root=/nowhere",
+        ["/nowhere/omniglot-py/images_background.zip", "data download omniglot"],
+    ),
+    "class scenario of rotated": (
+        "strategy=naive model.heads=shared benchmark=rotated_mnist benchmark.scenario=class",
+        ["rotated_mnist", "task or domain"],
+    ),
+    "too few angles": ("benchmark=rotated_mnist benchmark.angles=[1,2]", ["2 angles for 5 tasks"]),
+    "the same angle twice": (
+        "benchmark=rotated_mnist benchmark.n_tasks=2 benchmark.angles=[1,1]",
+        ["benchmark.angles", "differ"],
+    ),
+    "unknown order": ("benchmark=rotated_mnist benchmark.order=up", ["benchmark.order", "fixed, random"]),
+    "unknown norm": ("model=convnet model.norm=spectral", ["model.norm", "none, batch, group, layer"]),
+    "width 0": ("model=resnet18 model.width=0", ["model.width", "at least 1"]),
+    "pictures too small": ("model=convnet data=digits", ["(1, 8, 8)", "do not fit the model"]),
+    "classes that are not there": (
+        "benchmark=split_mnist benchmark.n_tasks=2 benchmark.classes=[[0],[10]]",
+        ["benchmark.classes", "0 to 9"],
+    ),
+    "shift negative": ("train.shift=-1", ["train.shift", "-1"]),
+    "rotation infinite": ("train.rotate=inf", ["train.rotate", "inf"]),
     "class scenario with PackNet": (
         "strategy=packnet benchmark=split_mnist benchmark.scenario=class",
         ["strategy=packnet", "benchmark.scenario=class"],

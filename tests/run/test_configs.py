@@ -55,16 +55,17 @@ def test_every_experiment_says_its_own_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in PRUNING])
-def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path) -> None:
+def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path, omniglot_root: Path) -> None:
     from cl_powerprop.experiment import run
 
-    overrides = [f"experiment={name}", "data=mnist5k", "benchmark.n_tasks=2", "train.epochs=2", "train.batch_size=200"]
+    data = f"data.root={omniglot_root}" if name.startswith("omniglot") else "data=mnist5k"
+    overrides = [f"experiment={name}", data, "benchmark.n_tasks=2", "train.epochs=2", "train.batch_size=200"]
     if hasattr(compose_config(*overrides).strategy, "retrain_epochs"):
         overrides.append("strategy.retrain_epochs=1")
     config = compose_config(*overrides, "progress=false")
     record = run(config, tmp_path / "run").record
     assert record["status"] == "complete"
-    assert record["data"] == "mnist5k"
+    assert record["data"] == ("omniglot" if name.startswith("omniglot") else "mnist5k")
     assert record["trained_tasks"] == 2
     assert record["zero_forgetting_verified"] == (config.strategy.name != "naive")
 
@@ -191,5 +192,10 @@ def test_cfg_job_prints_the_config_and_runs_nothing(
 def test_run_help_shows_groups_and_config(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("run", "--help") == 0
     printed = capsys.readouterr().out
-    for part in ("cl-powerprop run [OVERRIDES] [-m]", "strategy: epn, naive, packnet", "gamma: 0.98", "--cfg job"):
+    for part in (
+        "cl-powerprop run [OVERRIDES] [-m]",
+        "strategy: epn, independent, naive, packnet",
+        "gamma: 0.98",
+        "--cfg job",
+    ):
         assert part in printed

@@ -14,7 +14,7 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sequences import Split, TaskSequence
 from cl_powerprop.sequences.base import Pixels, split_validation
 from cl_powerprop.sequences.permuted import permuted
-from cl_powerprop.sequences.split import split_by_class
+from cl_powerprop.sequences.split import class_groups, split_by_class
 
 SIDE, MEAN, STD = 6, 0.25, 0.5
 PIXELS = SIDE * SIDE
@@ -37,8 +37,9 @@ def make_permuted(**options: Any) -> TaskSequence:
 
 
 def make_split(**options: Any) -> TaskSequence:
-    settings = {"n_tasks": 5, "scenario": "task", "validation": 0.2, "seed": 0}
-    return split_by_class(TRAIN, TEST, 10, **(settings | options))
+    settings = {"n_tasks": 5, "classes": None, "scenario": "task", "validation": 0.2, "seed": 0} | options
+    groups = class_groups(10, settings.pop("n_tasks"), settings.pop("classes"))
+    return split_by_class(TRAIN, TEST, 10, groups=groups, **settings)
 
 
 def pixels_of(split: Split) -> np.ndarray:
@@ -189,6 +190,29 @@ def test_split_labels_by_scenario(scenario: str) -> None:
         assert set(task.test.rows.tolist()) == {row for row in range(40) if row % 10 // 2 == index}
 
 
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+def test_any_split_of_classes(scenario: str) -> None:
+    groups = [[7, 2, 9], [0], [5, 4]]
+    sequence = make_split(n_tasks=3, classes=groups, scenario=scenario)
+    assert [task.name for task in sequence.tasks] == ["classes_7_2_9", "classes_0", "classes_5_4"]
+    assert sequence.classes == ((10,) * 3 if scenario == "class" else (3, 1, 2))
+    for task, group in zip(sequence.tasks, groups, strict=True):
+        for split in (task.train, task.valid, task.test):
+            true = split.source.labels[split.rows].tolist()
+            assert set(true) <= set(group)
+            expected = true if scenario == "class" else [group.index(label) for label in true]
+            assert split.labels.tolist() == expected
+        assert set(task.test.rows.tolist()) == {row for row in range(40) if row % 10 in group}
+
+
+@pytest.mark.parametrize(
+    "groups", [[[0, 1], [1, 2]], [[0], [10]], [[0], []], [[-1], [2]], [[0, 0], [1]], [[0, 1, 2]], [[0], [1], [2]]]
+)
+def test_impossible_groups_of_classes(groups: list[list[int]]) -> None:
+    with pytest.raises(ConfigurationError, match=r"benchmark\.classes"):
+        make_split(n_tasks=2, classes=groups)
+
+
 def test_split_pictures_are_not_altered() -> None:
     task = make_split().tasks[2]
     assert np.array_equal(pixels_of(task.test), TEST.images.numpy().reshape(40, -1)[task.test.rows.numpy()])
@@ -217,8 +241,8 @@ def test_fingerprints_tell_pictures_order_and_labels_apart() -> None:
     flipped = torch.flip(split.rows, [0])
     variants = [
         split,
-        Split(split.source, flipped, torch.flip(split.labels, [0]), split.permutation),
-        Split(split.source, split.rows, split.labels + 1, split.permutation),
+        Split(split.source, flipped, torch.flip(split.labels, [0]), split.view),
+        Split(split.source, split.rows, split.labels + 1, split.view),
         Split(split.source, split.rows, split.labels, None),
     ]
     assert len({variant.fingerprint() for variant in variants}) == 4
@@ -237,7 +261,7 @@ def storages(sequence: TaskSequence) -> dict[int, int]:
     tensors = [
         tensor
         for _, split in splits(sequence)
-        for tensor in (split.rows, split.labels, split.permutation)
+        for tensor in (split.rows, split.labels, getattr(split.view, "order", None))
         if tensor is not None
     ]
     return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}

@@ -1,0 +1,185 @@
+"""Omniglot as a task sequence: an alphabet a task, or a hundred tasks of twelve characters in four rotations.
+
+People's drawings are what generalises, so splits are made by drawer: nobody's drawing stands in two of them, and every
+character has all three. The last drawers of each alphabet are for testing, whatever the seed; who validates is drawn.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cl_powerprop.data.omniglot import DRAWERS, Drawings, Omniglot
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.seeding import generator
+from cl_powerprop.sequences.base import Pixels, Scenario, Split, Task, TaskSequence, check_n_tasks, to_pixels
+
+Order = Literal["fixed", "random"]
+SplitBy = Literal["drawer", "picture"]
+
+CHARACTERS_A_TASK = 12
+_ROTATIONS = 4
+
+
+def omniglot(
+    dataset: Omniglot,
+    drawings: Drawings,
+    device: torch.device,
+    *,
+    n_tasks: int,
+    scenario: Scenario,
+    order: Order,
+    validation: float,
+    test: float,
+    seed: int,
+) -> TaskSequence:
+    """Return an alphabet a task.
+
+    Args:
+        dataset, drawings: what :class:`Omniglot` reads.
+        device: where the pictures go.
+        n_tasks: how many alphabets, the first of the order.
+        scenario: labels count from 0 in each alphabet, or with "class" over all of them.
+        order: "fixed": as published, background alphabets before evaluation ones; "random": drawn from the seed.
+        validation, test: drawers of each alphabet: a share below 1, or a number of the 20.
+        seed: of the run.
+
+    Raises:
+        ConfigurationError: for too many tasks, an unknown order, or an empty split.
+    """
+    names = _ordered(order, list(range(len(drawings.alphabets))), n_tasks, "alphabets", seed)
+    pixels = to_pixels(dataset, drawings.images, drawings.character, device)
+    alphabet, drawer = (torch.from_numpy(column).to(device) for column in (drawings.alphabet, drawings.drawer))
+    counts = [int(pixels.labels[alphabet == index].unique().numel()) for index in names]
+    offset = 0
+    tasks = []
+    for index, count in zip(names, counts, strict=True):
+        mine = alphabet == index
+        parts = divide_drawers(drawer, index, validation, test, seed)
+        first = int(pixels.labels[mine].min()) - (offset if scenario == "class" else 0)
+        splits = [_split(pixels, mine & part, first) for part in parts]
+        tasks.append(Task(drawings.alphabets[index], sum(counts) if scenario == "class" else count, *splits))
+        offset += count
+    return TaskSequence("omniglot", scenario, tasks)
+
+
+def omniglot_rotation(
+    dataset: Omniglot,
+    drawings: Drawings,
+    device: torch.device,
+    *,
+    n_tasks: int,
+    scenario: Scenario,
+    order: Order,
+    split_by: SplitBy,
+    validation: float,
+    test: float,
+    seed: int,
+) -> TaskSequence:
+    """Return tasks of twelve characters, each drawing in four rotations under one label.
+
+    As used for winning subnetworks (Kang et al., "Forget-free Continual Learning with Winning Subnetworks", ICML 2022),
+    but split by drawer; ``split_by="picture"`` splits at random over pictures, rotated copies of one drawing included,
+    as theirs does, and lets a network be tested on drawings it was trained on.
+
+    Args:
+        n_tasks: up to 135; theirs are 100.
+        order: of the characters; "fixed" is as published, alphabet after alphabet.
+        split_by: "drawer" or "picture".
+        dataset, drawings, device, scenario, validation, test, seed: see :func:`omniglot`.
+
+    Raises:
+        ConfigurationError: for too many tasks, an unknown order or split, or an empty split.
+    """
+    characters = list(range(int(drawings.character.max()) + 1))
+    most = len(characters) // CHARACTERS_A_TASK
+    if check_n_tasks(n_tasks) > most:
+        raise ConfigurationError(f"benchmark.n_tasks={n_tasks}: omniglot_rotation has {most} tasks of 12 characters")
+    chosen = _ordered(order, characters, n_tasks * CHARACTERS_A_TASK, "characters", seed)
+    if split_by not in ("drawer", "picture"):
+        raise ConfigurationError(f"benchmark.split_by must be one of drawer, picture, not {split_by!r}")
+    base = to_pixels(dataset, drawings.images, drawings.character, device)
+    turned = torch.cat([base.images.rot90(quarter, (2, 3)) for quarter in range(_ROTATIONS)])
+    pixels = Pixels(turned, base.labels.repeat(_ROTATIONS), base.mean, base.std)
+    drawer = torch.from_numpy(drawings.drawer).to(device).repeat(_ROTATIONS)
+    alphabets = torch.from_numpy(drawings.alphabet).to(device).repeat(_ROTATIONS)
+    places = torch.full((len(characters),), -1, device=device)  # of each character in the sequence, -1: in no task
+    places[chosen] = torch.arange(len(chosen), device=device)
+    tasks = []
+    for task in range(n_tasks):
+        first = task * CHARACTERS_A_TASK
+        place = places[pixels.labels]
+        mine = (place >= first) & (place < first + CHARACTERS_A_TASK)
+        if split_by == "drawer":
+            parts = [torch.zeros_like(mine) for _ in range(3)]
+            for alphabet in alphabets[mine].unique().tolist():
+                divided = divide_drawers(drawer, alphabet, validation, test, seed)
+                for part, own in zip(parts, divided, strict=True):
+                    part |= own & (alphabets == alphabet)
+        else:
+            parts = _divide_pictures(mine, validation, test, seed, task)
+        offset = 0 if scenario == "class" else first
+        splits = [
+            Split(pixels, rows, place[rows] - offset) for rows in ((mine & part).nonzero()[:, 0] for part in parts)
+        ]
+        classes = n_tasks * CHARACTERS_A_TASK if scenario == "class" else CHARACTERS_A_TASK
+        tasks.append(Task(f"characters_{first}_to_{first + CHARACTERS_A_TASK - 1}", classes, *splits))
+    return TaskSequence("omniglot_rotation", scenario, tasks)
+
+
+def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float, seed: int) -> list[Tensor]:
+    """Return where ``drawer`` (0 to 19) is one of training, validation and test; boolean, shaped like it.
+
+    Raises:
+        ConfigurationError: if either of the three would have no drawer.
+    """
+    validating, testing = _counts(validation, test, DRAWERS, "drawers")
+    tested = DRAWERS - testing
+    order = torch.randperm(tested, generator=generator(seed, "drawers", alphabet))
+    role = torch.zeros(DRAWERS, dtype=torch.int64)
+    role[order[:validating]] = 1
+    role[tested:] = 2
+    roles = role.to(drawer.device)[drawer]
+    return [roles == part for part in range(3)]
+
+
+def _divide_pictures(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:
+    rows = mine.nonzero()[:, 0]
+    validating, testing = _counts(validation, test, len(rows), "pictures")
+    order = rows[torch.randperm(len(rows), generator=generator(seed, "pictures", task)).to(rows.device)]
+    parts = [torch.zeros_like(mine) for _ in range(3)]
+    sizes = [len(rows) - validating - testing, validating, testing]
+    for part, chosen in zip(parts, order.split(sizes), strict=True):
+        part[chosen] = True
+    return parts
+
+
+def _counts(validation: float, test: float, count: int, what: str) -> tuple[int, int]:
+    sizes = [
+        0 if not math.isfinite(size) else round(size * count) if size < 1 else int(size) for size in (validation, test)
+    ]
+    if min(sizes) < 1 or sum(sizes) >= count:
+        raise ConfigurationError(
+            f"benchmark.validation={validation} and benchmark.test={test} of {count} {what} leave nothing to train, to "
+            f"validate or to test on; give shares in (0, 1) or numbers of {what}"
+        )
+    return sizes[0], sizes[1]
+
+
+def _ordered(order: str, items: Sequence[int], count: int, what: str, seed: int) -> list[int]:
+    """Return the first ``count`` items in the order asked for."""
+    if not 1 <= count <= len(items):
+        raise ConfigurationError(f"benchmark.n_tasks must be from 1 to {len(items)}, the number of {what}, not {count}")
+    if order == "random":
+        shuffled = torch.randperm(len(items), generator=generator(seed, what))
+        return [items[place] for place in shuffled[:count].tolist()]
+    if order != "fixed":
+        raise ConfigurationError(f"benchmark.order must be one of fixed, random, not {order!r}")
+    return list(items[:count])
+
+
+def _split(pixels: Pixels, mine: Tensor, first: int) -> Split:
+    rows = mine.nonzero()[:, 0]
+    return Split(pixels, rows, pixels.labels[rows] - first)

@@ -1,0 +1,72 @@
+"""Augmented batches, against the shift and the rotation that the draws say."""
+
+import pytest
+import torch
+
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sequences.rotated import Rotation
+from cl_powerprop.training.augment import Augmentation
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(count: int, value: float = -0.5) -> torch.Tensor:
+    """Pictures with a blot in the middle of an even ground."""
+    images = torch.full((count, 1, 21, 21), value)
+    images[:, :, 8:13, 7:14] += torch.linspace(1, 2, 7)
+    return images
+
+
+def test_nothing_asked_nothing_done() -> None:
+    images = smooth(3)
+    torch.testing.assert_close(Augmentation()(images, draws()), images, atol=1e-5, rtol=0)
+
+
+def test_whole_shifts_move_pixels() -> None:
+    images = smooth(200)
+    moved = Augmentation(shift=3)(images, draws())
+    amounts = 3 * (torch.rand(3, 200, generator=draws()) * 2 - 1)
+    rows = torch.arange(21.0)
+    weight = images - images.min()
+    shifted = moved - images.min()
+    for axis, amount in ((3, amounts[1]), (2, amounts[2])):
+        view = (1, 1, 1, 21) if axis == 3 else (1, 1, 21, 1)
+
+        def centre(picture: torch.Tensor, view: tuple[int, ...] = view) -> torch.Tensor:
+            return (picture * rows.view(view)).sum((1, 2, 3)) / picture.sum((1, 2, 3))
+
+        # A grid that looks to the right shows the picture moved to the left.
+        torch.testing.assert_close(centre(shifted) - centre(weight), -amount, atol=0.02, rtol=0)
+
+
+def test_turns_are_those_of_a_rotation() -> None:
+    images = smooth(5)
+    turned = Augmentation(rotate=40)(images, draws())
+    amounts = 40 * (torch.rand(3, 5, generator=draws())[0] * 2 - 1)
+    for image, result, degrees in zip(images, turned, amounts, strict=True):
+        ground = image.min()
+        expected = Rotation(float(degrees))((image - ground).unsqueeze(0))[0] + ground
+        torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
+def test_what_comes_in_is_the_ground() -> None:
+    moved = Augmentation(shift=5, rotate=180)(smooth(50), draws())
+    assert moved.min() == pytest.approx(-0.5, abs=1e-4)
+
+
+def test_pictures_differ_and_the_generator_decides() -> None:
+    augment, images = Augmentation(2, 20), smooth(10)
+    one = augment(images, draws(1))
+    torch.rand(5)
+    assert torch.equal(one, augment(images, draws(1)))
+    assert not torch.equal(one, augment(images, draws(2)))
+    assert len({tuple(picture.flatten().tolist()) for picture in one}) == 10
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("option", ["shift", "rotate"])
+def test_impossible_amounts(option: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"train.{option}"):
+        Augmentation(**{option: value})
