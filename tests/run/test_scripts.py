@@ -1,0 +1,42 @@
+"""The helpers that gather recorded results, on tiny runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import Finished
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def call(name: str, *words: object) -> str:
+    command = [sys.executable, str(SCRIPTS / name), *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_runs_are_gathered_with_their_config(finished: Finished, tmp_path: Path) -> None:
+    folders = [finished(name).path for name in ("epn-split", "naive-momentum-shared")]
+    call("collect_runs.py", *folders, "--out", tmp_path / "results.csv")
+    table = pd.read_csv(tmp_path / "results.csv").set_index("strategy")
+    assert len(table) == 2
+    assert table.loc["epn", "strategy.gamma"] == 0.98
+    assert table.loc["naive", "optimizer.momentum"] == 0.9
+    for name, strategy in (("epn-split", "epn"), ("naive-momentum-shared", "naive")):
+        recorded = finished(name).record["metrics"]
+        for metric in ("average_accuracy", "validation_accuracy", "capacity_used"):
+            assert table.loc[strategy, metric] == pytest.approx(recorded[metric], rel=1e-5)
+
+
+def test_the_reuse_table_adds_layers_up(finished: Finished) -> None:
+    folder = finished("epn-momentum-frozen-biases").path
+    lines = call("reuse_table.py", folder).splitlines()
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert rows["task"] == ["permuted_mnist: mask", "permuted_mnist: reused", "permuted_mnist: used"]
+    capacity = pd.read_csv(folder / "capacity.csv").query("kind == 'masked'")
+    second = capacity[capacity.task == 1]
+    assert rows["1"][0] == f"{second.kept.sum() / second.weights.sum():.1%}"
+    assert rows["1"][1] == f"{(second.kept - second.newly_frozen).sum() / second.kept.sum():.1%}"
+    assert rows["2"][2] == f"{finished('epn-momentum-frozen-biases').record['metrics']['capacity_used']:.1%}"
