@@ -76,9 +76,11 @@ class IdxDataset(ImageDataset):
         arrays = {part: parse_idx(self._checked(root, self.files[part]), self.files[part].name) for part in PARTS}
         for part, shape in zip(("train", "test"), self.shapes, strict=True):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-            if images.shape != shape or labels.shape != shape[:1] or labels.max() >= self.classes:
+            if images.shape != shape or labels.shape != shape[:1] or labels.max(initial=0) >= self.classes:
                 file = self._folder(root) / self.files[f"{part}_images"].name
-                raise self._damaged(file, f"pictures {images.shape}, labels {labels.shape} up to {labels.max()}")
+                raise self._damaged(
+                    file, f"pictures {images.shape}, labels {labels.shape} up to {labels.max(initial=0)}"
+                )
         return Images(
             arrays["train_images"],
             arrays["train_labels"].astype(np.int64),
@@ -124,5 +126,9 @@ class IdxDataset(ImageDataset):
             if not (gzipped.exists() and md5(gzipped) == file.gz_md5):
                 fetch([mirror + gzipped.name for mirror in self.mirrors], gzipped, file.gz_md5, progress)
             part = path.with_name(f"{file.name}.part")
-            part.write_bytes(gzip.decompress(gzipped.read_bytes()))
-            os.replace(part, path)
+            try:
+                part.write_bytes(gzip.decompress(gzipped.read_bytes()))
+                os.replace(part, path)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise DataError(f"{path} cannot be written: {error.strerror}") from error

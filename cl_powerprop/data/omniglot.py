@@ -281,15 +281,24 @@ class Omniglot(Dataset):
         try:
             with np.load(path, allow_pickle=False) as content:
                 images, digest = content["images"], str(content["sha256"])
-                if str(content["stamp"]) == stamp and hashlib.sha256(images.tobytes()).hexdigest() == digest:
+                if str(content["stamp"]) == stamp and _fingerprint(images) == digest:
                     return self._labelled(images)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            TypeError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ):
             pass
         return None
 
     def _to_cache(self, root: Path, size: int, stamp: str, drawings: Drawings) -> None:
         """Write the cache under its name once it is whole: two processes may do so at once."""
-        digest = hashlib.sha256(drawings.images.tobytes()).hexdigest()
+        digest = _fingerprint(drawings.images)
         problem: OSError | None = None
         for path in self._caches(root, size):
             part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
@@ -304,3 +313,7 @@ class Omniglot(Dataset):
                 with suppress(OSError):
                     part.unlink(missing_ok=True)
         log.warning(f"the decoded Omniglot could not be cached ({problem}); the next run decodes it again")
+
+
+def _fingerprint(images: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()

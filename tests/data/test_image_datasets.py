@@ -93,6 +93,27 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path, small: Small) -> 
         small.read(tmp_path)
 
 
+def test_files_without_a_sample_are_refused(tmp_path: Path, small: Small) -> None:
+    for part in PARTS:
+        path = tmp_path / "Small" / "raw" / f"{part}.gz"
+        path.with_name(part).write_bytes(write_idx(np.zeros((0, 4, 4) if "images" in part else (0,), np.uint8)))
+        path.unlink()
+    with pytest.raises(DataError, match=r"pictures \(0, 4, 4\)"):
+        small.read(tmp_path)
+
+
+def test_a_full_disk_while_unpacking_is_one_error(
+    tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        small.download(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_an_altered_gzip_is_refused(tmp_path: Path, small: Small) -> None:
     path = tmp_path / "Small" / "raw" / "train_labels.gz"
     path.write_bytes(gzip.compress(write_idx(np.zeros(8, np.uint8))))

@@ -86,12 +86,31 @@ def swap_pictures(content: bytearray) -> None:
     content[:] = buffer.getvalue()
 
 
+def reshape_pictures(content: bytearray) -> None:
+    """The right bytes in the wrong shape."""
+    with np.load(io.BytesIO(bytes(content))) as cached:
+        fields = {name: cached[name] for name in cached.files}
+    fields["images"] = fields["images"].reshape(-1, 14, 56)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **fields)
+    content[:] = buffer.getvalue()
+
+
+def save_one_array(content: bytearray) -> None:
+    """What numpy reads, but not as an archive."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    content[:] = buffer.getvalue()
+
+
 DAMAGES: dict[str, Callable[[bytearray], None]] = {
     "cut": lambda content: content.__delitem__(slice(len(content) // 2, None)),
     "empty": lambda content: content.clear(),
     "bit": flip_a_bit,
     "not a zip": lambda content: content.__setitem__(slice(None), b"nonsense"),
     "other pictures": swap_pictures,
+    "other shape": reshape_pictures,
+    "an array": save_one_array,
 }
 
 
