@@ -13,17 +13,22 @@ def _tracking(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextlib.contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms of a model in evaluation use each batch's own statistics; the running ones stay as they are."""
-    norms = _tracking(model)
+def _measuring(norms: list[_BatchNorm], momentum: float | None) -> Iterator[None]:
     before = [(norm.training, norm.momentum) for norm in norms]
     for norm in norms:
-        norm.training, norm.momentum = True, 0.0
+        norm.training, norm.momentum = True, momentum
     try:
         yield
     finally:
         for norm, (training, momentum) in zip(norms, before, strict=True):
             norm.training, norm.momentum = training, momentum
+
+
+@contextlib.contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norms of a model in evaluation use each batch's own statistics; the running ones stay as they are."""
+    with _measuring(_tracking(model), 0.0):
+        yield
 
 
 @torch.no_grad()
@@ -37,14 +42,11 @@ def recalibrate(model: nn.Module, outputs: Iterable[Tensor]) -> None:
     norms = _tracking(model)
     if not norms:
         return
-    before = [(norm.training, norm.momentum) for norm in norms]
     evaluated = model.training
     model.eval()
-    for norm in norms:
-        norm.training, norm.momentum = True, None  # None: the mean over all batches since the reset
-        norm.reset_running_stats()
-    for _ in outputs:
-        pass
-    for norm, (training, momentum) in zip(norms, before, strict=True):
-        norm.training, norm.momentum = training, momentum
+    with _measuring(norms, None):  # None: the mean over all batches since the reset
+        for norm in norms:
+            norm.reset_running_stats()
+        for _ in outputs:
+            pass
     model.train(evaluated)
