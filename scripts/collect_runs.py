@@ -36,6 +36,7 @@ def main() -> None:
     configs = pd.DataFrame([flat_config(folder) for folder in folders])
     table = pd.concat([measured, configs], axis=1)
     table.insert(0, "run", [folder.name for folder in folders])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out, index=False, float_format="%.6g")
     print(f"{len(table)} runs in {options.out}")
 
