@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.training.plugins import EWCPlugin
 from torch import nn
 
 from cl_powerprop.config import (
     AdamConfig,
     EPNConfig,
-    NaiveConfig,
+    EvaluationConfig,
+    EWCConfig,
+    MaskingConfig,
     OmniglotConfig,
     OmniglotDataConfig,
     OmniglotRotationConfig,
@@ -40,6 +43,7 @@ from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
 from cl_powerprop.sparsity.masked_weight import maskable_layers, original
 from cl_powerprop.strategies import EPNPlugin, NaivePlugin, PackNetPlugin
 from cl_powerprop.strategies.epn import DEFAULT_SPARSITIES
+from cl_powerprop.strategies.joint import JointPlugin
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.training.augment import Augmentation
@@ -51,6 +55,8 @@ BIASES = ("none", "per_task", "frozen")
 SPACES = ("auto", "phi", "theta")
 EVALUATION_SCHEDULES = ("every_task", "diagonal_and_last", "last")
 TASK_INFERENCE = ("none", "entropy")
+EWC_MODES = ("online", "separate")
+REFERENCES = ("joint", "independent", "untrained")
 
 
 def choose_device(name: str) -> torch.device:
@@ -92,19 +98,48 @@ def check(config: RunConfig) -> None:
             raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(train, option)}")
     if isinstance(config.optimizer, AdamConfig) and len(config.optimizer.betas) != 2:
         raise ConfigurationError(f"optimizer.betas must be two numbers, not {config.optimizer.betas}")
-    masked = not isinstance(config.strategy, NaiveConfig)
-    _check_task_identity(config, masked)
-    if masked and not config.strategy.retrain_lr >= 0.0:
-        raise ConfigurationError(f"strategy.retrain_lr must be at least 0, not {config.strategy.retrain_lr}")
-    if masked and config.strategy.retrain_epochs >= train.epochs:
-        raise ConfigurationError(
-            f"strategy.retrain_epochs={config.strategy.retrain_epochs} leaves no epoch to train of "
-            f"train.epochs={train.epochs}, which counts both"
-        )
+    _check_task_identity(config)
+    _check_strategy(config)
+    _check_within_task_evaluation(config)
+    for name in config.references:
+        _choice("references", name, REFERENCES)
 
 
-def _check_task_identity(config: RunConfig, masked: bool) -> None:
+def _check_strategy(config: RunConfig) -> None:
+    strategy = config.strategy
+    if isinstance(strategy, MaskingConfig):
+        if not strategy.retrain_lr >= 0.0:
+            raise ConfigurationError(f"strategy.retrain_lr must be at least 0, not {strategy.retrain_lr}")
+        if strategy.retrain_epochs >= config.train.epochs:
+            raise ConfigurationError(
+                f"strategy.retrain_epochs={strategy.retrain_epochs} leaves no epoch to train of "
+                f"train.epochs={config.train.epochs}, which counts both"
+            )
+    if isinstance(strategy, EWCConfig):
+        _choice("strategy.mode", strategy.mode, EWC_MODES)
+        for option, value in (("penalty", strategy.penalty), ("decay", strategy.decay)):
+            if not 0.0 <= value < float("inf"):
+                raise ConfigurationError(f"strategy.{option} must be at least 0, not {value}")
+
+
+def _check_within_task_evaluation(config: RunConfig) -> None:
+    evaluation: EvaluationConfig = config.evaluation
+    for option, value in (("every_epochs", evaluation.every_epochs), ("every_steps", evaluation.every_steps)):
+        if value is None:
+            continue
+        if value < 1:
+            raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
+        if isinstance(config.strategy, MaskingConfig) and config.strategy.task_inference != "none":
+            raise ConfigurationError(
+                f"evaluation.{option} needs to know the task: one in training has no mask yet to be inferred by"
+            )
+    if evaluation.every_epochs is not None and evaluation.every_steps is not None:
+        raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
+
+
+def _check_task_identity(config: RunConfig) -> None:
     """Refuse a run whose tests could not know which mask, network or head to use."""
+    masked = isinstance(config.strategy, MaskingConfig)
     if masked:
         _choice("strategy.task_inference", config.strategy.task_inference, TASK_INFERENCE)
         if config.strategy.inference_batch < 1:
@@ -251,10 +286,10 @@ def make_optimizer(config: SGDConfig | AdamConfig, model: nn.Module, alpha: floa
 def make_plugin(config: RunConfig, validation: Sequence[Any]) -> NaivePlugin | MaskingPlugin:
     """Return the strategy's plugin; ``validation`` is the Avalanche stream that masks are chosen on."""
     strategy = config.strategy
-    if isinstance(strategy, NaiveConfig):
-        return NaivePlugin()
+    if not isinstance(strategy, MaskingConfig):
+        return JointPlugin() if strategy.name == "joint" else NaivePlugin()
     unmasked = "per_task" if config.model.bias == "per_task" else "frozen"
-    common = {"retrain_epochs": strategy.retrain_epochs, "unmasked": unmasked, "seed": config.seed}
+    common: dict[str, Any] = {"retrain_epochs": strategy.retrain_epochs, "unmasked": unmasked, "seed": config.seed}
     if isinstance(strategy, PackNetConfig):
         return PackNetPlugin.for_tasks(config.benchmark.n_tasks, strategy.shares, **common)
     assert isinstance(strategy, EPNConfig)
@@ -268,6 +303,14 @@ def make_plugin(config: RunConfig, validation: Sequence[Any]) -> NaivePlugin | M
         validation=validation,
         **common,
     )
+
+
+def make_penalties(config: RunConfig) -> list[EWCPlugin]:
+    """Return the plugins that add to the loss."""
+    strategy = config.strategy
+    if not isinstance(strategy, EWCConfig):
+        return []
+    return [EWCPlugin(strategy.penalty, strategy.mode, strategy.decay if strategy.mode == "online" else None)]
 
 
 def make_task_inference(config: RunConfig, plugin: NaivePlugin | MaskingPlugin) -> EntropyTaskInference | None:
@@ -291,6 +334,6 @@ def make_augmentation(config: RunConfig) -> Augmentation | None:
 def phases(config: RunConfig) -> list[Phase]:
     """Return the phases of a task's learning rate: training and, where there is one, retraining."""
     strategy, epochs = config.strategy, config.train.epochs
-    if isinstance(strategy, NaiveConfig) or strategy.retrain_epochs == 0:
+    if not isinstance(strategy, MaskingConfig) or strategy.retrain_epochs == 0:
         return [Phase(epochs)]
     return [Phase(epochs - strategy.retrain_epochs), Phase(strategy.retrain_epochs, strategy.retrain_lr)]

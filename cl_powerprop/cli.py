@@ -50,16 +50,38 @@ def _dispatch(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
+    compare = commands.add_parser("compare", help="tables, forgetting curves and an HTML report over runs")
+    compare.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
+    compare.add_argument("--out", default="comparison", metavar="DIR", help="folder to write (default: comparison)")
+    compare.add_argument("--by", metavar="COLUMNS", help="group by these, as in strategy,alpha,optimizer.lr")
+    compare.add_argument("--metric", metavar="METRICS", help="report these, as in average_accuracy,capacity_used")
+    compare.add_argument("--baseline", metavar="GROUP", help="compare each other group with this one only")
+    compare.add_argument("--allow-mixed", action="store_true", help="compare different benchmarks, data or tasks too")
     commands.add_parser("list", help="what there is to choose: benchmarks, data, models, strategies, ...")
     data = commands.add_parser("data", help="where each data set is; fetch it; check it")
     data.add_argument("action", choices=["status", "download", "verify"])
     data.add_argument("name", nargs="?", help="one data set; all by default")
     data.add_argument("--root", help="folder of the data (default: $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop)")
     options = parser.parse_args(words)
-    return _list() if options.command == "list" else _data(options)
+    return {"list": _list, "data": _data, "compare": _compare}[options.command](options)
 
 
-def _list() -> int:
+def _compare(options: argparse.Namespace) -> int:
+    from cl_powerprop.analysis.compare import compare
+
+    by, metrics = (value.split(",") if value else None for value in (options.by, options.metric))
+    compare(
+        options.runs,
+        Path(options.out),
+        by=by,
+        metrics=metrics,
+        baseline=options.baseline,
+        allow_mixed=options.allow_mixed,
+    )
+    return 0
+
+
+def _list(_: argparse.Namespace) -> int:
     from cl_powerprop.catalogue import catalogue
 
     for group, choices in catalogue().items():

@@ -111,39 +111,48 @@ class ConvConfig(ModelConfig):
 
 
 @dataclass
-class NaiveConfig:
-    """`strategy=naive` and `strategy=independent`."""
+class StrategyConfig:
+    """What every `strategy` has; naive and the references (joint, independent, untrained) have no more."""
 
     name: str
 
 
 @dataclass
-class PackNetConfig:
-    """`strategy=packnet`. `shares` is a number, a list of numbers or null."""
+class EWCConfig(StrategyConfig):
+    """`strategy=ewc`."""
 
-    name: str
-    shares: Any
+    penalty: float
+    mode: str
+    decay: float
+
+
+@dataclass(kw_only=True)
+class MaskingConfig(StrategyConfig):
+    """What strategies with masks have."""
+
     retrain_epochs: int
     retrain_lr: float
     task_inference: str = "none"  # defaults are for run folders from before the option
     inference_batch: int = 100
 
 
-@dataclass
-class EPNConfig:
+@dataclass(kw_only=True)
+class PackNetConfig(MaskingConfig):
+    """`strategy=packnet`. `shares` is a number, a list of numbers or null."""
+
+    shares: Any
+
+
+@dataclass(kw_only=True)
+class EPNConfig(MaskingConfig):
     """`strategy=epn`."""
 
-    name: str
     gamma: float
-    retrain_epochs: int
-    retrain_lr: float
     sparsities: list[float] | None
     search: str
     scope: str
     criterion: str
     train_through: str
-    task_inference: str = "none"
-    inference_batch: int = 100
 
 
 @dataclass
@@ -188,9 +197,11 @@ class TrainConfig:
 
 @dataclass
 class EvaluationConfig:
-    """`evaluation`: when the tasks learned so far are tested."""
+    """`evaluation`: when the tasks learned so far are tested, between tasks and within them."""
 
     schedule: str = "every_task"
+    every_epochs: int | None = None
+    every_steps: int | None = None
 
 
 @dataclass
@@ -223,6 +234,8 @@ class RunConfig:
     run_dir: str
     pruning: PruningConfig | None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    references: list[str] = field(default_factory=list)
+    references_dir: str = "runs/references"
 
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -242,7 +255,12 @@ GROUPS: dict[str, dict[str, type]] = {
         "lenet5": ModelConfig,
         **dict.fromkeys(("convnet", "resnet18"), ConvConfig),
     },
-    "strategy": {"naive": NaiveConfig, "independent": NaiveConfig, "packnet": PackNetConfig, "epn": EPNConfig},
+    "strategy": {
+        **dict.fromkeys(("naive", "joint", "independent", "untrained"), StrategyConfig),
+        "ewc": EWCConfig,
+        "packnet": PackNetConfig,
+        "epn": EPNConfig,
+    },
     "optimizer": {"sgd": SGDConfig, "adam": AdamConfig, "adamw": AdamConfig},
 }
 

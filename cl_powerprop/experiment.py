@@ -14,7 +14,10 @@ from torch import nn
 
 from cl_powerprop import build
 from cl_powerprop.config import RunConfig, repeatable_yaml
+from cl_powerprop.evaluation.weights import weight_histogram
+from cl_powerprop.models.heads import TaskHeads
 from cl_powerprop.record import RunRecord
+from cl_powerprop.references import load_references
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.saving import save
 from cl_powerprop.seeding import derive_seed
@@ -27,6 +30,7 @@ from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.progress import ProgressDisplay
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.clipping import GradientClipping
+from cl_powerprop.training.continual_evaluation import ContinualEvaluation
 from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
 from cl_powerprop.training.schedule import LearningRateSchedule
@@ -58,12 +62,15 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
         DivergedError: if the loss leaves the numbers; what was finished is in the folder, marked failed.
     """
     build.check(config)
+    messages: list[str] = []
+    references = load_references(config, lambda other, where: run(other, where, quiet), messages.append)
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     device = build.choose_device(config.device)
 
     sequence = build.load_sequence(config, device)
-    benchmark = to_avalanche(sequence, build.make_augmentation(config))
+    joint = config.strategy.name == "joint"
+    benchmark = to_avalanche(sequence, build.make_augmentation(config), joint)
     architecture = build.model_architecture(config, sequence)
     model = build.make_model(architecture, device)
     optimizer = build.make_optimizer(config.optimizer, model, config.model.alpha)
@@ -75,15 +82,22 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
     folder = RunFolder(path)
     folder.write_text("config.yaml", repeatable_yaml(config))
     record = RunRecord(folder, config, [task.name for task in sequence.tasks], device)
+    record.content["messages"] += messages
+    for reference in references:
+        record.add_reference(reference)
     rows = RowStream([CsvSink(folder, record.run_id)])
-    display = ProgressDisplay(len(sequence), config.progress and not quiet)
+    display = ProgressDisplay(1 if joint else len(sequence), config.progress and not quiet)
 
     def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
         rows.write(Row(task, epoch, step, task, "train", "loss", measured.loss))
         rows.write(Row(task, epoch, step, task, "train", "accuracy", measured.accuracy))
         display.show(loss=measured.loss, accuracy=measured.accuracy)
 
+    def evaluate_within(task: int, epoch: int, step: int) -> None:
+        run_tasks.evaluate_within(task, epoch, step)
+
     training_meter, meter = TrainingMeter(report_epoch), EvaluationMeter()
+    within = ContinualEvaluation(evaluate_within, config.evaluation.every_epochs, config.evaluation.every_steps)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")
         strategy = FastSupervisedTemplate(
@@ -95,9 +109,9 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
             eval_mb_size=config.train.eval_batch_size,
             device=device,
             plugins=[
-                *(schedule, *clipping, training_meter, plugin, meter),
+                *(schedule, *clipping, *build.make_penalties(config), training_meter, plugin, meter),
                 *([] if inference is None else [inference]),
-                display,
+                *(display, within),
             ],
             evaluator=None,
             seed=config.seed,
@@ -113,6 +127,7 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
         inference,
         training_meter,
         meter,
+        within,
         record,
         rows,
         display,
@@ -148,6 +163,7 @@ class _TaskLoop:
     inference: EntropyTaskInference | None
     training_meter: TrainingMeter
     meter: EvaluationMeter
+    within: ContinualEvaluation
     record: RunRecord
     rows: RowStream
     display: ProgressDisplay
@@ -160,31 +176,58 @@ class _TaskLoop:
         if self._tests_unseen:
             with _adding_to(seconds, "eval"):
                 measured = self._evaluate(test_stream)
-            self.record.untrained[:] = [measured[task].accuracy for task in range(len(self.sequence))]
-        for task, experience in enumerate(train_stream):
+            self.record.references["untrained"][:] = [measured[task].accuracy for task in range(len(self.sequence))]
+        learned = 0
+        for task, experience in self._training(train_stream):
             before = seconds["train"] + seconds["search"]
             with _adding_to(seconds, "train"):
-                self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
+                if experience is not None:
+                    self.strategy.train(experience, eval_streams=[], reset_optimizer_state=True)
             with _adding_to(seconds, "logging"):
                 self._after_training(task)
                 self.record.content["task_seconds"].append(seconds["train"] + seconds["search"] - before)
             with _adding_to(seconds, "eval"):
-                self._validate(task, valid_stream[task])
+                last = task + 1 == len(self.sequence)
+                self._validate(range(0 if last else learned, task + 1), valid_stream)
                 measured = self._evaluate([test_stream[index] for index in self._to_test(task)])
+            learned = task + 1
             with _adding_to(seconds, "logging"):
                 self._after_evaluation(task, measured)
                 if task + 1 < len(self.sequence):
                     seconds["total"] = time.perf_counter() - start
                     self.record.write()
+        masked = isinstance(self.plugin, MaskingPlugin)
+        self.record.write_weights(weight_histogram(self.strategy.model, (TaskHeads,), masked))
+        if isinstance(self.plugin, MaskingPlugin):
+            self.record.write_overlaps(self.plugin.allocator.overlaps())
         seconds["total"] = time.perf_counter() - start
         self.record.finish(self._capacity_used(), self._mask_bits())
+
+    def _training(self, train_stream: Any) -> list[tuple[int, Any]]:
+        """Return (the last task that is learned then, experience to train) one after the other."""
+        name, last = self.config.strategy.name, len(self.sequence) - 1
+        if name == "untrained":
+            return [(last, None)]
+        return [(last, train_stream[0])] if name == "joint" else list(enumerate(train_stream))
+
+    def evaluate_within(self, task: int, epoch: int, step: int) -> None:
+        """Test the task in training and all before it."""
+        in_sight = len(self.sequence) if self.config.strategy.name == "joint" else task + 1
+        measured = self._evaluate([self.benchmark.streams["test"][index] for index in range(in_sight)])
+        self.record.add_evaluation_within(
+            {index: value.accuracy for index, value in measured.items()},
+            {index: value.logits for index, value in measured.items() if index < task},
+        )
+        for index, value in measured.items():
+            self.rows.write(Row(task, epoch, step, index, "test", "accuracy", value.accuracy))
+            self.rows.write(Row(task, epoch, step, index, "test", "loss", value.loss))
 
     @property
     def _tests_unseen(self) -> bool:
         """Whether tasks are tested before they are learned; with masks or heads of their own that makes no sense."""
         has_own_parts = (
             isinstance(self.plugin, MaskingPlugin)
-            or self.config.strategy.name == "independent"
+            or self.config.strategy.name in build.REFERENCES
             or self.config.model.heads == "per_task"
         )
         return not has_own_parts and self.config.evaluation.schedule == "every_task"
@@ -204,17 +247,20 @@ class _TaskLoop:
         self.strategy.eval(stream)
         return self.meter.measured
 
-    def _validate(self, task: int, experience: Any) -> None:
-        """Measure a task that was just learned on its validation data: what hyper-parameters are chosen by."""
-        measured = self._evaluate([experience])[task]
-        self.record.validation.append(measured.accuracy)
+    def _validate(self, tasks: range, stream: Any) -> None:
+        """Measure tasks on their validation data, when learned and at the end: what hyper-parameters are chosen by."""
         epochs, step = self.config.train.epochs, self.strategy.clock.train_iterations
-        self.rows.write(Row(task + 1, epochs, step, task, "valid", "accuracy", measured.accuracy))
-        self.rows.write(Row(task + 1, epochs, step, task, "valid", "loss", measured.loss))
+        for task, measured in self._evaluate([stream[task] for task in tasks]).items():
+            self.record.validation[task] = measured.accuracy
+            self.rows.write(Row(tasks.stop, epochs, step, task, "valid", "accuracy", measured.accuracy))
+            self.rows.write(Row(tasks.stop, epochs, step, task, "valid", "loss", measured.loss))
 
     def _after_training(self, task: int) -> None:
         content = self.record.content
         content["trained_tasks"] = task + 1
+        content["seconds"]["train"] -= self.within.seconds
+        content["seconds"]["eval"] += self.within.seconds
+        self.within.seconds = 0.0
         if isinstance(self.plugin, MaskingPlugin):
             self.record.capacity += self.plugin.capacity
             content["seconds"]["train"] -= self.plugin.search_seconds - content["seconds"]["search"]
@@ -244,7 +290,8 @@ class _TaskLoop:
         # A prediction through another task's mask says nothing about the training.
         tested = task in measured and self.inference is None
         split, learned = ("test", measured[task]) if tested else ("training", self.training_meter.last)
-        if learned.accuracy <= _CHANCE_MARGIN / self.sequence.tasks[task].classes:
+        guessing = _CHANCE_MARGIN / self.sequence.tasks[task].classes
+        if learned.accuracy <= guessing and self.config.strategy.name != "untrained":
             message = (
                 f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
             )

@@ -7,16 +7,20 @@ import secrets
 import string
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
 from cl_powerprop.evaluation import metrics
+from cl_powerprop.evaluation.weights import WeightCount
+from cl_powerprop.references import Reference
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.sparsity import LayerCapacity
 
@@ -57,8 +61,8 @@ class RunRecord:
 
     Attributes:
         matrix: ``[T, T]``, accuracy on task j after training task i; NaN where not evaluated.
-        untrained: ``[T]``, accuracy before any training; NaN where not evaluated.
-        validation: accuracy on each task's validation data just after it was learned.
+        references: for each of "joint", "independent" and "untrained", accuracy on each task ``[T]``; NaN if not known.
+        validation: accuracy on each task's validation data in its last evaluation: at the end, all are measured.
         identified: for each task, the share of test samples whose task was inferred right, in its last evaluation.
         logits: for each task, the hash of its test logits when it was just learned.
     """
@@ -69,12 +73,15 @@ class RunRecord:
         self.task_names = list(task_names)
         tasks = len(task_names)
         self.matrix = np.full((tasks, tasks), np.nan)
-        self.untrained = np.full(tasks, np.nan)
+        self.references = {name: np.full(tasks, np.nan) for name in ("joint", "independent", "untrained")}
         self.capacity: list[LayerCapacity] = []
-        self.validation: list[float] = []
+        self.validation: dict[int, float] = {}
         self.identified: dict[int, float] = {}
         self.logits: dict[int, str] = {}
         self._unchanged: dict[int, bool] = {}  # tasks whose logits were compared with their first ones
+        self._evaluations: list[NDArray[np.float64]] = []  # of all tasks in order, also within tasks; NaN: not tested
+        self._learned: list[int] = []  # for each task, which of them was the first after its training
+        self._within = False
         self.content: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "status": "running",
@@ -101,6 +108,7 @@ class RunRecord:
             "peak_memory_mb": None,
             "metrics": {},
             "zero_forgetting_verified": None,
+            "references": {},
             "searches": [],
             "diverged_tasks": [],
             "messages": [],
@@ -117,10 +125,31 @@ class RunRecord:
         for task, accuracy in accuracies.items():
             self.matrix[trained, task] = accuracy
             if task in self.logits:
-                same = self.logits[task] == logits[task]
-                self._unchanged[task] = self._unchanged.get(task, True) and same
+                self._compare(task, logits[task])
             elif task <= trained:
                 self.logits[task] = logits[task]
+        self._learned += [len(self._evaluations)] * (trained + 1 - len(self._learned))
+        self._evaluations.append(self.matrix[trained].copy())
+
+    def add_evaluation_within(self, accuracies: dict[int, float], logits: dict[int, str]) -> None:
+        """Enter an evaluation made while a task trains, and compare the logits of tasks learned before it."""
+        self._within = True
+        row = np.full(len(self.task_names), np.nan)
+        row[list(accuracies)] = list(accuracies.values())
+        self._evaluations.append(row)
+        for task in self.logits.keys() & logits.keys():
+            self._compare(task, logits[task])
+
+    def _compare(self, task: int, logits: str) -> None:
+        self._unchanged[task] = self._unchanged.get(task, True) and self.logits[task] == logits
+
+    def add_reference(self, reference: Reference) -> None:
+        """Enter what a reference run reached."""
+        self.references[reference.name] = reference.accuracy
+        self.content["references"][reference.name] = {
+            "run_id": reference.run_id,
+            "average_accuracy": float(reference.accuracy.mean()),
+        }
 
     @property
     def zero_forgetting(self) -> bool | None:
@@ -157,16 +186,35 @@ class RunRecord:
             ),
         )
 
+    def write_weights(self, counts: Iterable[WeightCount]) -> None:
+        """Write how large the weights are at the end."""
+        self.folder.write_csv("weights.csv", [field.name for field in fields(WeightCount)], map(astuple, counts))
+
+    def write_overlaps(self, overlaps: torch.Tensor) -> None:
+        """Write how many weights each pair of masks shares; ``overlaps [T, T]`` is symmetric."""
+        pairs = (
+            [task, other, int(overlaps[task, other])] for task in range(len(overlaps)) for other in range(task + 1)
+        )
+        self.folder.write_csv("mask_overlap.csv", ["task", "other", "weights"], pairs)
+
     def finish(self, capacity_used: float, mask_bits: int) -> None:
         """Enter the final metrics and mark the run complete."""
+        evaluations = np.array(self._evaluations) if self._within else None
         dense = sum(row.weights for row in self.capacity if row.kind == "dense")
         self.content["metrics"] = {
             "average_accuracy": metrics.average_accuracy(self.matrix),
             "average_forgetting": metrics.average_forgetting(self.matrix),
             "backward_transfer": metrics.backward_transfer(self.matrix),
-            "forward_transfer": metrics.forward_transfer(self.matrix, self.untrained),
+            "forward_transfer": metrics.forward_transfer(self.matrix, self.references["untrained"]),
             "learning_accuracy": metrics.learning_accuracy(self.matrix),
-            "validation_accuracy": float(np.mean(self.validation)),
+            "average_incremental_accuracy": metrics.average_incremental_accuracy(self.matrix),
+            "min_accuracy": None if evaluations is None else metrics.min_accuracy(evaluations, self._learned),
+            "worst_case_accuracy": (
+                None if evaluations is None else metrics.worst_case_accuracy(evaluations, self._learned)
+            ),
+            "intransigence": metrics.intransigence(self.matrix, self.references["independent"]),
+            "joint_gap": metrics.joint_gap(self.matrix, self.references["joint"]),
+            "validation_accuracy": float(np.mean(list(self.validation.values()))),
             "task_identification": float(np.mean(list(self.identified.values()))) if self.identified else None,
             "capacity_used": capacity_used,
             "dense_weights": dense,

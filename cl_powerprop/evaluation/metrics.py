@@ -4,6 +4,8 @@
 Suites disagree on these definitions, so each names its source.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,3 +52,67 @@ def forward_transfer(matrix: Matrix, untrained: NDArray[np.float64]) -> float:
     if len(matrix) < 2:
         return float("nan")
     return float((matrix.diagonal(offset=1) - untrained[1:]).mean())
+
+
+def intransigence(matrix: Matrix, independent: NDArray[np.float64]) -> float:
+    """Return ``mean_j a_j - R[j, j]``: what learning in a sequence costs a task when it is learned.
+
+    After Chaudhry et al., RWalk, 2018, section 3.2, whose reference is a network trained on all tasks so far; here it
+    is one network for each task, trained alike. Below 0 if earlier tasks help.
+
+    Args:
+        matrix: the accuracy matrix.
+        independent: ``[T]``, accuracy ``a_j`` of a network that learned task j alone.
+    """
+    return float((independent - matrix.diagonal()).mean())
+
+
+def joint_gap(matrix: Matrix, joint: NDArray[np.float64]) -> float:
+    """Return ``mean_j m_j - R[T, j]``: how far the end of the sequence is below training on all tasks at once.
+
+    Args:
+        matrix: the accuracy matrix.
+        joint: ``[T]``, accuracy ``m_j`` of one network trained on the mixed samples of all tasks.
+    """
+    return float((joint - matrix[-1]).mean())
+
+
+def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
+    """Return the mean over earlier tasks of the lowest accuracy since each was learned (De Lange et al., 2023, eq. 2).
+
+    Args:
+        evaluations: ``[E, T]``, accuracy on each task in every evaluation, within tasks too, in the order they were
+            made; NaN where a task was not tested.
+        learned: ``[T]``, which evaluation was the first after each task's training.
+
+    Returns:
+        NaN for a single task, or if an earlier task was never tested again.
+    """
+    tasks = evaluations.shape[1]
+    if tasks < 2:
+        return float("nan")
+    lowest = [
+        np.where(np.isnan(later), np.inf, later).min(initial=np.inf)
+        for later in (evaluations[learned[task] + 1 :, task] for task in range(tasks - 1))
+    ]
+    return float(np.mean(lowest)) if np.isfinite(lowest).all() else float("nan")
+
+
+def worst_case_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
+    """Return ``R[T, T] / T + (1 - 1 / T) * min_accuracy`` (De Lange et al., 2023, eq. 3).
+
+    A lower bound on what a user of the network met at any time: accuracy on the last task, and the lowest ever since on
+    each earlier one. Arguments as for :func:`min_accuracy`.
+    """
+    tasks = evaluations.shape[1]
+    last = float(evaluations[learned[-1], -1])
+    return last if tasks == 1 else last / tasks + (1.0 - 1.0 / tasks) * min_accuracy(evaluations, learned)
+
+
+def average_incremental_accuracy(matrix: Matrix) -> float:
+    """Return ``mean_i mean_{j<=i} R[i, j]``: accuracy on the tasks learned so far, over the sequence (iCaRL, 2017).
+
+    NaN if some task was not tested after some later one.
+    """
+    rows = [matrix[index, : index + 1].mean() for index in range(len(matrix))]
+    return float(np.mean(rows))

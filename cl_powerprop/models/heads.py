@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from cl_powerprop.sparsity.task_aware import TaskAware
+
+NEVER = -1e4  # the logit of a class that a head does not have: it never wins, and leaves the loss finite
 
 
 class TaskHeads(nn.Module, TaskAware):
@@ -19,7 +22,7 @@ class TaskHeads(nn.Module, TaskAware):
     def __init__(self, features: int, classes: Sequence[int], bias: bool = True) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(features, count, bias=bias) for count in classes)
-        self.selected = 0
+        self.selected: int | Tensor = 0
 
     def select_task(self, task: int | None) -> None:
         if task is not None and len(self.heads) > 1:  # a single head answers whatever the task
@@ -28,4 +31,28 @@ class TaskHeads(nn.Module, TaskAware):
             self.selected = task
 
     def forward(self, features: Tensor) -> Tensor:
+        if isinstance(self.selected, Tensor):
+            return self._forward_mixed(features, self.selected)
         return self.heads[self.selected](features)  # type: ignore[no-any-return]
+
+    def _forward_mixed(self, features: Tensor, tasks: Tensor) -> Tensor:
+        width = max(head.out_features for head in self.heads)  # type: ignore[type-var]
+        output = features.new_full((len(features), int(width)), NEVER)  # type: ignore[arg-type]
+        for task in torch.unique(tasks).tolist():
+            rows = (tasks == task).nonzero().squeeze(1)
+            answers = self.heads[task](features[rows])
+            output[rows, : answers.shape[1]] = answers
+        return output
+
+
+def select_samples(model: nn.Module, tasks: Tensor) -> None:
+    """Make every :class:`TaskHeads` of ``model`` answer each sample of the next batch as its own task.
+
+    Args:
+        model: any model.
+        tasks: int64 ``[n]``, the task of each sample. Heads of fewer classes than the widest are filled up with
+            :data:`NEVER`.
+    """
+    for module in model.modules():
+        if isinstance(module, TaskHeads) and len(module.heads) > 1:
+            module.selected = tasks

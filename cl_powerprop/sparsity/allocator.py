@@ -23,9 +23,12 @@ from cl_powerprop.sparsity.masked_weight import (
     original,
     sparse_weight,
 )
+from cl_powerprop.sparsity.packing import unpack
 from cl_powerprop.sparsity.task_aware import select_task
 
 Unmasked = Literal["per_task", "frozen"]
+
+_BYTES_AT_A_TIME = 2**15  # of each mask, when masks are compared
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,15 @@ class MaskAllocator:
         """The share of all maskable weights that some task holds."""
         held = sum(int(weight.frozen.sum()) for weight in self.weights.values())
         return held / sum(weight.owner.numel() for weight in self.weights.values())
+
+    def overlaps(self) -> Tensor:
+        """Return int64 ``[tasks, tasks]`` on the CPU: how many weights the masks of both tasks hold."""
+        total = torch.zeros(self.tasks, self.tasks, dtype=torch.int64)
+        for weight in self.weights.values():
+            for part in weight.masks.split(_BYTES_AT_A_TIME, dim=1):
+                bits = unpack(part.flatten(), torch.Size((self.tasks, 8 * part.shape[1]))).float()
+                total += (bits @ bits.T).long().cpu()  # exact: far below 2**24
+        return total
 
     @property
     def mask_bits(self) -> int:

@@ -11,10 +11,9 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.nn import functional
 
+from cl_powerprop.models.heads import NEVER
 from cl_powerprop.sparsity import select_task
 from cl_powerprop.strategies.masking import MaskingPlugin
-
-_NEVER = -1e4  # a logit that leaves the loss finite
 
 
 class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
@@ -78,5 +77,5 @@ class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
 def _pick(outputs: list[Tensor], chosen: Tensor) -> Tensor:
     """Return row i of ``outputs[chosen[i]]``; heads of fewer classes are filled up with what never wins."""
     width = max(output.shape[1] for output in outputs)
-    filled = [functional.pad(output, (0, width - output.shape[1]), value=_NEVER) for output in outputs]
+    filled = [functional.pad(output, (0, width - output.shape[1]), value=NEVER) for output in outputs]
     return torch.stack(filled)[chosen, torch.arange(len(chosen), device=chosen.device)]

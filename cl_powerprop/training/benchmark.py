@@ -23,26 +23,34 @@ from torch.utils.data import DataLoader
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.training.tensor_data import TensorDataset, Transform
+from cl_powerprop.training.tensor_data import MixedSamples, Samples, TensorDataset, Transform
 
 _READ_AT_A_TIME = 1000
 
 
-def to_avalanche(sequence: TaskSequence, train_transform: Transform | None = None) -> CLScenario[Any]:
+def to_avalanche(
+    sequence: TaskSequence, train_transform: Transform | None = None, joint: bool = False
+) -> CLScenario[Any]:
     """Return the benchmark of a sequence, with the streams train, valid and test.
 
-    Task labels count the tasks; the data stays where it is. ``train_transform`` is applied to batches of training data
-    when they are trained on, and to no others.
+    Task labels count the tasks; the data stays where it is.
+
+    Args:
+        sequence: the tasks.
+        train_transform: applied to batches of training data when they are trained on, and to no others.
+        joint: the train stream is one experience that mixes the training samples of all tasks.
     """
-    return _benchmark(
-        {
-            name: [
-                (TensorDataset(getattr(task, name), train_transform if name == "train" else None), index)
-                for index, task in enumerate(sequence.tasks)
-            ]
-            for name in ("train", "valid", "test")
-        }
-    )
+    streams: dict[str, list[tuple[TensorDataset, int | None]]] = {
+        name: [(TensorDataset(getattr(task, name)), index) for index, task in enumerate(sequence.tasks)]
+        for name in ("valid", "test")
+    }
+    trained: list[Samples] = [task.train for task in sequence.tasks]
+    if joint:
+        trained = [MixedSamples(trained)]
+    train: list[tuple[TensorDataset, int | None]] = [
+        (TensorDataset(samples, train_transform), index) for index, samples in enumerate(trained)
+    ]
+    return _benchmark({"train": train, **streams})
 
 
 @dataclass(frozen=True)

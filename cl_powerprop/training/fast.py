@@ -19,7 +19,7 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import derive_seed, generator
-from cl_powerprop.training.tensor_data import TensorLoader, find_tensors
+from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples, TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
 
@@ -81,7 +81,13 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         task, index = self._task_label(), self.experience.current_experience
         order = generator(self.seed, "order", index) if shuffle else None
         draws = derive_seed(self.seed, "transform", index)
-        self.dataloader = TensorLoader(found.samples, task, self.train_mb_size, order, found.train_transform, draws)
+        loader: TensorLoader | MixedLoader
+        if isinstance(found.samples, MixedSamples):
+            order = order or generator(self.seed, "order", index)
+            loader = MixedLoader(found.samples, self.train_mb_size, order, found.train_transform, draws)
+        else:
+            loader = TensorLoader(found.samples, task, self.train_mb_size, order, found.train_transform, draws)
+        self.dataloader = loader
 
     def make_eval_dataloader(self, **options: Any) -> None:
         """Feed from tensors, in their order."""
@@ -98,7 +104,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def _unpack_minibatch(self) -> None:
         """Leave a batch that is on the device already as it is."""
-        if not isinstance(self.dataloader, TensorLoader):
+        if not isinstance(self.dataloader, TensorLoader | MixedLoader):
             super()._unpack_minibatch()
 
     def training_epoch(self, **options: Any) -> None:

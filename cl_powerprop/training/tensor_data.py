@@ -1,6 +1,6 @@
 """Samples on the device as Avalanche datasets, and loaders that feed them without touching one sample at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,39 @@ class Samples(Protocol):
 
     def subset(self, which: Tensor) -> "Samples":
         """Return the samples at some positions as samples of their own."""
+
+
+class MixedSamples:
+    """The samples of several tasks as one, task after task; pictures are made batch by batch, never all at once."""
+
+    def __init__(self, parts: Sequence[Samples]) -> None:
+        self._parts = list(parts)
+        self.labels = torch.cat([part.labels for part in parts])
+        counts = torch.tensor([len(part) for part in parts])
+        self._starts = (counts.cumsum(0) - counts).tolist()
+        self.tasks = torch.arange(len(parts)).repeat_interleave(counts).to(self.labels.device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, which: Tensor | slice = slice(None)) -> Tensor:
+        """Return the samples at some positions, all by default."""
+        rows = torch.arange(len(self), device=self.labels.device)[which]
+        tasks = self.tasks[rows]
+        images: Tensor | None = None
+        for task in torch.unique(tasks).tolist():
+            places = (tasks == task).nonzero().squeeze(1)
+            shown = self._parts[task].images(rows[places] - self._starts[task])
+            if images is None:
+                images = shown.new_empty((len(rows), *shown.shape[1:]))
+            images[places] = shown
+        if images is None:
+            raise IndexError("no position was given")
+        return images
+
+    def subset(self, which: Tensor) -> "MixedSamples":
+        """Not needed: nothing holds out samples of a mixture."""
+        raise NotImplementedError
 
 
 class TensorDataset(Dataset[tuple[Tensor, int]]):
@@ -77,6 +110,36 @@ def find_tensors(dataset: AvalancheDataset[Any]) -> TensorDataset | None:
 def _transforms(data: Any) -> bool:
     groups = (getattr(data, name, None) for name in ("_transform_groups", "_frozen_transform_groups"))
     return any(group is not None and group[group.current_group] is not None for group in groups)
+
+
+class MixedLoader:
+    """Batches ``[images, labels, task ids]`` of mixed samples in a new order each epoch.
+
+    Args:
+        samples: what to load.
+        batch_size, transform, seed: see :class:`TensorLoader`.
+        shuffle: draws the order of each epoch, on the CPU.
+    """
+
+    def __init__(
+        self, samples: MixedSamples, batch_size: int, shuffle: torch.Generator, transform: Transform | None, seed: int
+    ) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.transform = transform
+        self._draws = torch.Generator(samples.labels.device).manual_seed(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        samples = self.samples
+        order = torch.randperm(len(samples), generator=self.shuffle).to(samples.labels.device)
+        for which in order.split(self.batch_size):
+            images = samples.images(which)
+            shown = images if self.transform is None else self.transform(images, self._draws)
+            yield [shown, samples.labels[which], samples.tasks[which]]
 
 
 class TensorLoader:

@@ -194,7 +194,7 @@ def test_run_help_shows_groups_and_config(command: Command, capsys: pytest.Captu
     printed = capsys.readouterr().out
     for part in (
         "cl-powerprop run [OVERRIDES] [-m]",
-        "strategy: epn, independent, naive, packnet",
+        "strategy: epn, ewc, independent, joint, naive, packnet, untrained",
         "gamma: 0.98",
         "--cfg job",
     ):

@@ -106,3 +106,58 @@ def test_losing_a_fixed_share_of_every_task_is_that_much_forgetting(matrix: np.n
     kept = lower(np.tile(matrix[0], (tasks, 1)))
     kept[-1, :-1] -= loss
     assert metrics.average_forgetting(kept) == pytest.approx(loss if tasks > 1 else 0.0)
+
+
+def test_against_reference_runs_by_hand() -> None:
+    assert metrics.intransigence(LEARNED, np.array([0.95, 0.9, 0.4])) == pytest.approx((0.05 + 0.1 - 0.1) / 3)
+    assert metrics.joint_gap(LEARNED, np.array([0.9, 0.9, 0.9])) == pytest.approx(0.9 - (0.6 + 0.85 + 0.5) / 3)
+    unknown = np.full(3, NAN)
+    assert math.isnan(metrics.intransigence(LEARNED, unknown))
+    assert math.isnan(metrics.joint_gap(LEARNED, unknown))
+
+
+def test_average_incremental_accuracy_by_hand() -> None:
+    expected = (0.9 + (0.7 + 0.8) / 2 + (0.6 + 0.85 + 0.5) / 3) / 3
+    assert metrics.average_incremental_accuracy(LEARNED) == pytest.approx(expected)
+    assert metrics.average_incremental_accuracy(FULL) == pytest.approx(expected), "tasks to come do not count"
+    gap = np.array([[0.9, NAN], [NAN, 0.8]])
+    assert math.isnan(metrics.average_incremental_accuracy(gap))
+
+
+# Task 0 is learned in the second evaluation, task 1 in the fourth, task 2 in the sixth.
+WITHIN = np.array(
+    [[0.5, NAN, NAN], [0.9, NAN, NAN], [0.4, 0.6, NAN], [0.7, 0.8, NAN], [0.55, 0.3, 0.2], [0.6, 0.85, 0.5]]
+)
+
+
+def test_the_worst_of_all_evaluations_by_hand() -> None:
+    learned = [1, 3, 5]
+    assert metrics.min_accuracy(WITHIN, learned) == pytest.approx((0.4 + 0.3) / 2), (
+        "before it was learned does not count"
+    )
+    assert metrics.worst_case_accuracy(WITHIN, learned) == pytest.approx(0.5 / 3 + 2 / 3 * 0.35)
+    assert math.isnan(metrics.min_accuracy(WITHIN[:2, :1], [1]))
+    assert metrics.worst_case_accuracy(WITHIN[:2, :1], [1]) == 0.9
+    assert math.isnan(metrics.min_accuracy(WITHIN[[1, 3]][:, :2] * [[1, 1], [NAN, 1]], [0, 1])), "never tested again"
+
+
+@given(squares)
+def test_properties_of_the_worst_case(matrix: np.ndarray) -> None:
+    """Evaluated between tasks only, the worst case is no better than the end, and no evaluation is below it."""
+    tasks = len(matrix)
+    matrix = lower(matrix)
+    worst = metrics.worst_case_accuracy(matrix, range(tasks))
+    assert worst <= metrics.average_accuracy(matrix) + 1e-12
+    if tasks > 1:
+        later = [matrix[task + 1 :, task] for task in range(tasks - 1)]
+        assert metrics.min_accuracy(matrix, range(tasks)) == pytest.approx(np.mean([column.min() for column in later]))
+    constant = lower(np.tile(matrix.diagonal(), (tasks, 1)))
+    assert metrics.worst_case_accuracy(constant, range(tasks)) == pytest.approx(metrics.average_accuracy(constant))
+
+
+@given(squares)
+def test_intransigence_and_joint_gap_are_differences_of_means(matrix: np.ndarray) -> None:
+    reference = np.linspace(0.2, 0.9, len(matrix))
+    total = metrics.intransigence(matrix, reference) + metrics.learning_accuracy(matrix)
+    assert total == pytest.approx(reference.mean())
+    assert metrics.joint_gap(matrix, matrix[-1]) == pytest.approx(0.0, abs=1e-12)

@@ -45,8 +45,9 @@ def assert_same_model(first: Path, second: Path) -> None:
 @pytest.mark.parametrize("name", list(RUNS))
 def test_the_files_of_the_contract(finished: Finished, name: str) -> None:
     folder = finished(name).path
-    files = {"run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "model.safetensors"}
-    assert set(tree(folder)) == (files | {"capacity.csv", "reuse.csv"} if name in MASKED_RUNS else files)
+    files = {"run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "weights.csv", "model.safetensors"}
+    masked = {"capacity.csv", "reuse.csv", "mask_overlap.csv"}
+    assert set(tree(folder)) == (files | masked if name in MASKED_RUNS else files)
 
 
 @pytest.mark.parametrize("name", list(RUNS))

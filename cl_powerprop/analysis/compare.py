@@ -1,0 +1,98 @@
+"""`cl-powerprop compare`: from run folders to tables, figures and a report."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from cl_powerprop.analysis.comparison import METRICS, Comparison, compare_runs
+from cl_powerprop.analysis.figures import draw_figures
+from cl_powerprop.analysis.report import render_report
+from cl_powerprop.analysis.runs import each_row, load_runs
+from cl_powerprop.analysis.tables import format_estimate, heading, markdown, pairwise_table, smallest_p, summary_table
+from cl_powerprop.errors import RunFolderError
+
+_IN_TERMINAL = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison wrote: the folder, its files, and the comparison itself."""
+
+    folder: Path
+    files: list[str]
+    comparison: Comparison
+
+
+def compare(
+    paths: Iterable[str | os.PathLike[str]],
+    out: Path,
+    *,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    baseline: str | None = None,
+    allow_mixed: bool = False,
+    quiet: bool = False,
+) -> Compared:
+    """Compare the runs at or below some paths and write tables, figures and `report.html` into ``out``.
+
+    Args:
+        paths: run folders, or folders that hold them.
+        out: the folder to write; files of an earlier comparison in it are replaced.
+        by: columns to group by (see :func:`compare_runs`).
+        metrics: columns to report.
+        baseline: compare each group with this one only.
+        allow_mixed: compare runs of different benchmarks, data or tasks all the same.
+        quiet: print nothing.
+
+    Raises:
+        UserError: for paths without runs, runs that are not comparable, or names that do not exist.
+    """
+    loaded = load_runs(paths, progress=not quiet)
+    comparison = compare_runs(loaded, by, metrics, allow_mixed)
+    summary, pairwise = summary_table(comparison), pairwise_table(comparison, baseline)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        summary.to_csv(out / "summary.csv", index=False)
+        pairwise.to_csv(out / "pairwise.csv", index=False)
+        (out / "summary.md").write_text(markdown(comparison, summary, pairwise), encoding="utf-8")
+        figures = draw_figures(comparison, out)
+        (out / "report.html").write_text(render_report(comparison, summary, pairwise), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"the comparison cannot be written to {out}: {error.strerror or error}") from error
+    files = ["summary.csv", "summary.md", "pairwise.csv", "report.html"]
+    files += [f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
+    if not quiet:
+        _print(comparison, summary, out)
+    return Compared(out, files, comparison)
+
+
+def _print(comparison: Comparison, summary: pd.DataFrame, out: Path) -> None:
+    table = Table(title=heading(comparison))
+    metrics = [metric for metric in _IN_TERMINAL if metric in comparison.metrics] or comparison.metrics[:4]
+    table.add_column("group")
+    for name in ("seeds", *(METRICS[metric] for metric in metrics), "zero forgetting"):
+        table.add_column(name, justify="right")
+    cells = {(row.group, row.metric): row for row in each_row(summary)}
+    for label, names in comparison.groups.items():
+        shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
+        table.add_row(label, str(len(names)), *shown, zero_forgetting(comparison, names))
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    print(f"means with half the 95 % t-interval. {smallest_p(comparison)}")
+    for line in comparison.warnings:
+        print(f"warning: {line}")
+    print(f"tables and figures: {out}")
+    print(f"report: {out / 'report.html'}")
+
+
+def zero_forgetting(comparison: Comparison, names: list[str]) -> str:
+    """Return in words whether all of some runs kept every task's logits to the bit."""
+    verified = set(comparison.runs.runs.loc[names, "zero_forgetting_verified"].map(str))
+    if verified == {"True"}:
+        return "verified to the bit"
+    return "no" if "False" in verified else "-"

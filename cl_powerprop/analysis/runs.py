@@ -1,0 +1,261 @@
+"""Run folders as pandas tables. Reads the files of a run folder and nothing else."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.run_folder import SCHEMA_VERSION
+
+_MANY = 50  # runs that take long enough to show a bar
+
+# What a run says of itself, beside its config, and ends up as a column.
+_FACTS = (
+    *("run_id", "status", "error", "benchmark", "scenario", "data", "strategy", "model", "alpha", "optimizer", "seed"),
+    *("n_tasks", "trained_tasks", "device", "host", "git_commit", "started", "finished", "peak_memory_mb"),
+    *("zero_forgetting_verified", "diverged_tasks", "messages"),
+)
+_FROM_THE_CONFIG = ("seed", "name")  # stands among the facts already
+_NOT_SETTINGS = ("defaults", "run_dir", "progress", "save_model", "references", "references_dir", "logger", "pruning")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs as tables, tidy: one row an observation, and a ``run`` column that says whose it is.
+
+    Attributes:
+        runs: one row a run, by ``run``: what it was, its settings (``optimizer.lr``), metrics, seconds and ``path``.
+        accuracy: run, trained_tasks (1 to T), eval_task (from 0), name, accuracy: the accuracy matrix.
+        curves: run, and the columns of `curves.csv`.
+        capacity: run, and the columns of `capacity.csv`; only of runs with masks.
+        reuse: run, task, layer, from_task, weights; only of runs with masks.
+        overlap: run, task, other, weights: what masks share; only of runs with masks.
+        weights: run, layer, state, low, high, weights: how large the weights are at the end.
+        problems: one line for each run folder, or file of one, that could not be read.
+    """
+
+    runs: pd.DataFrame
+    accuracy: pd.DataFrame
+    curves: pd.DataFrame
+    capacity: pd.DataFrame
+    reuse: pd.DataFrame
+    overlap: pd.DataFrame
+    weights: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+
+    def select(self, names: Sequence[str]) -> "Runs":
+        """Return some of the runs, by the index of ``runs``."""
+        tables = {
+            table: getattr(self, table)[lambda frame: frame["run"].isin(names)]
+            for table in ("accuracy", *_TIDY)
+            if not getattr(self, table).empty
+        }
+        empty = {table: getattr(self, table) for table in ("accuracy", *_TIDY) if table not in tables}
+        return Runs(self.runs.loc[list(names)], **tables, **empty, problems=self.problems)
+
+
+# Tidy files of a run folder: the columns that must be there. The first must exist, the others come with masks.
+_TIDY: dict[str, tuple[str, ...]] = {
+    "curves": ("run_id", "trained_tasks", "epoch", "step", "eval_task", "split", "metric", "value"),
+    "capacity": ("task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"),
+    "reuse": ("task", "layer", "from_task", "weights"),
+    "overlap": ("task", "other", "weights"),
+    "weights": ("layer", "state", "low", "high", "weights"),
+}
+_FILES = {"overlap": "mask_overlap.csv"}
+
+
+def each_row(frame: pd.DataFrame) -> Iterator[Any]:
+    """Yield the rows of a table with their columns as attributes."""
+    return iter(frame.itertuples())
+
+
+def find_run_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the run folders at or below some paths, each once, in the order of the paths.
+
+    Folders whose name begins with a dot are left out.
+
+    Raises:
+        RunFolderError: for a path that does not exist, or below which there is no run.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            reason = "is not a folder" if path.exists() else "does not exist"
+            raise RunFolderError(f"{path} {reason}; give run folders, or folders that hold them")
+        below = list(_walk(path))
+        if not below:
+            raise RunFolderError(f"{path} holds no run: no run.json was found at or below it")
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted((name for name in subfolders if not name.startswith(".")), key=_natural)
+        if "run.json" in files:
+            subfolders.clear()
+            yield Path(folder)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return (len(name), name) if name.isdecimal() else (0, name)
+
+
+def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = False) -> Runs:
+    """Read all runs at or below some paths.
+
+    A run whose files are damaged, or of another schema version, becomes a line of ``problems``; the others are there.
+
+    Args:
+        paths: run folders, or folders that hold them, however deep.
+        progress: show a bar on a terminal, if there are many.
+
+    Raises:
+        RunFolderError: for a path that does not exist or holds no run, or if not one run could be read.
+    """
+    folders = find_run_folders([paths] if isinstance(paths, str | os.PathLike) else paths)
+    names = _names(folders)
+    console = Console(stderr=True)
+    show = progress and len(folders) >= _MANY and console.is_terminal
+    rows: dict[str, dict[str, Any]] = {}
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("accuracy", *_TIDY)}
+    problems: list[str] = []
+    for folder in track(folders, "reading runs", console=console, disable=not show, transient=True):
+        try:
+            row = _read_run(folder)
+            if row is None:
+                problems.append(f"{folder}: not a task sequence (a pruning experiment), left out")
+                continue
+            read = _read_tables(folder, row, problems)
+        except (RunFolderError, OSError) as error:
+            problems.append(f"{folder}: {error}")
+            continue
+        name = names[folder]
+        rows[name] = row
+        for table, frame in read.items():
+            frame.insert(0, "run", name)
+            tables[table].append(frame)
+    if not rows:
+        raise RunFolderError(f"no run could be read: {problems[0]}" + _and_more(len(problems) - 1))
+    runs = pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+    joined = {
+        table: pd.concat(frames, ignore_index=True) if frames else _empty(table) for table, frames in tables.items()
+    }
+    return Runs(runs, **joined, problems=problems)
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count > 0 else ""
+
+
+def _empty(table: str) -> pd.DataFrame:
+    columns = ("trained_tasks", "eval_task", "name", "accuracy") if table == "accuracy" else _TIDY[table]
+    return pd.DataFrame(columns=["run", *columns])
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return the shortest paths that tell the folders apart."""
+    shared = os.path.commonpath([folder.absolute() for folder in folders]) if len(folders) > 1 else None
+    return {
+        folder: folder.name if shared is None else folder.absolute().relative_to(shared).as_posix()
+        for folder in folders
+    }
+
+
+def _read_run(folder: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        version = content["schema_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunFolderError(f"run.json is damaged ({type(error).__name__}: {error})") from error
+    if version != SCHEMA_VERSION:
+        raise RunFolderError(f"schema version {version}; this version of cl-powerprop reads {SCHEMA_VERSION}")
+    if "strategy" not in content:
+        return None
+    missing = [key for key in ("run_id", "status", "benchmark", "n_tasks", "seed") if key not in content]
+    if missing:
+        raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
+    row = {key: content.get(key) for key in _FACTS}
+    row["error"] = content.get("error")
+    row |= _settings(folder)
+    row |= content.get("metrics") or {}
+    row |= {f"seconds.{part}": value for part, value in (content.get("seconds") or {}).items()}
+    row["path"] = str(folder)
+    return row
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the config with dotted keys; lists as text, so that they can be grouped by."""
+    try:
+        loaded = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
+    except (OSError, yaml.YAMLError) as error:
+        raise RunFolderError(f"config.yaml cannot be read ({type(error).__name__})") from error
+    if not isinstance(loaded, dict):
+        raise RunFolderError("config.yaml is damaged")
+    return dict(_flat({key: value for key, value in loaded.items() if key not in _NOT_SETTINGS}))
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key not in _FROM_THE_CONFIG:
+            yield prefix + key, json.dumps(value) if isinstance(value, list) else value
+
+
+def _read_tables(folder: Path, row: dict[str, Any], problems: list[str]) -> dict[str, pd.DataFrame]:
+    """Read the CSV files. The accuracy matrix of a complete run must be whole; what else is damaged is left out."""
+    tables: dict[str, pd.DataFrame] = {}
+    try:
+        tables["accuracy"] = _read_matrix(folder / "accuracy_matrix.csv", row["n_tasks"])
+    except (OSError, ValueError) as error:
+        if row["status"] == "complete":
+            raise RunFolderError(f"accuracy_matrix.csv is damaged ({_first_line(error)})") from error
+    for table, columns in _TIDY.items():
+        path = folder / _FILES.get(table, f"{table}.csv")
+        if not path.exists():
+            continue
+        try:
+            frame = pd.read_csv(path)
+            if list(frame.columns) != list(columns):
+                raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
+            if frame[columns[-1]].isna().any() and table != "curves":
+                raise ValueError("its last line is cut off")
+            tables[table] = frame.drop(columns="run_id", errors="ignore")
+        except (OSError, ValueError) as error:
+            problems.append(f"{folder}: {path.name} is damaged and left out ({_first_line(error)})")
+    return tables
+
+
+def _read_matrix(path: Path, n_tasks: int) -> pd.DataFrame:
+    matrix = pd.read_csv(path, skip_blank_lines=False)
+    if matrix.shape != (n_tasks, n_tasks):
+        raise ValueError(f"it has {len(matrix)} rows and {len(matrix.columns)} columns for {n_tasks} tasks")
+    matrix = matrix.astype(float)
+    names = list(matrix.columns)
+    matrix.columns = pd.RangeIndex(n_tasks)
+    tidy = matrix.rename_axis("row").reset_index().melt("row", var_name="eval_task", value_name="accuracy").dropna()
+    return pd.DataFrame(
+        {
+            "trained_tasks": tidy["row"] + 1,
+            "eval_task": tidy["eval_task"].astype(int),
+            "name": tidy["eval_task"].map(dict(enumerate(names))),
+            "accuracy": tidy["accuracy"],
+        }
+    ).sort_values(["trained_tasks", "eval_task"], ignore_index=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,176 @@
+"""What the figures of a comparison draw, as tidy tables: the pictures and the report show the same numbers."""
+
+import numpy as np
+import pandas as pd
+
+from cl_powerprop.analysis.comparison import Comparison
+from cl_powerprop.analysis.statistics import t_quantile
+
+AVERAGE = "average"  # in the place of a task: the mean over the tasks learned so far
+
+
+def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
+    """Return test accuracy over the sequence: group, task, progress, n, mean, low, high.
+
+    ``task`` is a task's number or :data:`AVERAGE`. ``progress`` counts tasks trained, with fractions where a run was
+    evaluated within them. A task's curve begins with its own training. low and high: 95 % t-interval over runs.
+    """
+    points = _points(comparison)
+    averaged = _average(points)
+    points["task"] = points["eval_task"].astype(str)
+    both = pd.concat([averaged, points[["run", "task", "progress", "value"]]], ignore_index=True)
+    return _over_runs(comparison, both, ["task", "progress"])
+
+
+def _points(comparison: Comparison) -> pd.DataFrame:
+    """Return run, eval_task, progress, trained_tasks, value: accuracy on tasks in or after their training."""
+    curves = comparison.runs.curves
+    tested = curves[(curves["split"] == "test") & (curves["metric"] == "accuracy")]
+    parts = []
+    for run, rows in tested.groupby("run", sort=False):
+        # Between tasks the step is that of the last one; in between, steps tell how far a task is.
+        ends = rows.groupby("trained_tasks")["step"].min()
+        ends = ends[ends.index > 0]
+        steps, tasks = np.concatenate([[0], ends]), np.concatenate([[0], ends.index])
+        progress = np.interp(rows["step"], steps, tasks) if len(ends) else rows["trained_tasks"]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "run": run,
+                    "eval_task": rows["eval_task"].to_numpy(int),
+                    "trained_tasks": rows["trained_tasks"].to_numpy(int),
+                    "progress": np.round(progress, 4),
+                    "value": rows["value"].to_numpy(float),
+                }
+            )
+        )
+    missing = set(comparison.runs.runs.index) - set(tested["run"])
+    matrix = comparison.runs.accuracy
+    matrix = matrix[matrix["run"].isin(missing)]
+    parts.append(
+        pd.DataFrame(
+            {
+                "run": matrix["run"],
+                "eval_task": matrix["eval_task"].astype(int),
+                "trained_tasks": matrix["trained_tasks"].astype(int),
+                "progress": matrix["trained_tasks"].astype(float),
+                "value": matrix["accuracy"].astype(float),
+            }
+        )
+    )
+    points = pd.concat(parts, ignore_index=True)
+    return points[points["progress"] > points["eval_task"]]
+
+
+def _average(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over the tasks whose training is finished, where all of them were tested."""
+    finished = points[points["eval_task"] < points["trained_tasks"]]
+    groups = finished.groupby(["run", "progress"])
+    table = groups.agg(value=("value", "mean"), tested=("eval_task", "nunique"), learned=("trained_tasks", "max"))
+    whole = table[table["tested"] == table["learned"]].reset_index()
+    return whole.assign(task=AVERAGE)[["run", "task", "progress", "value"]]
+
+
+def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return n, mean, low and high of ``value`` over the runs of each group; low and high are NaN for one run."""
+    rows = rows.assign(group=rows["run"].map(comparison.group_of))
+    table = rows.groupby(["group", *keys], sort=False)["value"].agg(["size", "mean", "std"]).reset_index()
+    table = table.rename(columns={"size": "n"})
+    quantiles = {n: t_quantile(int(n) - 1) for n in table["n"].unique() if n > 1}
+    half = table["n"].map(quantiles) * table["std"] / table["n"] ** 0.5
+    table["low"], table["high"] = table["mean"] - half, table["mean"] + half
+    order = {label: place for place, label in enumerate(comparison.groups)}
+    table = (
+        table.sort_values(keys, kind="stable") if keys[0] != "task" else table.sort_values("progress", kind="stable")
+    )
+    table = table.iloc[np.argsort(table["group"].map(order), kind="stable")]
+    return table.drop(columns="std").reset_index(drop=True)
+
+
+def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """Return for each group the mean accuracy matrix: rows trained tasks (from 1), columns task names."""
+    accuracy = comparison.runs.accuracy
+    accuracy = accuracy.assign(group=accuracy["run"].map(comparison.group_of))
+    matrices = {}
+    for label in comparison.groups:
+        rows = accuracy[accuracy["group"] == label]
+        tasks = int(comparison.runs.runs.loc[comparison.groups[label], "n_tasks"].max())
+        matrix = rows.pivot_table(index="trained_tasks", columns="eval_task", values="accuracy")
+        matrix = matrix.reindex(index=range(1, tasks + 1), columns=range(tasks)).astype(float)
+        names = rows.drop_duplicates("eval_task").set_index("eval_task")["name"]
+        matrix.columns = pd.Index([str(names.get(task, task)) for task in range(tasks)])
+        matrices[label] = matrix
+    return matrices
+
+
+def capacity_growth(comparison: Comparison) -> pd.DataFrame:
+    """Return the share of the maskable weights in use: group, tasks, n, mean, low, high. Groups with masks only."""
+    masked = comparison.runs.capacity
+    masked = masked[masked["kind"] == "masked"]
+    if masked.empty:
+        return pd.DataFrame(columns=["group", "tasks", "n", "mean", "low", "high"])
+    total = masked.groupby(["run", "task"], sort=False)[["weights", "free"]].sum().reset_index()
+    rows = pd.DataFrame(
+        {"run": total["run"], "tasks": total["task"] + 1, "value": 1.0 - total["free"] / total["weights"]}
+    )
+    return _over_runs(comparison, rows, ["tasks"])
+
+
+def mask_composition(comparison: Comparison) -> pd.DataFrame:
+    """Return where each task's mask comes from: group, task, source, share of the maskable weights (mean over runs).
+
+    ``source`` is the earlier task that owns the weights, or the task itself for those it froze.
+    """
+    runs = comparison.runs
+    masked = runs.capacity[runs.capacity["kind"] == "masked"]
+    if masked.empty:
+        return pd.DataFrame(columns=["group", "task", "source", "share"])
+    totals = masked.groupby(["run", "task"])[["weights", "newly_frozen"]].sum().reset_index()
+    own = totals.assign(source=totals["task"], held=totals["newly_frozen"])[["run", "task", "source", "held"]]
+    names = masked.drop_duplicates(["run", "layer"])[["run", "layer"]]
+    reuse = runs.reuse.merge(names, on=["run", "layer"])
+    taken = reuse.groupby(["run", "task", "from_task"])["weights"].sum().rename("held").reset_index()
+    rows = pd.concat([own, taken.rename(columns={"from_task": "source"})], ignore_index=True)
+    rows = rows.merge(totals[["run", "task", "weights"]], on=["run", "task"])
+    rows["share"] = rows["held"] / rows["weights"]
+    rows["group"] = rows["run"].map(comparison.group_of)
+    return rows.groupby(["group", "task", "source"])["share"].mean().reset_index()
+
+
+def mask_overlaps(comparison: Comparison) -> dict[str, np.ndarray]:
+    """Return for each group with masks ``[T, T]``: what two masks share of what either holds (Jaccard), run mean."""
+    found: dict[str, np.ndarray] = {}
+    overlap = comparison.runs.overlap
+    by_run = dict(list(overlap.groupby("run"))) if len(overlap) else {}
+    for label, names in comparison.groups.items():
+        matrices = []
+        for name in names:
+            if name not in by_run:
+                continue
+            rows = by_run[name]
+            tasks = int(rows["task"].max()) + 1
+            shared = np.zeros((tasks, tasks))
+            shared[rows["task"], rows["other"]] = rows["weights"]
+            shared = np.maximum(shared, shared.T)
+            sizes = shared.diagonal()
+            either = sizes[:, None] + sizes[None, :] - shared
+            matrices.append(np.divide(shared, either, out=np.zeros_like(shared), where=either > 0))
+        shapes = {matrix.shape for matrix in matrices}
+        if len(shapes) == 1:
+            found[label] = np.mean(matrices, axis=0)
+    return found
+
+
+def weight_sizes(comparison: Comparison) -> pd.DataFrame:
+    """Return how large the used weights are: group, low, high, share of them (mean over runs)."""
+    weights = comparison.runs.weights
+    used = weights[weights["state"] == "used"]
+    if used.empty:
+        return pd.DataFrame(columns=["group", "low", "high", "share"])
+    counts = used.groupby(["run", "low", "high"])["weights"].sum().reset_index()
+    counts["share"] = counts["weights"] / counts.groupby("run")["weights"].transform("sum")
+    counts["group"] = counts["run"].map(comparison.group_of)
+    sizes = {label: len(names) for label, names in comparison.groups.items()}
+    table = counts.groupby(["group", "low", "high"])["share"].sum().reset_index()
+    table["share"] = table["share"] / table["group"].map(sizes)
+    return table

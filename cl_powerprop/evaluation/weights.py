@@ -1,0 +1,43 @@
+"""How large a network's weights are: what Powerpropagation changes (Schwarz et al. 2021, figure 1)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+
+# Ten bins a decade; what is smaller than the first edge is counted from 0.
+EDGES = np.concatenate([[0.0], np.logspace(-8, 2, 101)])
+
+
+@dataclass(frozen=True)
+class WeightCount:
+    """How many weights of a layer have ``low <= |theta| < high``. State: "used" by some task, or "free"."""
+
+    layer: str
+    state: str
+    low: float
+    high: float
+    weights: int
+
+
+def weight_histogram(model: nn.Module, exclude: tuple[type[nn.Module], ...], masked: bool) -> Iterator[WeightCount]:
+    """Yield the bins of ``|theta|`` that hold weights, layer by layer.
+
+    Args:
+        model: with its weights reparameterised (see :func:`powerpropagate`).
+        exclude: module types that are left out, such as heads.
+        masked: whether tasks have masks; without them all weights are used.
+    """
+    for name, layer in maskable_layers(model, exclude).items():
+        weight = find_parametrization(layer, "weight", MaskedWeight)
+        if weight is None:
+            continue
+        sizes = weight.theta(original(layer, "weight")).abs().flatten().cpu().numpy()
+        used = weight.frozen.flatten().cpu().numpy() if masked else np.ones(len(sizes), bool)
+        for state, chosen in (("used", used), ("free", ~used)):
+            counts, _ = np.histogram(np.clip(sizes[chosen], None, EDGES[-2]), EDGES)
+            for index in counts.nonzero()[0]:
+                yield WeightCount(name, state, float(EDGES[index]), float(EDGES[index + 1]), int(counts[index]))

@@ -1,0 +1,97 @@
+"""Reference runs: the same config with another strategy, trained once and kept for every run that differs only there.
+
+Intransigence needs each task learned alone (independent), forward transfer the network before any training
+(untrained), and what a sequence costs at all is measured against its tasks learned together (joint).
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from cl_powerprop.config import EvaluationConfig, RunConfig, StrategyConfig
+from cl_powerprop.errors import DivergedError
+
+log = logging.getLogger("cl_powerprop")
+
+# Where a run writes and what it shows does not change its numbers; nor does where the data lies.
+_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a reference run reached: ``accuracy [T]`` on each task's test data."""
+
+    name: str
+    run_id: str
+    accuracy: NDArray[np.float64]
+
+
+def reference_config(config: RunConfig, name: str) -> RunConfig:
+    """Return the config of the reference ``name`` ("joint", "independent" or "untrained") of a run."""
+    schedule = "diagonal_and_last" if name == "independent" else "last"
+    return replace(
+        config,
+        strategy=StrategyConfig(name),
+        evaluation=EvaluationConfig(schedule),
+        references=[],
+        save_model=False,
+    )
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return a hash of all that decides a run's numbers: its config, and the versions that compute them."""
+    values: dict[str, Any] = {key: value for key, value in asdict(config).items() if key not in _NOT_NUMBERS}
+    values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
+    values["versions"] = {name: version(name) for name in ("cl-powerprop", "torch")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_references(
+    config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callable[[str], None]
+) -> list[Reference]:
+    """Return the references that ``config`` asks for, training those that are not in its ``references_dir`` yet.
+
+    Args:
+        config: of the run that needs them.
+        run: trains a config into a new run folder.
+        tell: called with a message when a reference diverged; the run goes on without it.
+
+    Raises:
+        UserError: if a reference cannot be trained as the config stands.
+    """
+    found = (_load(reference_config(config, name), run, tell) for name in dict.fromkeys(config.references))
+    return [reference for reference in found if reference is not None]
+
+
+def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callable[[str], None]) -> Reference | None:
+    name = config.strategy.name
+    root = Path(config.references_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"{name}-{config_hash(config)}"
+    with FileLock(root / f".{path.name}.lock"):  # several jobs of a multirun want the same one
+        if not path.exists():
+            log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
+            # A run that is cut off must not be taken for a finished one.
+            partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+            try:
+                run(config, partial)
+                partial.rename(path)
+            except DivergedError as error:
+                tell(f"the reference {name} is missing: {error}")
+                return None
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    matrix = np.genfromtxt(path / "accuracy_matrix.csv", delimiter=",", skip_header=1, ndmin=2)
+    return Reference(name, record["run_id"], matrix[-1])

@@ -1,0 +1,131 @@
+"""Run folders written by hand, to compare without training."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+METRICS = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
+
+
+def write_run(
+    folder: Path,
+    strategy: str = "naive",
+    seed: int = 0,
+    matrix: np.ndarray | None = None,
+    *,
+    masked: bool = False,
+    alpha: float = 1.0,
+    status: str = "complete",
+    record: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    within: bool = False,
+) -> Path:
+    """Write the files of one run over the tasks of ``matrix``; masks hold ten more weights of a hundred each task."""
+    if matrix is None:
+        matrix = forgetful(seed=seed)
+    tasks = len(matrix)
+    folder.mkdir(parents=True)
+    diagonal = matrix.diagonal()
+    content = {
+        "schema_version": 1,
+        "status": status,
+        "run_id": f"run{strategy}{seed}",
+        "benchmark": "permuted_mnist",
+        "scenario": "task",
+        "data": "mnist5k",
+        "strategy": strategy,
+        "model": "mlp",
+        "alpha": alpha,
+        "optimizer": "sgd",
+        "seed": seed,
+        "n_tasks": tasks,
+        "trained_tasks": tasks,
+        "device": "cpu",
+        "host": "somewhere",
+        "git_commit": None,
+        "started": "2026-01-01T00:00:00+00:00",
+        "finished": "2026-01-01T00:01:00+00:00",
+        "seconds": {"train": 5.0, "total": 10.0 + seed},
+        "peak_memory_mb": 500.0,
+        "metrics": {
+            "average_accuracy": float(matrix[-1].mean()),
+            "average_forgetting": float((diagonal - matrix[-1])[:-1].mean()),
+            "learning_accuracy": float(diagonal.mean()),
+            "forward_transfer": None,
+            "capacity_used": 0.1 * tasks if masked else 1.0,
+        },
+        "zero_forgetting_verified": masked,
+        "diverged_tasks": [],
+        "messages": [],
+        "error": None,
+        **(record or {}),
+    }
+    (folder / "run.json").write_text(json.dumps(content))
+    lines = [",".join(f"permutation_{task}" for task in range(tasks))]
+    lines += [",".join("" if math.isnan(value) else repr(float(value)) for value in row) for row in matrix]
+    (folder / "accuracy_matrix.csv").write_text("\n".join(lines) + "\n")
+    settings = [f"alpha: {alpha}", *(f"{key}: {value}" for key, value in (config or {}).items() if "." not in key)]
+    (folder / "config.yaml").write_text(
+        "defaults:\n  - base\n"
+        f"benchmark:\n  name: permuted_mnist\n  n_tasks: {tasks}\n"
+        f"model:\n  name: mlp\n  {settings[0]}\n"
+        f"optimizer:\n  name: sgd\n  lr: {(config or {}).get('optimizer.lr', 0.1)}\n"
+        f"strategy:\n  name: {strategy}\n  gamma: {(config or {}).get('strategy.gamma', 'null')}\n"
+        f"seed: {seed}\nrun_dir: elsewhere\n"
+    )
+    _write_curves(folder, matrix, within)
+    if masked:
+        _write_masks(folder, tasks)
+    weights = pd.DataFrame({"layer": ["fc"] * 2, "state": ["used", "free"], "low": [0.1, 0.01], "high": [0.2, 0.02]})
+    weights.assign(weights=[10 * tasks, 100 - 10 * tasks]).to_csv(folder / "weights.csv", index=False)
+    return folder
+
+
+def forgetful(tasks: int = 3, seed: int = 0, drop: float = 0.1) -> np.ndarray:
+    """An accuracy matrix in which each task loses ``drop`` with every later one."""
+    rows, columns = np.indices((tasks, tasks))
+    matrix = 0.9 + 0.01 * seed - drop * (rows - columns)
+    return np.where(rows >= columns, matrix, np.nan)
+
+
+def _write_curves(folder: Path, matrix: np.ndarray, within: bool) -> None:
+    rows = []
+    for trained in range(1, len(matrix) + 1):
+        tested = [task for task in range(len(matrix)) if not np.isnan(matrix[trained - 1, task])]
+        if within:  # half way through the task, earlier ones are at a tenth of what they are at its end
+            for task in range(trained):
+                value = 0.1 * matrix[trained - 1, task]
+                rows.append((trained - 1, 1, 100 * trained - 50, task, "test", "accuracy", value))
+        rows.append((trained - 1, 2, 100 * trained, trained - 1, "train", "loss", 0.5))
+        for task in tested:
+            rows.append((trained, 2, 100 * trained, task, "test", "accuracy", matrix[trained - 1, task]))
+    columns = ["trained_tasks", "epoch", "step", "eval_task", "split", "metric", "value"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.insert(0, "run_id", "x")
+    frame.to_csv(folder / "curves.csv", index=False)
+
+
+def _write_masks(folder: Path, tasks: int) -> None:
+    """Each task keeps all earlier weights and ten of its own, of a hundred."""
+    capacity = [
+        (task, "fc", "masked", 100, 10 * (task + 1), 10, 10 * task, 100 - 10 * (task + 1)) for task in range(tasks)
+    ]
+    columns = ["task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"]
+    pd.DataFrame(capacity, columns=columns).to_csv(folder / "capacity.csv", index=False)
+    reuse = [(task, "fc", source, 10) for task in range(tasks) for source in range(task)]
+    pd.DataFrame(reuse, columns=["task", "layer", "from_task", "weights"]).to_csv(folder / "reuse.csv", index=False)
+    overlap = [(task, other, 10 * (other + 1)) for task in range(tasks) for other in range(task + 1)]
+    pd.DataFrame(overlap, columns=["task", "other", "weights"]).to_csv(folder / "mask_overlap.csv", index=False)
+
+
+def write_sweep(root: Path, seeds: int = 3, tasks: int = 3) -> Path:
+    """Three strategies over some seeds."""
+    for seed in range(seeds):
+        write_run(root / f"naive-{seed}", "naive", seed, forgetful(tasks, seed), within=True)
+        write_run(root / f"packnet-{seed}", "packnet", seed, forgetful(tasks, seed, 0.0), masked=True)
+        write_run(root / f"epn-{seed}", "epn", seed, forgetful(tasks, 2 * seed, 0.0), masked=True, alpha=2.0)
+    return root
