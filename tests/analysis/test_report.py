@@ -1,0 +1,197 @@
+"""The report: whole, self-contained, safe, and, in a real browser, alive."""
+
+import html
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from cl_powerprop.analysis.compare import compare
+from cl_powerprop.errors import RunFolderError
+
+from .folders import forgetful, write_run, write_sweep
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHARTS = ["forgetting", "metrics", "matrix", "capacity", "composition", "pareto", "overlap", "weights"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    write_sweep(root / "runs")
+    write_run(root / "runs" / "late", "naive", 9, status="failed", record={"error": "a <b>bold</b> & bad error"})
+    compare([root / "runs"], root / "out", quiet=True)
+    return root / "out" / "report.html"
+
+
+def specifications(report: Path) -> dict[str, Any]:
+    text = report.read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="specifications">(.*?)</script>', text, re.DOTALL)
+    loaded: dict[str, Any] = json.loads(found)
+    return loaded
+
+
+def test_every_figure_is_one_that_plotly_knows(report: Path) -> None:
+    figures = specifications(report)
+    assert list(figures) == CHARTS
+    for name, figure in figures.items():
+        go.Figure(figure)  # checks every property
+        assert figure["data"], name
+
+
+def test_it_is_self_contained_and_escaped(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+
+    class Links(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.found += [value or "" for key, value in attrs if key in ("src", "href")]
+
+    page = Links()
+    page.feed(text)
+    assert [link for link in page.found if not link.startswith("data:")] == []
+    assert "<b>bold</b>" not in text
+    assert html.escape("a <b>bold</b> & bad error") in text
+
+
+def test_every_figure_has_a_text_and_every_run_its_command_and_config(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    for name in CHARTS:
+        assert re.search(rf'id="chart-{name}" role="img" aria-label="[^"]{{40,}}"', text), name
+    assert text.count("cl-powerprop run --config-dir ") == 9
+    assert text.count("defaults:\n  - base") == 9
+
+
+def test_a_single_run_without_masks_has_fewer_figures(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", matrix=forgetful(1))
+    done = compare([run], tmp_path / "out", quiet=True)
+    assert list(specifications(done.folder / "report.html")) == ["forgetting", "metrics", "matrix", "pareto", "weights"]
+    assert (done.folder / "pairwise.csv").exists()
+
+
+def test_pictures_are_pictures(report: Path) -> None:
+    for path in report.parent.glob("*.png"):
+        with Image.open(path) as picture:
+            assert len(set(picture.convert("L").resize((60, 60)).tobytes())) > 5, path.name
+    for path in report.parent.glob("*.svg"):
+        assert "<svg" in path.read_text(encoding="utf-8")[:2000]
+
+
+def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
+    compare([report.parent.parent / "runs"], tmp_path / "again", quiet=True)
+    for path in report.parent.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_a_folder_that_cannot_be_written(report: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        compare([report.parent.parent / "runs"], tmp_path / "file" / "out", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, Debian's; CI must have it."""
+    if BROWSER is None or DRIVER is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no chromium and chromedriver; .ci/run installs them")
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = BROWSER
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{word}")
+    options.add_argument("--disable-dev-shm-usage")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def opened(browser: Any, report: Path, width: int = 1200, dark: bool = False) -> Any:
+    scheme = "dark" if dark else "light"
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(report.as_uri())
+    until(browser, f"document.body.dataset.drawn === '{len(CHARTS)}'")
+    return browser
+
+
+def until(browser: Any, condition: str) -> None:
+    for _ in range(300):
+        if browser.execute_script(f"return {condition}"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"never: {condition}")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
+def test_all_figures_are_drawn_without_a_console_error(browser: Any, report: Path, width: int, dark: bool) -> None:
+    opened(browser, report, width, dark)
+    assert browser.get_log("browser") == []
+    marks = ".scatterlayer path, .barlayer path, .heatmaplayer image"
+    script = "return [...document.querySelectorAll('.chart')].map(c => c.querySelector(arguments[0]) !== null)"
+    drawn = browser.execute_script(script, marks)
+    assert drawn == [True] * len(CHARTS)
+    lines = "return document.querySelectorAll('#chart-forgetting .scatterlayer .js-line').length"
+    assert browser.execute_script(lines) >= 3
+    fits = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert browser.execute_script(fits), "nothing sticks out of the page"
+    ink = browser.execute_script("return document.querySelector('#chart-forgetting').layout.font.color")
+    assert ink == ("#e8e8e8" if dark else "#1c1c1c")
+
+
+def test_a_strategy_switched_off_disappears_everywhere(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    count = "document.querySelectorAll('#chart-forgetting .scatterlayer .js-line').length"
+    before = browser.execute_script(f"return {count}")
+    browser.execute_script("document.querySelector('input[data-group=naive]').click()")
+    until(browser, f"{count} < {before}")
+    shown = (
+        "return Object.fromEntries([...document.querySelectorAll('.chart')].map(c => [c.id, "
+        "c._fullData.some(t => t.visible === true && t.meta.group === 'naive')]))"
+    )
+    assert not any(browser.execute_script(shown).values())
+    row = "return getComputedStyle(document.querySelector('tr[data-row=naive]')).display"
+    assert browser.execute_script(row) == "none"
+    browser.execute_script("document.querySelector('input[data-group=naive]').click()")
+    until(browser, f"{count} === {before}")
+    assert browser.execute_script(shown)["chart-pareto"]
+
+
+def test_the_lists_choose_task_metric_and_group(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    for name, value in (("forgetting", "2"), ("metrics", "average_forgetting"), ("matrix", "packnet")):
+        choose = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
+        browser.execute_script(choose, browser.find_element("id", f"{name}-choice"), value)
+        chart = f"document.getElementById('chart-{name}')"
+        chosen = f"{chart}._fullData.filter(t => t.visible === true).map(t => t.meta.choice)"
+        until(browser, f"new Set({chosen}).size === 1")
+        assert set(browser.execute_script(f"return {chosen}")) == {value}
+
+
+def test_tables_sort(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    table = "document.querySelector('table[data-table=summary]')"
+    column = f"[...{table}.tBodies[0].rows].map(r => r.cells[0].textContent)"
+    click = f"{table}.tHead.rows[0].cells[2].querySelector('button').click()"
+    browser.execute_script(click)
+    assert browser.execute_script(f"return {column}") == ["naive", "packnet", "epn"], "by average accuracy"
+    browser.execute_script(click)
+    assert browser.execute_script(f"return {column}") == ["epn", "packnet", "naive"]
+    assert browser.execute_script(f"return {table}.tHead.rows[0].cells[2].getAttribute('aria-sort')") == "descending"
