@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 
 .PHONY: run test setup lint coverage wheel-check clean
 
-run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits
-	$(BIN)/cl-powerprop run -m experiment=quickstart/naive,quickstart/packnet,quickstart/epn
+run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits, and a report over them
+	runs=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
+	$(BIN)/cl-powerprop run -m experiment=quickstart/naive,quickstart/packnet,quickstart/epn run_dir=$$runs && \
+	$(BIN)/cl-powerprop compare $$runs --out $$runs/comparison
 
 test: setup lint  ## set up, then style, types and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

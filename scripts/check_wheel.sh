@@ -20,4 +20,6 @@ found="$("$python" -c 'import cl_powerprop; print(cl_powerprop.__file__)')"
 for file in run.json config.yaml accuracy_matrix.csv curves.csv capacity.csv reuse.csv model.safetensors; do
     [ -s "run/$file" ] || { echo "the run left no $file" >&2; exit 1; }
 done
+"$python" -m cl_powerprop compare run --out comparison
+[ -s comparison/report.html ] || { echo "the comparison left no report" >&2; exit 1; }
 echo "the installed wheel works"

@@ -4,25 +4,12 @@ python scripts/collect_runs.py RUNS... --out results.csv
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-from omegaconf import OmegaConf
+from cl_powerprop.analysis import load_runs
 
-from cl_powerprop.analysis.summary import load_summary
-
-LEFT_OUT = ("defaults", "run_dir", "progress", "save_model", "pruning", "data.root", "data.download")
-
-
-def flat_config(folder: Path) -> dict[str, Any]:
-    """Return the run's config with dotted keys; lists as JSON."""
-    loaded = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    config = {key: value for key, value in loaded.items() if key not in LEFT_OUT}  # type: ignore[union-attr]
-    row = pd.json_normalize(config).iloc[0].to_dict()
-    kept = {key: value for key, value in row.items() if key not in LEFT_OUT and not key.endswith(".name")}
-    return {key: json.dumps(value) if isinstance(value, list) else value for key, value in kept.items()}
+LEFT_OUT = ["run_id", "error", "host", "started", "finished", "messages", "diverged_tasks", "path", "data.download"]
 
 
 def main() -> None:
@@ -31,13 +18,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     options = parser.parse_args()
-    folders = sorted(path.parent for root in options.runs for path in root.rglob("run.json"))
-    measured = load_summary(folders).drop(columns=["alpha", "seed", "folder"])
-    configs = pd.DataFrame([flat_config(folder) for folder in folders])
-    table = pd.concat([measured, configs], axis=1)
-    table.insert(0, "run", [folder.name for folder in folders])
+    loaded = load_runs(options.runs, progress=True)
+    for line in loaded.problems:
+        print(line, file=sys.stderr)
+    table = loaded.runs.drop(columns=[*LEFT_OUT, "data.root"], errors="ignore").dropna(axis="columns", how="all")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out, index=False, float_format="%.6g")
+    table.to_csv(options.out, float_format="%.6g")
     print(f"{len(table)} runs in {options.out}")
 
 

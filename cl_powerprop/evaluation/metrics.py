@@ -78,7 +78,7 @@ def joint_gap(matrix: Matrix, joint: NDArray[np.float64]) -> float:
 
 
 def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
-    """Return the mean over earlier tasks of the lowest accuracy since each was learned (De Lange et al., 2023, eq. 2).
+    """Return the mean over earlier tasks of the lowest accuracy since each was learned (De Lange et al. 2023, sec. 3).
 
     Args:
         evaluations: ``[E, T]``, accuracy on each task in every evaluation, within tasks too, in the order they were
@@ -99,7 +99,7 @@ def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
 
 
 def worst_case_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
-    """Return ``R[T, T] / T + (1 - 1 / T) * min_accuracy`` (De Lange et al., 2023, eq. 3).
+    """Return ``R[T, T] / T + (1 - 1 / T) * min_accuracy`` (De Lange et al. 2023, sec. 3).
 
     A lower bound on what a user of the network met at any time: accuracy on the last task, and the lowest ever since on
     each earlier one. Arguments as for :func:`min_accuracy`.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ..analysis.folders import write_sweep
+
 SCRIPT = """
 import contextlib, io, json, sys
 from cl_powerprop.cli import main
@@ -56,3 +58,13 @@ def test_the_reader_of_the_output_may_leave(tmp_path: Path) -> None:
     assert done.stdout == "benchmark:\n"
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_comparing_twenty_runs_imports_neither_torch_nor_avalanche(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "runs", seeds=7)
+    words = ["compare", "runs", "--out", "out"]
+    code, printed, heavy = json.loads(call(SCRIPT, json.dumps([words]), folder=tmp_path))
+    assert code in (0, None)
+    assert printed > 10
+    assert heavy == []
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1e6
