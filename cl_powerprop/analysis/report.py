@@ -17,7 +17,7 @@ from cl_powerprop.analysis.comparison import METRICS, Comparison
 from cl_powerprop.analysis.figures import pareto_points
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import PLOTLY_DASHES, SYMBOLS, colour, dash
-from cl_powerprop.analysis.tables import format_estimate, heading, smallest_p
+from cl_powerprop.analysis.tables import format_estimate, format_number, heading, smallest_p
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = ("strategy", "alpha", "optimizer", "seed", "status", "device", "host", "git_commit", "started")
@@ -456,6 +456,9 @@ def _pairs(pairwise: pd.DataFrame) -> list[dict[str, Any]]:
             "b": row.b,
             "n": row.n,
             "mean": row.mean,
+            "mean_text": format_number(row.mean, "+.4f"),
+            "p_text": format_number(row.p, ".3g"),
+            "p_holm_text": format_number(row.p_holm, ".3g"),
             "interval": "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}",
             "p": row.p,
             "p_holm": row.p_holm,

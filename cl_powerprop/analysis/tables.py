@@ -71,9 +71,9 @@ def _paired(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) -
 def smallest_p(comparison: Comparison) -> str:
     """Return a sentence on what the numbers of seeds can show at all."""
     seeds = min((len(comparison.values(label, comparison.metrics[0])) for label in comparison.groups), default=0)
-    sentence = (
-        f"With {seeds} seed{'s' if seeds != 1 else ''} the smallest p that a pair can have is {2.0 ** (1 - seeds):.3g}"
-    )
+    if seeds < 2:
+        return "With one seed in a group there is no interval for it and no test with it."
+    sentence = f"With {seeds} seeds the smallest p that a pair can have is {2.0 ** (1 - seeds):.3g}"
     return sentence + ("; below 0.05 it takes 6." if seeds < 6 else ".")
 
 
@@ -102,8 +102,8 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
         for row in each_row(pairwise[pairwise["metric"].isin(shown_metrics)]):
             interval = "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}"
             lines.append(
-                f"| {METRICS.get(row.metric, row.metric)} | {row.a} | {row.b} | {row.n} | {row.mean:+.4f} | {interval} "
-                f"| {row.p:.3g} | {row.p_holm:.3g} |"
+                f"| {METRICS.get(row.metric, row.metric)} | {row.a} | {row.b} | {row.n} | {format_number(row.mean, '+.4f')} | {interval} "
+                f"| {format_number(row.p, '.3g')} | {format_number(row.p_holm, '.3g')} |"
             )
         lines += ["", "Exact test over all flips of sign. " + smallest_p(comparison)]
     if comparison.warnings:
@@ -133,3 +133,8 @@ def format_estimate(metric: str, row: Any) -> str:
     scale, pattern = (100, ".1f") if metric == "capacity_used" else (1, ".0f" if metric in _WHOLE else ".4f")
     half = "" if np.isnan(low) else f" ± {format(scale * (mean - low), pattern)}"
     return f"{format(scale * mean, pattern)}{half}" + (" %" if metric == "capacity_used" else "")
+
+
+def format_number(value: float, pattern: str) -> str:
+    """Return the number as text; "-" for NaN."""
+    return "-" if np.isnan(value) else format(value, pattern)

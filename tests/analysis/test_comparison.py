@@ -177,3 +177,15 @@ def test_accuracy_matrices_are_means_over_seeds(tmp_path: Path) -> None:
     matrix = series.accuracy_matrices(compared(write_sweep(tmp_path)))["naive"]
     assert np.allclose(matrix, forgetful(seed=1), equal_nan=True)
     assert list(matrix.columns) == ["permutation_0", "permutation_1", "permutation_2"]
+
+
+def test_groups_without_a_seed_in_common(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "naive", 0)
+    write_run(tmp_path / "b", "epn", 1, masked=True)
+    comparison = compared(tmp_path)
+    table = pairwise_table(comparison)
+    assert table["n"].eq(0).all()
+    assert table[["mean", "p", "p_holm"]].isna().all(axis=None)
+    text = markdown(comparison, summary_table(comparison), table)
+    assert "nan" not in text
+    assert "one seed" in text
