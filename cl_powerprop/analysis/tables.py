@@ -89,26 +89,32 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
         shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
         lines.append("| " + " | ".join([label, str(len(names)), *shown]) + " |")
     lines += ["", "Means with half the 95 % interval by Student's t; `summary.csv` has the bootstrap's too."]
-    if len(pairwise):
-        lines += [
-            "",
-            "## Differences in average accuracy, over the same seeds"
-            if "average_accuracy" in comparison.tested
-            else "## Differences",
-            "",
-        ]
-        lines += _markdown_rows(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
-        shown_metrics = ["average_accuracy"] if "average_accuracy" in comparison.tested else comparison.tested
-        for row in each_row(pairwise[pairwise["metric"].isin(shown_metrics)]):
-            interval = "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}"
-            lines.append(
-                f"| {METRICS.get(row.metric, row.metric)} | {row.a} | {row.b} | {row.n} | {format_number(row.mean, '+.4f')} | {interval} "
-                f"| {format_number(row.p, '.3g')} | {format_number(row.p_holm, '.3g')} |"
-            )
-        lines += ["", "Exact test over all flips of sign. " + smallest_p(comparison)]
+    lines += _pairs_in_markdown(comparison, pairwise)
     if comparison.warnings:
         lines += ["", "## Warnings", "", *(f"- {line}" for line in comparison.warnings)]
     return "\n".join(lines) + "\n"
+
+
+def _pairs_in_markdown(comparison: Comparison, pairwise: pd.DataFrame) -> list[str]:
+    """Return the differences in average accuracy; of whatever is tested, if that is not."""
+    if pairwise.empty:
+        return []
+    shown = ["average_accuracy"] if "average_accuracy" in comparison.tested else comparison.tested
+    lines = ["", "## Differences over the same seeds", ""]
+    lines += _markdown_rows(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
+    for row in each_row(pairwise[pairwise["metric"].isin(shown)]):
+        interval = "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}"
+        tested = [format_number(row.p, ".3g"), format_number(row.p_holm, ".3g")]
+        cells = [
+            METRICS.get(row.metric, row.metric),
+            row.a,
+            row.b,
+            str(row.n),
+            format_number(row.mean, "+.4f"),
+            interval,
+        ]
+        lines.append("| " + " | ".join([*cells, *tested]) + " |")
+    return [*lines, "", "Exact test over all flips of sign. " + smallest_p(comparison)]
 
 
 def heading(comparison: Comparison) -> str:
