@@ -97,7 +97,8 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
         run_tasks.evaluate_within(task, epoch, step)
 
     training_meter, meter = TrainingMeter(report_epoch), EvaluationMeter()
-    within = ContinualEvaluation(evaluate_within, config.evaluation.every_epochs, config.evaluation.every_steps)
+    every_epochs, every_steps = config.evaluation.every_epochs, config.evaluation.every_steps
+    within = ContinualEvaluation(evaluate_within, every_epochs, every_steps)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")
         strategy = FastSupervisedTemplate(
@@ -111,7 +112,8 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
             plugins=[
                 *(schedule, *clipping, *build.make_penalties(config), training_meter, plugin, meter),
                 *([] if inference is None else [inference]),
-                *(display, within),
+                display,
+                *([within] if every_epochs or every_steps else []),  # unused it would cost a call a step
             ],
             evaluator=None,
             seed=config.seed,
