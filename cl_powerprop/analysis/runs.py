@@ -78,23 +78,27 @@ def each_row(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples())
 
 
-def find_run_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
     """Return the run folders at or below some paths, each once, in the order of the paths.
 
-    Folders whose name begins with a dot are left out.
+    Folders whose name begins with a dot are left out. A path without a run becomes a line of ``problems``.
 
     Raises:
-        RunFolderError: for a path that does not exist, or below which there is no run.
+        RunFolderError: for a path that does not exist, or if there is no run at all.
     """
     found: dict[Path, None] = {}
+    empty = []
     for path in map(Path, paths):
         if not path.is_dir():
             reason = "is not a folder" if path.exists() else "does not exist"
             raise RunFolderError(f"{path} {reason}; give run folders, or folders that hold them")
         below = list(_walk(path))
         if not below:
-            raise RunFolderError(f"{path} holds no run: no run.json was found at or below it")
+            empty.append(f"{path} holds no run: no run.json was found at or below it")
         found.update(dict.fromkeys(below))
+    if not found:
+        raise RunFolderError("; ".join(empty) or "no run folder was given")
+    problems += empty
     return list(found)
 
 
@@ -120,15 +124,15 @@ def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], 
         progress: show a bar on a terminal, if there are many.
 
     Raises:
-        RunFolderError: for a path that does not exist or holds no run, or if not one run could be read.
+        RunFolderError: for a path that does not exist, or if not one run could be read.
     """
-    folders = find_run_folders([paths] if isinstance(paths, str | os.PathLike) else paths)
+    problems: list[str] = []
+    folders = find_run_folders([paths] if isinstance(paths, str | os.PathLike) else paths, problems)
     names = _names(folders)
     console = Console(stderr=True)
     show = progress and len(folders) >= _MANY and console.is_terminal
     rows: dict[str, dict[str, Any]] = {}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("accuracy", *_TIDY)}
-    problems: list[str] = []
     for folder in track(folders, "reading runs", console=console, disable=not show, transient=True):
         try:
             row = _read_run(folder)

@@ -127,6 +127,12 @@ def test_where_there_is_no_run(tmp_path: Path) -> None:
     for name, told in (("empty", "holds no run"), ("absent", "does not exist"), ("file", "is not a folder")):
         with pytest.raises(RunFolderError, match=told):
             load_runs(tmp_path / name)
+    write_run(tmp_path / "good")
+    loaded = load_runs([tmp_path / "empty", tmp_path / "good"])
+    assert len(loaded.runs) == 1
+    assert "holds no run" in loaded.problems[0]
+    with pytest.raises(RunFolderError, match="no run folder was given"):
+        load_runs([])
     write_run(tmp_path / "bad")
     (tmp_path / "bad" / "run.json").write_text("{")
     with pytest.raises(RunFolderError, match="no run could be read"):
