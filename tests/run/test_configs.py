@@ -62,12 +62,14 @@ def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path, omniglot_
     overrides = [f"experiment={name}", data, "benchmark.n_tasks=2", "train.epochs=2", "train.batch_size=200"]
     if hasattr(compose_config(*overrides).strategy, "retrain_epochs"):
         overrides.append("strategy.retrain_epochs=1")
+    if hasattr(compose_config(*overrides).strategy, "penalty"):
+        overrides.append("strategy.penalty=1")  # after so few steps importances are large, and the recipe's diverges
     config = compose_config(*overrides, "progress=false")
     record = run(config, tmp_path / "run").record
     assert record["status"] == "complete"
     assert record["data"] == ("omniglot" if name.startswith("omniglot") else "mnist5k")
     assert record["trained_tasks"] == 2
-    assert record["zero_forgetting_verified"] == (config.strategy.name != "naive")
+    assert record["zero_forgetting_verified"] == (config.strategy.name not in ("naive", "ewc"))
 
 
 SMALL_PRUNING = (
