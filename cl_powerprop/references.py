@@ -93,5 +93,8 @@ def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callab
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if record["diverged_tasks"]:
+        tasks = ", ".join(map(str, record["diverged_tasks"]))
+        tell(f"the reference {name} is no better than guessing on task(s) {tasks}")
     matrix = np.genfromtxt(path / "accuracy_matrix.csv", delimiter=",", skip_header=1, ndmin=2)
     return Reference(name, record["run_id"], matrix[-1])

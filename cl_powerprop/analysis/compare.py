@@ -7,13 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cl_powerprop.analysis.comparison import METRICS, Comparison, compare_runs
-from cl_powerprop.analysis.figures import draw_figures
+from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
-from cl_powerprop.analysis.tables import format_estimate, heading, markdown, pairwise_table, smallest_p, summary_table
+from cl_powerprop.analysis.tables import (
+    format_estimate,
+    heading,
+    markdown,
+    pairwise_table,
+    seeds_of,
+    smallest_p,
+    summary_table,
+)
 from cl_powerprop.errors import RunFolderError
 
 _IN_TERMINAL = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
@@ -60,6 +69,9 @@ def compare(
         summary.to_csv(out / "summary.csv", index=False)
         pairwise.to_csv(out / "pairwise.csv", index=False)
         (out / "summary.md").write_text(markdown(comparison, summary, pairwise), encoding="utf-8")
+        for name in DRAWINGS:  # of an earlier comparison, perhaps with more in it
+            for suffix in ("png", "svg"):
+                (out / f"{name}.{suffix}").unlink(missing_ok=True)
         figures = draw_figures(comparison, out)
         (out / "report.html").write_text(render_report(comparison, summary, pairwise), encoding="utf-8")
     except OSError as error:
@@ -67,11 +79,11 @@ def compare(
     files = ["summary.csv", "summary.md", "pairwise.csv", "report.html"]
     files += [f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
     if not quiet:
-        _print(comparison, summary, out)
+        _print(comparison, summary, pairwise, out)
     return Compared(out, files, comparison)
 
 
-def _print(comparison: Comparison, summary: pd.DataFrame, out: Path) -> None:
+def _print(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, out: Path) -> None:
     table = Table(title=heading(comparison))
     metrics = [metric for metric in _IN_TERMINAL if metric in comparison.metrics] or comparison.metrics[:4]
     table.add_column("group")
@@ -80,10 +92,10 @@ def _print(comparison: Comparison, summary: pd.DataFrame, out: Path) -> None:
     cells = {(row.group, row.metric): row for row in each_row(summary)}
     for label, names in comparison.groups.items():
         shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
-        table.add_row(label, str(len(names)), *shown, zero_forgetting(comparison, names))
+        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, zero_forgetting(comparison, names))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    print(f"means with half the 95 % t-interval. {smallest_p(comparison)}")
+    print(f"means with half the 95 % t-interval. {smallest_p(pairwise)}")
     for line in comparison.warnings:
         print(f"warning: {line}")
     print(f"tables and figures: {out}")

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -99,6 +100,7 @@ def compare_runs(
     warnings += repeated
     groups = _groups(complete, chosen)
     warnings += _varying(complete, groups) if by else []
+    warnings += _different_settings(complete, groups, chosen)
     warnings += _missing_seeds(complete, groups)
     warnings += _diverged(complete)
     reported = _metrics(complete, metrics)
@@ -137,7 +139,7 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
 
 def _check_columns(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
     for column in by:
-        if column not in runs:
+        if column not in runs or runs[column].map(lambda value: isinstance(value, list)).any():
             near = difflib.get_close_matches(column, runs.columns, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             known = [name for name in ("strategy", *_settings(runs)) if name in runs and runs[name].nunique() > 1]
@@ -178,24 +180,33 @@ def _without_repeats(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFram
     text = runs.astype(object).where(runs.notna(), "none").astype(str)
     same = [column for column in ("benchmark", "data", "strategy", "seed", *_settings(runs), *by) if column in text]
     same += [str(column) for column in text if str(column).startswith("benchmark.")]
-    later = text.sort_values("finished", kind="stable")
+    known = (
+        runs[[metric for metric in METRICS if metric in runs]].notna().sum(axis=1)
+    )  # one evaluated within tasks has more
+    later = text.assign(known=known).sort_values(["known", "finished"], kind="stable")
     repeats = later[later.duplicated(list(dict.fromkeys(same)), keep="last")].index
     kept = runs.drop(index=repeats)
     if repeats.empty:
         return kept, []
     named = ", ".join(map(str, repeats[:_MOST_NAMED])) + (", ..." if len(repeats) > _MOST_NAMED else "")
-    return kept, [f"{len(repeats)} run(s) repeat the config and seed of a later one and are left out: {named}"]
+    return kept, [f"{len(repeats)} run(s) repeat the config and seed of another and are left out: {named}"]
 
 
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
-    rows = runs.sort_values("seed", kind="stable")
-    groups: dict[str, list[str]] = {}
-    # Strategies in the order they were given in.
-    for name in runs.index:
-        label = _label(runs.loc[name], by, runs)
-        groups.setdefault(label, [])
-    for name in rows.index:
-        groups[_label(runs.loc[name], by, runs)].append(str(name))
+    """Return the runs of each group by seed, groups in the order their first run was given in."""
+    keys = {
+        str(name): tuple(repr(runs.loc[name, column]) if pd.notna(runs.loc[name, column]) else "" for column in by)
+        for name in runs.index
+    }
+    labels: dict[tuple[str, ...], str] = {}
+    for name, key in keys.items():
+        if key not in labels:
+            row: Any = runs.loc[name]
+            label = _label(row, by, runs)
+            labels[key] = label if label not in labels.values() else f"{label} ({', '.join(key)})"
+    groups: dict[str, list[str]] = {label: [] for label in labels.values()}
+    for name in runs.sort_values("seed", kind="stable").index:
+        groups[labels[keys[str(name)]]].append(str(name))
     return groups
 
 
@@ -224,11 +235,24 @@ def _varying(runs: pd.DataFrame, groups: dict[str, list[str]]) -> list[str]:
         rows = runs.loc[names]
         varying = [
             f"{column} ({', '.join(sorted({_short(value) for value in rows[column]}))})"
-            for column in _settings(runs)
+            for column in ("strategy", "benchmark", "data", "scenario", *_settings(runs))
             if column in rows and rows[column].nunique(dropna=False) > 1
         ]
         if varying:
             lines.append(f"{label}: its runs differ in {', '.join(varying)}, and are averaged all the same")
+    return lines
+
+
+def _different_settings(runs: pd.DataFrame, groups: dict[str, list[str]], by: Sequence[str]) -> list[str]:
+    """Tell of training settings that differ between groups without being what tells them apart."""
+    lines = []
+    for column in _settings(runs):
+        if column in by or not column.startswith("train.") or column not in runs:
+            continue
+        values = {label: set(map(_short, runs.loc[names, column])) for label, names in groups.items()}
+        if len(set(map(frozenset, values.values()))) > 1:
+            told = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in values.items())
+            lines.append(f"groups differ in {column}: {told}")
     return lines
 
 

@@ -29,26 +29,17 @@ _DPI = 120
 
 def draw_figures(comparison: Comparison, folder: Path) -> list[str]:
     """Write each figure that the runs have data for to ``folder``, as PNG and SVG, and return their names."""
-    drawings: dict[str, Callable[[Comparison], Figure | None]] = {
-        "forgetting_curves": _forgetting_curves,
-        "average_accuracy": _average_accuracy,
-        "accuracy_matrix": _accuracy_matrix,
-        "capacity_growth": _capacity_growth,
-        "mask_composition": _mask_composition,
-        "accuracy_against_capacity": _accuracy_against_capacity,
-        "mask_overlap": _mask_overlap,
-        "weights": _weights,
-    }
     drawn = []
     settings: Any = {
         "svg.hashsalt": "cl-powerprop",
         "svg.fonttype": "none",
         "font.size": 9,
         "axes.grid": True,
+        "text.parse_math": False,  # a dollar in a label is a dollar
         "grid.alpha": 0.3,
     }
     with mpl.rc_context(settings):
-        for name, draw in drawings.items():
+        for name, draw in DRAWINGS.items():
             figure = draw(comparison)
             if figure is None:
                 continue
@@ -197,7 +188,7 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
         return None
     figure, panels = _panels(len(labels), height=2.6, width=3.2, sharey=True)
     tasks = int(table["task"].max()) + 1
-    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.95, tasks))
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.95, max(2, tasks)))
     for axes, label in zip(panels, labels, strict=True):
         rows = table[table["group"] == label].pivot_table(
             index="task", columns="source", values="share", fill_value=0.0
@@ -287,3 +278,15 @@ def _weights(comparison: Comparison) -> Figure | None:
     )
     _legend(figure, axes)
     return figure
+
+
+DRAWINGS: dict[str, Callable[[Comparison], Figure | None]] = {
+    "forgetting_curves": _forgetting_curves,
+    "average_accuracy": _average_accuracy,
+    "accuracy_matrix": _accuracy_matrix,
+    "capacity_growth": _capacity_growth,
+    "mask_composition": _mask_composition,
+    "accuracy_against_capacity": _accuracy_against_capacity,
+    "mask_overlap": _mask_overlap,
+    "weights": _weights,
+}

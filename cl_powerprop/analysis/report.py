@@ -69,7 +69,7 @@ def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.Da
         specifications=_script_json({chart.name: {"data": chart.traces, "layout": chart.layout} for chart in charts}),
         summary=_summary(comparison, summary),
         pairs=_pairs(pairwise),
-        smallest_p=smallest_p(comparison),
+        smallest_p=smallest_p(pairwise),
         runs=_runs(comparison),
         warnings=comparison.warnings,
         version=__version__,

@@ -86,7 +86,7 @@ def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str
     Raises:
         RunFolderError: for a path that does not exist, or if there is no run at all.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     empty = []
     for path in map(Path, paths):
         if not path.is_dir():
@@ -95,15 +95,22 @@ def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str
         below = list(_walk(path))
         if not below:
             empty.append(f"{path} holds no run: no run.json was found at or below it")
-        found.update(dict.fromkeys(below))
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
     if not found:
         raise RunFolderError("; ".join(empty) or "no run folder was given")
     problems += empty
-    return list(found)
+    return list(found.values())
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = sorted((name for name in subfolders if not name.startswith(".")), key=_natural)
         if "run.json" in files:
             subfolders.clear()
@@ -188,9 +195,11 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     missing = [key for key in ("run_id", "status", "benchmark", "n_tasks", "seed") if key not in content]
     if missing:
         raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
-    row = {key: content.get(key) for key in _FACTS}
-    row["error"] = content.get("error")
-    row |= _settings(folder)
+    if not isinstance(content["seed"], int):
+        raise RunFolderError(f"run.json is damaged: its seed is {content['seed']}")
+    if content["status"] == "complete" and not content.get("metrics"):
+        raise RunFolderError("run.json is damaged: it is complete and has no metrics")
+    row = _settings(folder) | {key: content.get(key) for key in _FACTS}
     row |= content.get("metrics") or {}
     row |= {f"seconds.{part}": value for part, value in (content.get("seconds") or {}).items()}
     row["path"] = str(folder)

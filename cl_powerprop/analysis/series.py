@@ -27,10 +27,12 @@ def _points(comparison: Comparison) -> pd.DataFrame:
     curves = comparison.runs.curves
     tested = curves[(curves["split"] == "test") & (curves["metric"] == "accuracy")]
     parts = []
+    # When a task is learned its validation accuracy is measured, whatever else is tested then.
+    learned = curves[(curves["split"] == "valid") & (curves["metric"] == "accuracy")]
+    learned = learned if len(learned) else tested
+    ends_of = learned[learned["trained_tasks"] > 0].groupby(["run", "trained_tasks"])["step"].min()
     for run, rows in tested.groupby("run", sort=False):
-        # Between tasks the step is that of the last one; in between, steps tell how far a task is.
-        ends = rows.groupby("trained_tasks")["step"].min()
-        ends = ends[ends.index > 0]
+        ends = ends_of.get(run, pd.Series(dtype=float))
         steps, tasks = np.concatenate([[0], ends]), np.concatenate([[0], ends.index])
         progress = np.interp(rows["step"], steps, tasks) if len(ends) else rows["trained_tasks"]
         parts.append(
@@ -72,10 +74,12 @@ def _average(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return n, mean, low and high of ``value`` over the runs of each group; low and high are NaN for one run."""
-    rows = rows.assign(group=rows["run"].map(comparison.group_of))
-    table = rows.groupby(["group", *keys], sort=False)["value"].agg(["size", "mean", "std"]).reset_index()
-    table = table.rename(columns={"size": "n"})
+    """Return n, mean, low and high of ``value`` over the seeds of each group; low and high are NaN for one seed."""
+    seeds = comparison.runs.runs["seed"]
+    rows = rows.assign(group=rows["run"].map(comparison.group_of), seed=rows["run"].map(seeds))
+    single = rows.groupby(["group", "seed", *keys], sort=False)["value"].mean().reset_index()
+    table = single.groupby(["group", *keys], sort=False)["value"].agg(["count", "mean", "std"]).reset_index()
+    table = table.rename(columns={"count": "n"})
     quantiles = {n: t_quantile(int(n) - 1) for n in table["n"].unique() if n > 1}
     half = table["n"].map(quantiles) * table["std"] / table["n"] ** 0.5
     table["low"], table["high"] = table["mean"] - half, table["mean"] + half
@@ -97,8 +101,10 @@ def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
         tasks = int(comparison.runs.runs.loc[comparison.groups[label], "n_tasks"].max())
         matrix = rows.pivot_table(index="trained_tasks", columns="eval_task", values="accuracy")
         matrix = matrix.reindex(index=range(1, tasks + 1), columns=range(tasks)).astype(float)
-        names = rows.drop_duplicates("eval_task").set_index("eval_task")["name"]
-        matrix.columns = pd.Index([str(names.get(task, task)) for task in range(tasks)])
+        names = rows.groupby("eval_task")["name"].unique()
+        # Under a random order of tasks each seed has others.
+        alike = [names[task][0] if task in names and len(names[task]) == 1 else f"task {task}" for task in range(tasks)]
+        matrix.columns = pd.Index(alike)
         matrices[label] = matrix
     return matrices
 
@@ -125,6 +131,9 @@ def mask_composition(comparison: Comparison) -> pd.DataFrame:
     masked = runs.capacity[runs.capacity["kind"] == "masked"]
     if masked.empty:
         return pd.DataFrame(columns=["group", "task", "source", "share"])
+    reused = masked.groupby("run")["reused"].sum()
+    unknown = [run for run in reused[reused > 0].index if run not in set(runs.reuse["run"])]  # a damaged reuse.csv
+    masked = masked[~masked["run"].isin(unknown)]
     totals = masked.groupby(["run", "task"])[["weights", "newly_frozen"]].sum().reset_index()
     own = totals.assign(source=totals["task"], held=totals["newly_frozen"])[["run", "task", "source", "held"]]
     names = masked.drop_duplicates(["run", "layer"])[["run", "layer"]]
@@ -132,7 +141,7 @@ def mask_composition(comparison: Comparison) -> pd.DataFrame:
     taken = reuse.groupby(["run", "task", "from_task"])["weights"].sum().rename("held").reset_index()
     rows = pd.concat([own, taken.rename(columns={"from_task": "source"})], ignore_index=True)
     rows = rows.merge(totals[["run", "task", "weights"]], on=["run", "task"])
-    rows["share"] = rows["held"] / rows["weights"]
+    rows["share"] = rows["held"].astype(float) / rows["weights"].astype(float)  # a single task's reuse.csv is empty
     rows["group"] = rows["run"].map(comparison.group_of)
     return rows.groupby(["group", "task", "source"])["share"].mean().reset_index()
 
@@ -170,7 +179,7 @@ def weight_sizes(comparison: Comparison) -> pd.DataFrame:
     counts = used.groupby(["run", "low", "high"])["weights"].sum().reset_index()
     counts["share"] = counts["weights"] / counts.groupby("run")["weights"].transform("sum")
     counts["group"] = counts["run"].map(comparison.group_of)
-    sizes = {label: len(names) for label, names in comparison.groups.items()}
+    sizes = counts.groupby("group")["run"].nunique()
     table = counts.groupby(["group", "low", "high"])["share"].sum().reset_index()
     table["share"] = table["share"] / table["group"].map(sizes)
     return table

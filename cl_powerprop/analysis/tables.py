@@ -68,13 +68,16 @@ def _paired(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) -
         yield {"metric": metric, "a": a, "b": b, **asdict(estimate(difference.to_numpy())), "p": p, "seeds": seeds}
 
 
-def smallest_p(comparison: Comparison) -> str:
-    """Return a sentence on what the numbers of seeds can show at all."""
-    seeds = min((len(comparison.values(label, comparison.metrics[0])) for label in comparison.groups), default=0)
-    if seeds < 2:
-        return "With one seed in a group there is no interval for it and no test with it."
-    sentence = f"With {seeds} seeds the smallest p that a pair can have is {2.0 ** (1 - seeds):.3g}"
-    return sentence + ("; below 0.05 it takes 6." if seeds < 6 else ".")
+def smallest_p(pairwise: pd.DataFrame) -> str:
+    """Return a sentence on what the numbers of shared seeds can show at all."""
+    if pairwise.empty:
+        return "There is no pair to test."
+    fewest, most = int(pairwise["n"].min()), int(pairwise["n"].max())
+    if most < 2:
+        return "No pair has two seeds in common: there is nothing to test."
+    seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
+    sentence = f"With {seeds} seeds in common the smallest p that a pair can have is {2.0 ** (1 - min(most, 17)):.3g}"
+    return sentence + ("; below 0.05 it takes 6." if most < 6 else ".")
 
 
 def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame) -> str:
@@ -85,9 +88,9 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
         ["group", "seeds", *(METRICS.get(metric, metric) for metric in metrics)], "l" + "r" * (len(metrics) + 1)
     )
     cells = {(row.group, row.metric): row for row in each_row(summary)}
-    for label, names in comparison.groups.items():
+    for label in comparison.groups:
         shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
-        lines.append("| " + " | ".join([label, str(len(names)), *shown]) + " |")
+        lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown]) + " |")
     lines += ["", "Means with half the 95 % interval by Student's t; `summary.csv` has the bootstrap's too."]
     lines += _pairs_in_markdown(comparison, pairwise)
     if comparison.warnings:
@@ -114,7 +117,7 @@ def _pairs_in_markdown(comparison: Comparison, pairwise: pd.DataFrame) -> list[s
             interval,
         ]
         lines.append("| " + " | ".join([*cells, *tested]) + " |")
-    return [*lines, "", "Exact test over all flips of sign. " + smallest_p(comparison)]
+    return [*lines, "", "Exact test over all flips of sign. " + smallest_p(pairwise)]
 
 
 def heading(comparison: Comparison) -> str:
@@ -144,3 +147,8 @@ def format_estimate(metric: str, row: Any) -> str:
 def format_number(value: float, pattern: str) -> str:
     """Return the number as text; "-" for NaN."""
     return "-" if np.isnan(value) else format(value, pattern)
+
+
+def seeds_of(comparison: Comparison, group: str) -> int:
+    """Return how many seeds a group has."""
+    return int(comparison.runs.runs.loc[comparison.groups[group], "seed"].nunique())

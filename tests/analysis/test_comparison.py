@@ -1,5 +1,6 @@
 """What is compared with what, the tables that come of it, and what a reader is warned of."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_markdown_says_what_was_compared(tmp_path: Path) -> None:
     assert "| epn | 3 | 0.9200 ± 0.0497 | 0.0000 ± 0.0000 |" in text
     assert "30.0 ± 0.0 %" in text
     assert "smallest p that a pair can have is 0.25" in text
-    assert smallest_p(comparison).endswith("it takes 6.")
+    assert smallest_p(pairwise_table(comparison)).endswith("it takes 6.")
 
 
 def test_forgetting_curves_by_hand(tmp_path: Path) -> None:
@@ -188,4 +189,61 @@ def test_groups_without_a_seed_in_common(tmp_path: Path) -> None:
     assert table[["mean", "p", "p_holm"]].isna().all(axis=None)
     text = markdown(comparison, summary_table(comparison), table)
     assert "nan" not in text
-    assert "one seed" in text
+    assert "No pair has two seeds in common" in text
+
+
+def test_the_smallest_p_is_that_of_the_pairs(tmp_path: Path) -> None:
+    for seed in range(8):
+        write_run(tmp_path / f"a{seed}", "naive", seed)
+        write_run(tmp_path / f"b{seed}", "epn", seed, masked=True)
+    write_run(tmp_path / "c", "packnet", 0, masked=True)
+    told = smallest_p(pairwise_table(compared(tmp_path)))
+    assert told == "With 1 to 8 seeds in common the smallest p that a pair can have is 0.00781."
+
+
+def test_one_run_given_in_two_ways_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(tmp_path / "sweep")
+    (tmp_path / "sweep" / "loop").symlink_to(tmp_path / "sweep", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    comparison = compare_runs(load_runs(["sweep", tmp_path / "sweep"]))
+    assert len(comparison.runs.runs) == 9
+    curves = series.forgetting_curves(comparison)
+    assert set(curves["n"]) == {3}
+
+
+def test_values_that_look_alike_stay_apart(tmp_path: Path) -> None:
+    for place, lr in enumerate((0.1234561, 0.1234564)):
+        for seed in (0, 1):
+            write_run(tmp_path / f"{place}{seed}", "naive", seed, config={"optimizer.lr": lr})
+    groups = compared(tmp_path).groups
+    assert sorted(map(len, groups.values())) == [2, 2]
+
+
+def test_strategies_averaged_together_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "naive", 0)
+    write_run(tmp_path / "b", "epn", 0)
+    assert any("differ in strategy (epn, naive)" in line for line in compared(tmp_path, by=["alpha"]).warnings)
+
+
+def test_a_repeat_that_knows_less_is_the_one_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "within", "epn", 0, record={"finished": "2026-01-01T00:00:00+00:00"})
+    content = json.loads((tmp_path / "within" / "run.json").read_text())
+    content["metrics"]["min_accuracy"] = 0.5
+    (tmp_path / "within" / "run.json").write_text(json.dumps(content))
+    write_run(tmp_path / "plain", "epn", 0, record={"finished": "2026-02-01T00:00:00+00:00"})
+    assert compared(tmp_path).groups == {"epn": ["within"]}
+
+
+def test_tasks_under_different_names_are_numbered(tmp_path: Path) -> None:
+    for seed, name in ((0, "Greek"), (1, "Latin")):
+        run = write_run(tmp_path / name, "epn", seed, forgetful(2))
+        text = (run / "accuracy_matrix.csv").read_text()
+        (run / "accuracy_matrix.csv").write_text(text.replace("permutation_0", name))
+    assert list(series.accuracy_matrices(compared(tmp_path))["epn"].columns) == ["task 0", "permutation_1"]
+
+
+def test_the_share_of_weights_is_over_the_runs_that_have_it(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    (tmp_path / "epn-0" / "weights.csv").unlink()
+    sizes = series.weight_sizes(compared(tmp_path))
+    assert sizes.groupby("group")["share"].sum().tolist() == pytest.approx([1.0, 1.0, 1.0])

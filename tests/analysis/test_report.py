@@ -79,6 +79,28 @@ def test_a_single_run_without_masks_has_fewer_figures(tmp_path: Path) -> None:
     assert (done.folder / "pairwise.csv").exists()
 
 
+def test_a_single_task_with_masks(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a", "packnet", 0, forgetful(1), masked=True)
+    assert "mask_composition.png" in compare([tmp_path / "runs"], tmp_path / "out", quiet=True).files
+
+
+def test_where_reuse_cannot_be_read_it_is_not_drawn_as_none(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "packnet", 0, masked=True)
+    (run / "reuse.csv").write_text("x\n1\n")
+    files = compare([run], tmp_path / "out", quiet=True).files
+    assert "mask_composition.png" not in files
+    assert "capacity_growth.png" in files
+
+
+def test_figures_of_an_earlier_comparison_go(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "packnet$^$", 0, masked=True)
+    write_run(tmp_path / "b", "naive[red]", 0)
+    compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "mask_overlap.svg").exists()
+    compare([tmp_path / "b"], tmp_path / "out")
+    assert not (tmp_path / "out" / "mask_overlap.svg").exists()
+
+
 def test_pictures_are_pictures(report: Path) -> None:
     for path in report.parent.glob("*.png"):
         with Image.open(path) as picture:

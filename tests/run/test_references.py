@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from cl_powerprop import build
+from cl_powerprop.analysis import compare_runs, load_runs
+from cl_powerprop.analysis.series import forgetting_curves
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.experiment import run
@@ -161,6 +163,16 @@ def test_evaluating_within_tasks_changes_nothing_but_what_is_known(
     if words[0] == "strategy=epn":
         assert read_record(within)["zero_forgetting_verified"] is True
         assert recorded["min_accuracy"] == pytest.approx(matrix[-1, :-1].mean()), "nor is anything lost in between"
+
+
+def test_a_curve_within_tasks_needs_no_test_between_them(tmp_path: Path) -> None:
+    words = ("strategy=epn", *MASKED, "evaluation.every_epochs=1")
+    always = run(tiny_config(*words), tmp_path / "a" / "run").path
+    last = run(tiny_config(*words, "evaluation.schedule=last"), tmp_path / "b" / "run").path
+    curves = [forgetting_curves(compare_runs(load_runs(path))).query("task != 'average'") for path in (always, last)]
+    places = [set(zip(table.task, table.progress, strict=True)) for table in curves]
+    assert places[1] <= places[0]
+    assert {("0", 0.5), ("1", 1.5), ("2", 2.5), ("2", 3.0)} <= places[1]
 
 
 def test_mixed_samples_are_those_of_the_tasks() -> None:
