@@ -1,7 +1,7 @@
 """The figures of a comparison as PNG and SVG."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
-from cl_powerprop.analysis.statistics import Estimate, estimate
-from cl_powerprop.analysis.style import COLOURS, DASHES, MARKERS, colour, dash
+from cl_powerprop.analysis.style import COLOURS, DASHES, MARKERS, colour, dash, shades
 
 _MOST_PANELS = 12  # tasks, or groups, that one picture shows side by side
 _MOST_NUMBERS = 12  # tasks up to which a heat map has its numbers written into it
@@ -50,8 +49,12 @@ def draw_figures(comparison: Comparison, folder: Path) -> list[str]:
     return drawn
 
 
+def _columns(panels: int) -> int:
+    return min(_COLUMNS, math.ceil(math.sqrt(panels)))
+
+
 def _panels(count: int, height: float = 2.2, width: float = 2.6, **options: object) -> tuple[Figure, list[Axes]]:
-    columns = min(_COLUMNS, math.ceil(count**0.5))
+    columns = _columns(count)
     rows = -(-count // columns)
     size = (max(4.5, width * columns), height * rows + 0.9)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)  # type: ignore[call-overload]
@@ -63,7 +66,7 @@ def _panels(count: int, height: float = 2.2, width: float = 2.6, **options: obje
 
 def _label(panels: list[Axes], x: str, y: str) -> None:
     """Label the lowest and the leftmost of some panels."""
-    columns = min(_COLUMNS, math.ceil(len(panels) ** 0.5))
+    columns = _columns(len(panels))
     for place, axes in enumerate(panels):
         if place + columns >= len(panels):
             axes.set_xlabel(x)
@@ -188,7 +191,7 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
         return None
     figure, panels = _panels(len(labels), height=2.6, width=3.2, sharey=True)
     tasks = int(table["task"].max()) + 1
-    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.95, max(2, tasks)))
+    colours = shades(tasks)
     for axes, label in zip(panels, labels, strict=True):
         rows = table[table["group"] == label].pivot_table(
             index="task", columns="source", values="share", fill_value=0.0
@@ -197,7 +200,7 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
         bottom = np.zeros(tasks)
         for source in range(tasks):
             height = rows[source].to_numpy()
-            axes.bar(range(tasks), height, bottom=bottom, color=shades[source], width=0.9)
+            axes.bar(range(tasks), height, bottom=bottom, color=colours[source], width=0.9)
             bottom += height
         own = np.diag(rows.to_numpy())
         axes.bar(range(tasks), own, bottom=bottom - own, color="none", edgecolor="black", linewidth=0.6, width=0.9)
@@ -207,25 +210,15 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
     figure.suptitle("Each task's mask, by the task that froze its weights (outlined: newly frozen)", fontsize=10)
     _label(panels, "task", "share of the maskable weights")
     scale = mpl.cm.ScalarMappable(
-        mpl.colors.Normalize(0, max(1, tasks - 1)), mpl.colors.LinearSegmentedColormap.from_list("tasks", shades)
+        mpl.colors.Normalize(0, max(1, tasks - 1)),
+        mpl.colors.LinearSegmentedColormap.from_list("tasks", shades(max(2, tasks))),
     )
     figure.colorbar(scale, ax=panels, label="frozen by task", shrink=0.8, ticks=_spread(tasks, 8))
     return figure
 
 
-def pareto_points(comparison: Comparison) -> Iterator[tuple[int, str, Estimate, Estimate]]:
-    """Yield (place, group, estimate of capacity used, estimate of average accuracy)."""
-    if "capacity_used" not in comparison.runs.runs:
-        return
-    for index, label in enumerate(comparison.groups):
-        capacity = estimate(comparison.values(label, "capacity_used").to_numpy())
-        accuracy = estimate(comparison.values(label, "average_accuracy").to_numpy())
-        if capacity.n and accuracy.n:
-            yield index, label, capacity, accuracy
-
-
 def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
-    points = list(pareto_points(comparison))
+    points = list(series.pareto_points(comparison))
     if not points:
         return None
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,11 @@ class Runs:
 
     def select(self, names: Sequence[str]) -> "Runs":
         """Return some of the runs, by the index of ``runs``."""
-        tables = {
-            table: getattr(self, table)[lambda frame: frame["run"].isin(names)]
-            for table in ("accuracy", *_TIDY)
-            if not getattr(self, table).empty
-        }
-        empty = {table: getattr(self, table) for table in ("accuracy", *_TIDY) if table not in tables}
-        return Runs(self.runs.loc[list(names)], **tables, **empty, problems=self.problems)
+        kept: dict[str, Any] = {}
+        for table in ("accuracy", *_TIDY):
+            frame: pd.DataFrame = getattr(self, table)
+            kept[table] = frame[frame["run"].isin(names)]
+        return replace(self, runs=self.runs.loc[list(names)], **kept)
 
 
 # Tidy files of a run folder: the columns that must be there. The first must exist, the others come with masks.

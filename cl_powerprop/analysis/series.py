@@ -1,10 +1,12 @@
 """What the figures of a comparison draw, as tidy tables: the pictures and the report show the same numbers."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from cl_powerprop.analysis.comparison import Comparison
-from cl_powerprop.analysis.statistics import t_quantile
+from cl_powerprop.analysis.statistics import Estimate, estimate, t_quantile
 
 AVERAGE = "average"  # in the place of a task: the mean over the tasks learned so far
 
@@ -183,3 +185,14 @@ def weight_sizes(comparison: Comparison) -> pd.DataFrame:
     table = counts.groupby(["group", "low", "high"])["share"].sum().reset_index()
     table["share"] = table["share"] / table["group"].map(sizes)
     return table
+
+
+def pareto_points(comparison: Comparison) -> Iterator[tuple[int, str, Estimate, Estimate]]:
+    """Yield (place, group, estimate of capacity used, estimate of average accuracy)."""
+    if "capacity_used" not in comparison.runs.runs:
+        return
+    for index, label in enumerate(comparison.groups):
+        capacity = estimate(comparison.values(label, "capacity_used").to_numpy())
+        accuracy = estimate(comparison.values(label, "average_accuracy").to_numpy())
+        if capacity.n and accuracy.n:
+            yield index, label, capacity, accuracy

@@ -29,22 +29,28 @@ class Samples(Protocol):
 
 
 class MixedSamples:
-    """The samples of several tasks as one, task after task; pictures are made batch by batch, never all at once."""
+    """The samples of several tasks as one, task after task; pictures are made batch by batch, never all at once.
 
-    def __init__(self, parts: Sequence[Samples]) -> None:
+    Args:
+        parts: the samples of each task.
+        rows: int64 ``[n]`` on their device, which of all samples are in it; None for all.
+    """
+
+    def __init__(self, parts: Sequence[Samples], rows: Tensor | None = None) -> None:
         self._parts = list(parts)
-        self.labels = torch.cat([part.labels for part in parts])
+        labels = torch.cat([part.labels for part in parts])
         counts = torch.tensor([len(part) for part in parts])
         self._starts = (counts.cumsum(0) - counts).tolist()
-        self.tasks = torch.arange(len(parts)).repeat_interleave(counts).to(self.labels.device)
+        self._rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
+        self.labels = labels[self._rows]
+        self.tasks = torch.arange(len(parts)).repeat_interleave(counts).to(labels.device)[self._rows]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
         """Return the samples at some positions, all by default."""
-        rows = torch.arange(len(self), device=self.labels.device)[which]
-        tasks = self.tasks[rows]
+        rows, tasks = self._rows[which], self.tasks[which]
         images: Tensor | None = None
         for task in torch.unique(tasks).tolist():
             places = (tasks == task).nonzero().squeeze(1)
@@ -57,8 +63,8 @@ class MixedSamples:
         return images
 
     def subset(self, which: Tensor) -> "MixedSamples":
-        """Not needed: nothing holds out samples of a mixture."""
-        raise NotImplementedError
+        """Return the samples at some positions as samples of their own."""
+        return MixedSamples(self._parts, self._rows[which.to(self._rows.device)])
 
 
 class TensorDataset(Dataset[tuple[Tensor, int]]):

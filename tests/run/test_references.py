@@ -183,6 +183,10 @@ def test_mixed_samples_are_those_of_the_tasks() -> None:
     assert torch.equal(mixed.images(), torch.cat([part.images() for part in parts]))
     which = torch.tensor([152, 0, 60, 49, 50])
     assert torch.equal(mixed.images(which), torch.cat([part.images() for part in parts])[which])
+    few = mixed.subset(which)
+    assert torch.equal(few.images(), mixed.images(which))
+    assert torch.equal(few.labels, mixed.labels[which])
+    assert torch.equal(few.subset(torch.tensor([2])).tasks, torch.tensor([1]))
     with pytest.raises(IndexError):
         mixed.images(torch.tensor([], dtype=torch.int64))
     loader = MixedLoader(mixed, 40, torch.Generator().manual_seed(0), None, 0)
