@@ -1,6 +1,6 @@
 """From a config to the parts of a run. Every impossible combination is refused here, before anything trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cl_powerprop.config import (
     SGDConfig,
     SplitMNISTConfig,
     TrainConfig,
+    shareable,
 )
 from cl_powerprop.data.dataset import Dataset, ImageDataset, data_root
 from cl_powerprop.data.omniglot import SIDE, Omniglot
@@ -32,6 +33,7 @@ from cl_powerprop.data.registry import get_dataset, read_cached, read_omniglot_c
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.models.build import build_model
 from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.record import RunRecord
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
 from cl_powerprop.sequences.base import Pixels, to_pixels
@@ -46,6 +48,11 @@ from cl_powerprop.strategies.epn import DEFAULT_SPARSITIES
 from cl_powerprop.strategies.joint import JointPlugin
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
+from cl_powerprop.tracking import Sink
+from cl_powerprop.tracking.csv_sink import CsvSink
+from cl_powerprop.tracking.pictures import RunPictures
+from cl_powerprop.tracking.tensorboard_sink import TensorBoardSink
+from cl_powerprop.tracking.wandb_sink import WandbSink
 from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.schedule import Phase
 
@@ -55,6 +62,7 @@ BIASES = ("none", "per_task", "frozen")
 SPACES = ("auto", "phi", "theta")
 EVALUATION_SCHEDULES = ("every_task", "diagonal_and_last", "last")
 TASK_INFERENCE = ("none", "entropy")
+WANDB_MODES = ("online", "offline", "disabled")
 EWC_MODES = ("online", "separate")
 REFERENCES = ("joint", "independent", "untrained")
 
@@ -103,6 +111,10 @@ def check(config: RunConfig) -> None:
     _check_within_task_evaluation(config)
     for name in config.references:
         _choice("references", name, REFERENCES)
+    if config.logger.wandb is not None:
+        _choice("logger.wandb.mode", config.logger.wandb.mode, WANDB_MODES)
+        if not config.logger.wandb.timeout > 0:
+            raise ConfigurationError(f"logger.wandb.timeout must be above 0, not {config.logger.wandb.timeout}")
 
 
 def _check_strategy(config: RunConfig) -> None:
@@ -329,6 +341,29 @@ def make_augmentation(config: RunConfig) -> Augmentation | None:
     train: TrainConfig = config.train
     augmentation = Augmentation(train.shift, train.rotate)
     return augmentation if train.shift or train.rotate else None
+
+
+def make_sinks(
+    config: RunConfig, record: RunRecord, steps: Sequence[int], multirun: str | None
+) -> dict[str, Callable[[], Sink]]:
+    """Return what opens each place that the run's measurements go to, by name; `curves.csv` is always one.
+
+    Args:
+        config: of the run.
+        record: of the run.
+        steps: optimizer steps that each experience takes.
+        multirun: name of the multirun that the run is a job of, None for a run alone.
+    """
+    sinks: dict[str, Callable[[], Sink]] = {"curves.csv": lambda: CsvSink(record.folder, record.run_id)}
+    pictures = RunPictures(record.folder.path)
+    settings = shareable(config)
+    del settings["logger"], settings["run_dir"], settings["pruning"]
+    wandb, tensorboard = config.logger.wandb, config.logger.tensorboard
+    if tensorboard is not None:
+        sinks["TensorBoard"] = lambda: TensorBoardSink(tensorboard, settings, record, pictures)
+    if wandb is not None and wandb.mode != "disabled":
+        sinks["W&B"] = lambda: WandbSink(wandb, settings, record, steps, multirun, pictures)
+    return sinks
 
 
 def phases(config: RunConfig) -> list[Phase]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cl_powerprop.config import CONF
 
-GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "experiment")
+GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
 
 
 def catalogue() -> dict[str, dict[str, str]]:
@@ -40,6 +40,8 @@ def explain_composition_error(error: Exception) -> str:
     cause: Any = error.__cause__
     key = getattr(cause, "full_key", None)
     parent = getattr(cause, "parent_node", None)
+    if key == "logger":  # options of a logger that was not chosen
+        return f"options of a logger need the logger: add 'logger=[{'|'.join(catalogue()['logger'])}]'"
     if key and parent is not None and "not in struct" in str(cause):
         known = [str(name) for name in parent]
         near = difflib.get_close_matches(str(key).rpartition(".")[2], known, n=1)

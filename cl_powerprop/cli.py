@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,28 @@ def _dispatch(words: list[str]) -> int:
     compare.add_argument("--metric", metavar="METRICS", help="report these, as in average_accuracy,capacity_used")
     compare.add_argument("--baseline", metavar="GROUP", help="compare each other group with this one only")
     compare.add_argument("--allow-mixed", action="store_true", help="compare different benchmarks, data or tasks too")
+    sync = commands.add_parser("sync", help="upload W&B runs that were made offline, or cut off")
+    sync.add_argument("folder", metavar="DIR", help="folder with W&B's files somewhere in it, as in runs")
+    sync.add_argument("--project", help="upload to this project instead of the one each run was made for")
+    sync.add_argument("--entity", help="likewise: user or team")
+    sync.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    pull = commands.add_parser("pull", help="fetch W&B runs as run folders, for compare")
+    pull.add_argument("project", metavar="ENTITY/PROJECT")
+    pull.add_argument("--out", default="pulled", metavar="DIR", help="folder for the run folders (default: pulled)")
+    dashboard = commands.add_parser("dashboard", help="make a W&B workspace with the panels that matter here")
+    dashboard.add_argument("--project", default="cl-powerprop", help="default: cl-powerprop")
+    dashboard.add_argument("--entity", help="user or team (default: yours)")
+    dashboard.add_argument("--tasks", type=int, default=10, metavar="N", help="forgetting curves to show (default: 10)")
+    dashboard.add_argument("--dry-run", action="store_true", help="print what would be made, as JSON, without network")
     commands.add_parser("list", help="what there is to choose: benchmarks, data, models, strategies, ...")
     data = commands.add_parser("data", help="where each data set is; fetch it; check it")
     data.add_argument("action", choices=["status", "download", "verify"])
     data.add_argument("name", nargs="?", help="one data set; all by default")
     data.add_argument("--root", help="folder of the data (default: $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop)")
     options = parser.parse_args(words)
-    return {"list": _list, "data": _data, "compare": _compare}[options.command](options)
+    subcommands = {"list": _list, "data": _data, "compare": _compare}
+    subcommands |= {"sync": _sync, "pull": _pull, "dashboard": _dashboard}
+    return subcommands[options.command](options)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -78,6 +93,49 @@ def _compare(options: argparse.Namespace) -> int:
         baseline=options.baseline,
         allow_mixed=options.allow_mixed,
     )
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from cl_powerprop.tracking.wandb_sync import sync
+
+    synced = sync(Path(options.folder), options.project, options.entity, options.dry_run)
+    if options.dry_run:
+        for file in synced.uploaded:
+            print(f"would upload {file.parent}")
+    counts: dict[str, Collection[Path]] = {
+        "to upload" if options.dry_run else "uploaded": synced.uploaded,
+        "uploaded before": synced.uploaded_before,
+        "still running, left out": synced.still_running,
+        "failed": synced.failed,
+    }
+    print("W&B runs: " + ", ".join(f"{len(files)} {what}" for what, files in counts.items() if files))
+    for file, reason in synced.failed.items():
+        _complain(f"{file.parent} was not uploaded: {reason}", FAULT)
+    return FAULT if synced.failed else 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from cl_powerprop.tracking.wandb_pull import pull
+
+    pulled = pull(options.project, Path(options.out))
+    for problem in pulled.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    print(f"{len(pulled.written)} run folders written to {options.out}, {len(pulled.present)} were there before")
+    if pulled.written or pulled.present:
+        print(f"compare them by: cl-powerprop compare {options.out}")
+        return 0
+    return FAULT
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from cl_powerprop.tracking import wandb_dashboard
+
+    if options.dry_run:
+        made = wandb_dashboard.workspace(options.project, options.entity or "ENTITY", options.tasks)
+        print(wandb_dashboard.specification(made))
+    else:
+        print(f"dashboard: {wandb_dashboard.create(options.project, options.entity, options.tasks)}")
     return 0
 
 
@@ -228,11 +286,17 @@ def _run_job(config: Any, quiet: bool) -> None:
         return
     from cl_powerprop.experiment import run
 
-    result = run(parsed, path, quiet=quiet)
+    multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
+    result = run(parsed, path, quiet=quiet, multirun=multirun)
     if hydra_config.mode == RunMode.RUN:
         from cl_powerprop.analysis.summary import print_runs
 
         print_runs([result.path])
+
+
+def _name(sweep: Path) -> str:
+    """Name a multirun by its folder; by default that is a date, and in it a time."""
+    return sweep.name if sweep.is_absolute() else "-".join(sweep.parts[-2:])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The typed shape of a run's config. Values and their comments stand in `conf/`; a wrong type or key ends here."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,38 @@ class EvaluationConfig:
 
 
 @dataclass
+class WandbConfig:
+    """`logger=[wandb]`."""
+
+    mode: str
+    project: str
+    entity: str | None
+    group: str | None
+    job_type: str | None
+    name: str | None
+    tags: list[str]
+    figures: bool
+    log_model: bool
+    dir: str
+    timeout: float
+
+
+@dataclass
+class TensorBoardConfig:
+    """`logger=[tensorboard]`."""
+
+    figures: bool
+
+
+@dataclass
+class LoggerConfig:
+    """`logger`: where a run's measurements go, beside its folder."""
+
+    wandb: WandbConfig | None = None
+    tensorboard: TensorBoardConfig | None = None
+
+
+@dataclass
 class PruningConfig:
     """`pruning`: the single-task experiment, in place of a task sequence."""
 
@@ -236,6 +268,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -291,18 +324,39 @@ def parse(config: DictConfig) -> RunConfig:
         if name not in choices:
             raise ConfigurationError(f"unknown {group} {name!r}; choose from: {', '.join(choices)}")
         groups[group] = _typed(choices[name], config[group], group)
-    rest = {key: value for key, value in config.items() if key not in GROUPS}
-    untyped: dict[Any, Any] = {**rest, **dict.fromkeys(GROUPS)}
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    untyped: dict[Any, Any] = {**plain, **dict.fromkeys(GROUPS)}
     parsed: RunConfig = _typed(RunConfig, OmegaConf.create(untyped), "")
     for group, value in groups.items():
         setattr(parsed, group, value)
     return parsed
 
 
-def repeatable_yaml(config: RunConfig) -> str:
-    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with."""
+def shareable(config: RunConfig) -> dict[str, Any]:
+    """Return the config without what says where one user's files are: absolute paths to data and other runs."""
     values = asdict(config)
+    defaults = {field.name: field.default for field in fields(RunConfig)}
     values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
+    if _is_private(values["data"]["root"]):
+        values["data"]["root"] = None
+    if _is_private(values["references_dir"]):
+        values["references_dir"] = defaults["references_dir"]
+    wandb = values["logger"]["wandb"]
+    if wandb is not None and _is_private(wandb["dir"]):
+        wandb["dir"] = "runs"
+    return values
+
+
+def _is_private(path: str | None) -> bool:
+    return path is not None and (Path(path).is_absolute() or path.startswith("~"))
+
+
+def repeatable_yaml(config: RunConfig) -> str:
+    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with.
+
+    A data folder that was given as an absolute path is the user's to give again.
+    """
+    values = shareable(config)
     return "defaults:\n  - base\n  - _self_\n\n" + OmegaConf.to_yaml(OmegaConf.create(values))
 
 

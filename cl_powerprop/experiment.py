@@ -1,7 +1,6 @@
 """One run from top to bottom: seed, build, then train and evaluate task by task, and write. Start reading here."""
 
 import contextlib
-import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from cl_powerprop.strategies.epn import EPNPlugin
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.tracking import Row, RowStream
-from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.progress import ProgressDisplay
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.clipping import GradientClipping
@@ -34,8 +32,6 @@ from cl_powerprop.training.continual_evaluation import ContinualEvaluation
 from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
 from cl_powerprop.training.schedule import LearningRateSchedule
-
-log = logging.getLogger("cl_powerprop")
 
 _CHANCE_MARGIN = 1.2  # an accuracy within this factor of guessing counts as having learned nothing
 
@@ -49,13 +45,14 @@ class Result:
     model: nn.Module
 
 
-def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
+def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None = None) -> Result:
     """Learn the tasks of ``config`` one after the other, and write the run folder ``path``.
 
     Args:
         config: what to run.
         path: of the run folder.
         quiet: show no progress, whatever the config says.
+        multirun: name of the multirun that this run is a job of; dashboards group by it.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
@@ -85,7 +82,8 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
     record.content["messages"] += messages
     for reference in references:
         record.add_reference(reference)
-    rows = RowStream([CsvSink(folder, record.run_id)])
+    steps = [config.train.epochs * -(-len(each.dataset) // config.train.batch_size) for each in benchmark.train_stream]
+    rows = RowStream(build.make_sinks(config, record, steps, multirun), record.tell)
     display = ProgressDisplay(1 if joint else len(sequence), config.progress and not quiet)
 
     def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
@@ -143,6 +141,10 @@ def run(config: RunConfig, path: Path, quiet: bool = False) -> Result:
         rows.flush()
         record.fail(error)
         raise
+    finally:
+        rows.close()
+        record.add_logging(rows.seconds)
+        record.write()  # once more: what the sinks had to say
     return Result(path, record.content, model)
 
 
@@ -297,9 +299,8 @@ class _TaskLoop:
             message = (
                 f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
             )
-            log.warning(message)
             self.record.content["diverged_tasks"].append(task)
-            self.record.content["messages"].append(message)
+            self.record.tell(message)
         self._save(task + 1)
 
     def _save(self, trained: int) -> None:

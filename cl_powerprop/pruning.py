@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cl_powerprop import build
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
-from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
+from cl_powerprop.config import LoggerConfig, PruningConfig, RunConfig, repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.models.classifier import Classifier
 from cl_powerprop.models.mlp import mlp
@@ -52,6 +52,8 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     settings = config.pruning
     assert settings is not None
     _check(settings)
+    if config.logger != LoggerConfig():
+        raise ConfigurationError("experiment=mnist_pruning writes a run folder only; leave logger out")
     torch.set_num_threads(config.train.threads)
     device = build.choose_device(config.device)
     _, train, test = build.load_pixels(config, device)

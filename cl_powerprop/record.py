@@ -1,6 +1,7 @@
 """What a run writes about itself: `run.json`, the accuracy matrix, capacity and where its weights came from."""
 
 import datetime
+import logging
 import platform
 import resource
 import secrets
@@ -23,6 +24,8 @@ from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.references import Reference
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.sparsity import LayerCapacity
+
+log = logging.getLogger("cl_powerprop")
 
 _PACKAGES = ("cl-powerprop", "torch", "avalanche-lib", "hydra-core", "numpy")
 
@@ -120,6 +123,11 @@ class RunRecord:
         """Identifies the run in every file."""
         return str(self.content["run_id"])
 
+    def tell(self, message: str) -> None:
+        """Say something that a user should know, now and in `run.json`."""
+        log.warning(message)
+        self.content["messages"].append(message)
+
     def add_evaluation(self, trained: int, accuracies: dict[int, float], logits: dict[int, str]) -> None:
         """Enter the evaluation after task ``trained`` and compare each learned task's logits with its first ones."""
         for task, accuracy in accuracies.items():
@@ -158,6 +166,11 @@ class RunRecord:
         if any(task not in self._unchanged for task in earlier):
             return None
         return all(self._unchanged[task] for task in earlier)
+
+    def add_logging(self, seconds: float) -> None:
+        """Count time that was spent on dashboards before the first task and after the last."""
+        self.content["seconds"]["logging"] += seconds
+        self.content["seconds"]["total"] += seconds
 
     def write(self) -> None:
         """Bring all files up to what is known."""

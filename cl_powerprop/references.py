@@ -19,13 +19,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from cl_powerprop.config import EvaluationConfig, RunConfig, StrategyConfig
+from cl_powerprop.config import EvaluationConfig, LoggerConfig, RunConfig, StrategyConfig
 from cl_powerprop.errors import DivergedError
 
 log = logging.getLogger("cl_powerprop")
 
 # Where a run writes and what it shows does not change its numbers; nor does where the data lies.
-_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir")
+_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         evaluation=EvaluationConfig(schedule),
         references=[],
         save_model=False,
+        logger=LoggerConfig(),
     )
 
 

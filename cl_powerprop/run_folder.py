@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.privacy import redact
 
 SCHEMA_VERSION = 1
 
@@ -34,9 +35,9 @@ class RunFolder:
             )
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run, replacing an earlier version of it."""
+        """Write a file of the run, replacing an earlier version of it; keys and a user's paths are taken out."""
         part = self.path / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
+        part.write_text(redact(text), encoding="utf-8")
         os.replace(part, self.path / name)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

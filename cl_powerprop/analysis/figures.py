@@ -1,7 +1,7 @@
 """The figures of a comparison as PNG and SVG."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
@@ -26,27 +28,44 @@ _COLUMNS = 4
 _DPI = 120
 
 
+_STYLE: Any = {
+    "svg.hashsalt": "cl-powerprop",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.grid": True,
+    "text.parse_math": False,  # a dollar in a label is a dollar
+    "grid.alpha": 0.3,
+}
+
+
 def draw_figures(comparison: Comparison, folder: Path) -> list[str]:
     """Write each figure that the runs have data for to ``folder``, as PNG and SVG, and return their names."""
     drawn = []
-    settings: Any = {
-        "svg.hashsalt": "cl-powerprop",
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.grid": True,
-        "text.parse_math": False,  # a dollar in a label is a dollar
-        "grid.alpha": 0.3,
-    }
-    with mpl.rc_context(settings):
-        for name, draw in DRAWINGS.items():
-            figure = draw(comparison)
-            if figure is None:
-                continue
-            figure.savefig(folder / f"{name}.png", dpi=_DPI)
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            plt.close(figure)
-            drawn.append(name)
+    for name, figure in _figures(comparison, DRAWINGS):
+        figure.savefig(folder / f"{name}.png", dpi=_DPI)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        drawn.append(name)
     return drawn
+
+
+def figure_images(comparison: Comparison, names: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
+    """Return some figures as pictures ``[height, width, 3]``, those that the runs have data for."""
+    images = {}
+    for name, figure in _figures(comparison, names):
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        images[name] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return images
+
+
+def _figures(comparison: Comparison, names: Iterable[str]) -> Iterator[tuple[str, Figure]]:
+    with mpl.rc_context(_STYLE):
+        for name in names:
+            figure = DRAWINGS[name](comparison)
+            if figure is not None:
+                yield name, figure
+                plt.close(figure)
 
 
 def _columns(panels: int) -> int:
@@ -140,6 +159,7 @@ def _average_accuracy(comparison: Comparison) -> Figure | None:
 def _heat_maps(maps: dict[str, np.ndarray], title: str, x: str, y: str, first_row: int) -> Figure:
     figure, panels = _panels(min(len(maps), _MOST_PANELS), height=2.6, width=3.0)
     image = None
+    size = 5 if len(panels) > 1 else 8
     for axes, (label, matrix) in zip(panels, maps.items(), strict=False):
         image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="cividis", aspect="auto")
         axes.grid(visible=False)
@@ -151,7 +171,9 @@ def _heat_maps(maps: dict[str, np.ndarray], title: str, x: str, y: str, first_ro
             for (row, column), value in np.ndenumerate(matrix):
                 if not np.isnan(value):
                     ink = "white" if value < 0.6 else "black"
-                    axes.text(column, row, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=5, color=ink)
+                    axes.text(
+                        column, row, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=size, color=ink
+                    )
     figure.suptitle(title, fontsize=10)
     _label(panels, x, y)
     if image is not None:

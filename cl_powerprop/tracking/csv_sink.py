@@ -22,3 +22,9 @@ class CsvSink:
         """Write all rows so far."""
         header = ["run_id", *(field.name for field in fields(Row))]
         self._folder.write_csv("curves.csv", header, ([self._run_id, *astuple(row)] for row in self._rows))
+
+    def close(self) -> None:
+        """Nothing is left to write: every row has been flushed."""
+
+    def abort(self) -> None:
+        """Nothing is held open."""

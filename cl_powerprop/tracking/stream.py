@@ -1,11 +1,10 @@
 """What a run measures, as rows; sinks take them where they are wanted."""
 
-import logging
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
-
-log = logging.getLogger("cl_powerprop")
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Row:
         epoch: epochs of the task in training that are finished; at an evaluation between tasks, all of them.
         step: optimizer steps since the run began.
         eval_task: the task that was measured.
-        split: train or test.
+        split: train, valid or test.
     """
 
     trained_tasks: int
@@ -28,6 +27,13 @@ class Row:
     metric: str
     value: float
 
+    @property
+    def curve(self) -> str:
+        """Name the curve that the row is a point of, as dashboards show it: `test/accuracy/task_03`."""
+        if self.metric == "capacity_used":  # of the network, whichever task was trained last
+            return "capacity/used"
+        return f"{self.split}/{self.metric}/task_{self.eval_task:02}"
+
 
 class Sink(Protocol):
     """A place that rows go to."""
@@ -36,31 +42,66 @@ class Sink(Protocol):
         """Take one row."""
 
     def flush(self) -> None:
-        """Make everything so far visible; called when a task is finished and at the end."""
+        """Make everything so far visible; called when a task is finished."""
+
+    def close(self) -> None:
+        """Take what is known at the end; called once, when the run's own files are final."""
+
+    def abort(self) -> None:
+        """Let go of everything at once: a call has failed, and no other will follow."""
 
 
 class RowStream:
-    """Hands every row to every sink. A sink that fails is reported once, dropped, and never stops the run."""
+    """Hands every row to every sink. A sink that fails is reported once, dropped, and never stops the run.
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = list(sinks)
+    Args:
+        openers: for the name of each sink, what opens it.
+        tell: called with one line when a sink failed.
+
+    Attributes:
+        seconds: what opening and closing took.
+    """
+
+    def __init__(self, openers: Mapping[str, Callable[[], Sink]], tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._sinks: dict[str, Sink] = {}
+        self.seconds = 0.0
+        with self._timed():
+            for name, opener in openers.items():
+                try:
+                    self._sinks[name] = opener()
+                except Exception as error:  # noqa: BLE001, RUF100 (whatever a sink does, the run goes on)
+                    self._report(name, error)
 
     def write(self, row: Row) -> None:
         """Send a row to all sinks."""
-        for sink in list(self._sinks):
-            try:
-                sink.write(row)
-            except Exception as error:  # noqa: BLE001, RUF100 (whatever a sink does, the run goes on)
-                self._drop(sink, error)
+        self._each(lambda sink: sink.write(row))
 
     def flush(self) -> None:
         """Flush all sinks."""
-        for sink in list(self._sinks):
-            try:
-                sink.flush()
-            except Exception as error:  # noqa: BLE001, RUF100
-                self._drop(sink, error)
+        self._each(lambda sink: sink.flush())
 
-    def _drop(self, sink: Sink, error: Exception) -> None:
-        self._sinks.remove(sink)
-        log.warning("%s failed and is left out from here on: %s", type(sink).__name__, error)
+    def close(self) -> None:
+        """Close all sinks."""
+        with self._timed():
+            self._each(lambda sink: sink.close())
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
+        for name, sink in list(self._sinks.items()):
+            try:
+                call(sink)
+            except Exception as error:  # noqa: BLE001, RUF100
+                del self._sinks[name]
+                self._report(name, error)
+                with contextlib.suppress(Exception):
+                    sink.abort()
+
+    def _report(self, name: str, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self._tell(f"{name} failed and is left out from here on: {reason}")
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start

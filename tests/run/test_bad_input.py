@@ -17,6 +17,12 @@ from .conftest import TINY, Command, tree
 Capture = pytest.CaptureFixture[str]
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
+    "an unknown logger": ("logger=[bogus]", ["unknown logger 'bogus'", "tensorboard", "wandb"]),
+    "an option of a logger that was not chosen": ("logger.wandb.mode=offline", ["logger=[tensorboard|wandb]"]),
+    "a misspelt option of a logger": ("logger=[wandb] logger.wandb.mod=offline", ["did you mean 'mode'"]),
+    "an unknown W&B mode": ("logger=[wandb] logger.wandb.mode=on", ["logger.wandb.mode", "online", "disabled"]),
+    "no time for W&B": ("logger=[wandb] logger.wandb.timeout=0", ["logger.wandb.timeout must be above 0"]),
+    "a logger for pruning": ("experiment=mnist_pruning data=mnist5k logger=[tensorboard]", ["leave logger out"]),
     # what is typed: what the line must say
     "unknown benchmark": (
         "benchmark=permuted",

@@ -37,6 +37,16 @@ def test_every_choice_composes_and_parses(group: str, name: str) -> None:
     build.check(config)
 
 
+@pytest.mark.parametrize("words", [(), ("logger=[wandb]",), ("logger=tensorboard",), ("logger=[wandb,tensorboard]",)])
+def test_every_choice_of_loggers_composes_and_parses(words: tuple[str, ...]) -> None:
+    from cl_powerprop import build
+
+    config = compose_config(*words)
+    chosen = {name for name in ("wandb", "tensorboard") if getattr(config.logger, name) is not None}
+    assert chosen == {name for name in ("wandb", "tensorboard") if words and name in words[0]}
+    build.check(config)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_parses(name: str) -> None:
     from cl_powerprop import build
@@ -172,6 +182,7 @@ def test_list_names_every_choice_with_a_line(command: Command, capsys: pytest.Ca
     for group, name in CHOICES:
         expected[group].add(name)
     expected["experiment"] = set(EXPERIMENTS)
+    expected["logger"] = {"wandb", "tensorboard"}
     assert {group: set(names) for group, names in listed.items()} == expected
     assert listed == catalogue()
     for names in listed.values():

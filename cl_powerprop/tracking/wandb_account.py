@@ -1,0 +1,29 @@
+"""Whether W&B can be reached in somebody's name."""
+
+import os
+
+from cl_powerprop.errors import UserError
+
+
+def has_credentials() -> bool:
+    """Return whether W&B will find an API key or a token without asking for one; it may turn out to be a wrong one."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    import wandb
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    try:
+        return read_netrc_auth(host=wandb.setup().settings.base_url) is not None
+    except AuthenticationError:  # a key that cannot be one
+        return True
+
+
+def need_credentials() -> None:
+    """Make sure that W&B will find credentials.
+
+    Raises:
+        UserError: if it will not.
+    """
+    if not has_credentials():
+        raise UserError("no W&B API key was found; set WANDB_API_KEY, or run: wandb login")

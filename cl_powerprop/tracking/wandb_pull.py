@@ -1,0 +1,109 @@
+"""`cl-powerprop pull`: W&B runs as run folders again, so that `compare` works on the runs of a team."""
+
+import json
+import re
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from cl_powerprop.errors import RunFolderError, UserError
+from cl_powerprop.tracking.wandb_account import need_credentials
+from cl_powerprop.tracking.wandb_files import RUN_FILES
+
+# What is taken, by name: a file that someone else has put beside them is not.
+_FILES = (
+    *("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "weights.csv"),
+    *("capacity.csv", "reuse.csv", "mask_overlap.csv"),
+)
+_AT_A_TIME = 8
+_PROJECT = re.compile(r"[^/\s]+/[^/\s]+")
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass
+class Pulled:
+    """What came of a pull: run folders that were written, those that were there before, and lines of what failed."""
+
+    written: list[Path] = field(default_factory=list)
+    present: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def pull(project: str, out: Path, quiet: bool = False) -> Pulled:
+    """Write each run of a W&B project as a run folder `out/RUN_ID`; one that is there and complete is left alone.
+
+    Args:
+        project: as `ENTITY/PROJECT`.
+        out: the folder for the run folders.
+        quiet: show no progress.
+
+    Raises:
+        UserError: without an API key, for a project that cannot be read, or a folder that cannot be written.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise UserError(f"{project!r} is not a W&B project; name it as ENTITY/PROJECT")
+    need_credentials()
+    runs = _runs(project)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{out} cannot be written: {error.strerror}") from error
+    pulled = Pulled()
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        results = pool.map(lambda run: _pull_run(run, out), runs)
+        shown = track(results, "pulling", len(runs), console=console, disable=quiet or not console.is_terminal)
+        for what, added in shown:
+            getattr(pulled, what).append(added)
+    return pulled
+
+
+def _runs(project: str) -> list[Any]:
+    import wandb
+
+    try:
+        return list(wandb.Api(timeout=30).runs(project, per_page=100))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the runs of {project} cannot be listed: {reason}") from error
+
+
+def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
+    """Return what came of one run, as a field of :class:`Pulled`, and what to add to it."""
+    if not _RUN_ID.fullmatch(run.id):
+        return "problems", f"{run.id!r} is no name for a folder, left out"
+    target = out / run.id
+    if _status(target) == "complete":
+        return "present", target
+    part = Path(tempfile.mkdtemp(prefix=f".{run.id}-", dir=out))
+    try:
+        for file in run.files(names=[f"{RUN_FILES}/{name}" for name in _FILES], per_page=len(_FILES)):
+            file.download(root=str(part), replace=True)
+        files = part / RUN_FILES
+        if not (files / "run.json").exists():
+            reason = "it ended before its first task did, or cl-powerprop did not log it"
+            return "problems", f"{run.name} ({run.id}) has no run folder: {reason}"
+        if _status(files) is None:
+            return "problems", f"{run.name} ({run.id}): its run.json is damaged"
+        shutil.rmtree(target, ignore_errors=True)  # as far as the run had come at an earlier pull
+        files.rename(target)
+        return "written", target
+    except Exception as error:  # noqa: BLE001, RUF100 (the others can still be had)
+        return "problems", f"{run.name} ({run.id}): {' '.join(str(error).split())}"
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _status(folder: Path) -> str | None:
+    """Return the status in a folder's `run.json`, None if there is none to read."""
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return str(content["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

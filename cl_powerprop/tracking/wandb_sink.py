@@ -1,0 +1,227 @@
+"""Weights & Biases: one W&B run for each run."""
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cl_powerprop.config import WandbConfig
+from cl_powerprop.record import RunRecord
+from cl_powerprop.tracking.layer_curves import LayerCurves
+from cl_powerprop.tracking.pictures import RunPictures
+from cl_powerprop.tracking.stream import Row
+from cl_powerprop.tracking.wandb_account import has_credentials
+from cl_powerprop.tracking.wandb_files import RUN_FILES, TABLES, UPLOADED
+
+log = logging.getLogger("cl_powerprop")
+
+
+class WandbSink:
+    """Sends curves while the run goes on, and all else at its end.
+
+    The W&B run has the run's own id, so that a run which is resumed goes on in the W&B run it began.
+
+    Args:
+        settings: of the logger.
+        config: the run's whole config.
+        record: what is known of the run.
+        steps: optimizer steps that each experience takes.
+        multirun: name of the multirun that the run is a job of, None for a run alone.
+        pictures: the run's figures.
+
+    Raises:
+        Exception: of whatever kind W&B raises, if it can run neither online nor offline.
+    """
+
+    def __init__(
+        self,
+        settings: WandbConfig,
+        config: dict[str, Any],
+        record: RunRecord,
+        steps: Sequence[int],
+        multirun: str | None,
+        pictures: RunPictures,
+    ) -> None:
+        self._settings = settings
+        self._record = record
+        self._pictures = pictures
+        self._starts = [0, *itertools.accumulate(steps)]
+        self._layers = LayerCurves(record.capacity)
+        self._point: tuple[int, int, int] | None = None
+        self._pending: dict[str, float] = {}
+        self._run = self._start(config, multirun)
+        self._run.define_metric("train/*", step_metric="step")
+        for curves in ("valid/*", "test/*", "capacity/*"):
+            self._run.define_metric(curves, step_metric="progress")
+        record.content["wandb"] = {
+            **{key: getattr(self._run, key) or None for key in ("entity", "project", "id", "group")},
+            "url": None if self._run.offline else self._run.url,
+        }
+
+    def _start(self, config: dict[str, Any], multirun: str | None) -> Any:
+        import wandb
+
+        settings, record = self._settings, self._record
+        Path(settings.dir).mkdir(parents=True, exist_ok=True)
+        # A W&B agent has named the run that it waits for; of a whole multirun it could only be the first.
+        run_id = record.run_id if multirun else os.environ.get("WANDB_RUN_ID", record.run_id)
+        facts = {key: record.content[key] for key in ("run_id", "versions", "host", "git_commit")}
+        config = {**config, "task_names": record.task_names, "run": {**facts, "device": str(record.device)}}
+
+        def init(mode: str) -> Any:
+            return wandb.init(
+                mode=mode,  # type: ignore[arg-type]
+                project=settings.project,
+                entity=settings.entity,
+                id=run_id,
+                resume="allow",
+                name=settings.name,
+                group=settings.group or multirun,
+                job_type=settings.job_type,
+                tags=settings.tags,
+                config=config,
+                dir=settings.dir,
+                reinit="create_new",  # other runs of this process, ours or a user's, are left alone
+                settings=wandb.Settings(
+                    console="off",  # it would catch the live display, and a user's paths with it
+                    silent=True,
+                    save_code=False,
+                    init_timeout=settings.timeout,
+                    finish_timeout=settings.timeout,
+                    finish_timeout_raises=True,
+                ),
+            )
+
+        if settings.mode == "offline":
+            return init("offline")
+        reason = "no API key was found (wandb login sets one)"
+        if has_credentials():
+            remains = f"*wandb/run-*-{run_id}"
+            before = set(Path(settings.dir).glob(remains))
+            try:
+                run = init("online")
+                log.warning(f"W&B: {run.url}")
+                return run
+            except Exception as error:  # noqa: BLE001, RUF100 (of many kinds: no network, a wrong key, ...)
+                reason = _line(error)
+                wandb.teardown()  # its service holds on to the id of the run that could not be started
+                for folder in set(Path(settings.dir).glob(remains)) - before:
+                    shutil.rmtree(folder, ignore_errors=True)  # nothing is in it, and sync would stumble over it
+        run = init("offline")
+        message = f"W&B: {reason}; this run is logged offline, upload it later by cl-powerprop sync {_folder(run)}"
+        if has_credentials():  # as the user meant it to be online
+            record.tell(message)
+        else:
+            log.warning(message)
+        return run
+
+    def write(self, row: Row) -> None:
+        """Add a value to those of its moment; they are sent together."""
+        point = (row.trained_tasks, row.epoch, row.step)
+        if point != self._point:
+            self._send()
+            self._point = point
+        self._pending[row.curve] = row.value
+
+    def flush(self) -> None:
+        """Send what there is, with each layer's capacity, and the run's files as they are."""
+        self._pending.update(self._layers.new())
+        self._send()
+        self._copy_files()
+
+    def _send(self) -> None:
+        if self._point is not None and self._pending:
+            trained, epoch, step = self._point
+            where = {"trained_tasks": trained, "epoch": epoch, "step": step, "progress": self._progress(trained, step)}
+            self._run.log({**where, **self._pending})
+            self._pending = {}
+
+    def _progress(self, trained: int, step: int) -> float:
+        """Return tasks trained, with the share of the one in training: the x-axis of what is measured over tasks."""
+        if trained + 1 >= len(self._starts):
+            return float(trained)
+        start, end = self._starts[trained], self._starts[trained + 1]
+        return trained + min(1.0, max(0.0, (step - start) / max(1, end - start)))
+
+    def _copy_files(self) -> None:
+        """Keep copies of the run's files among those that W&B uploads, for `cl-powerprop pull`."""
+        files = Path(self._run.dir)
+        target = files / RUN_FILES
+        first = not target.exists()
+        target.mkdir(exist_ok=True)
+        for path in self._record.folder.path.iterdir():
+            if path.suffix in (".json", ".yaml", ".csv"):
+                shutil.copyfile(path, target / path.name)
+        if first or self._record.content["status"] != "running":
+            self._run.save(str(target / "*"), base_path=str(files), policy="live")
+
+    def close(self) -> None:
+        """Send summary, tables, pictures, files and, if asked for, the network, and finish the W&B run."""
+        self._pending.update(self._layers.new())
+        self._send()
+        content = self._record.content
+        summary = {key: content[key] for key in ("status", "zero_forgetting_verified", "seconds", "peak_memory_mb")}
+        self._run.summary.update({**content["metrics"], **summary})
+        self._copy_files()
+        try:
+            self._send_tables()
+        except Exception as error:  # noqa: BLE001, RUF100 (they need the server at once; the rest is sent later)
+            self._record.tell(f"W&B took no tables or pictures: {_line(error)}")
+        try:
+            self._run.finish(exit_code=0 if content["status"] == "complete" else 1)
+        except TimeoutError:
+            raise TimeoutError(
+                f"not everything was uploaded within {self._settings.timeout:g} s; "
+                f"cl-powerprop sync {_folder(self._run)} uploads the rest"
+            ) from None
+        if not self._run.offline:
+            Path(self._run.settings.sync_file + UPLOADED).touch()
+
+    def _send_tables(self) -> None:
+        import wandb
+
+        folder, media = self._record.folder.path, {}
+        for name in TABLES:
+            path = folder / f"{name}.csv"
+            if path.exists():
+                table = pd.read_csv(path)
+                if name == "accuracy_matrix":
+                    table.insert(0, "trained_tasks", range(1, len(table) + 1))
+                media[f"tables/{name}"] = wandb.Table(dataframe=table)
+        if self._settings.figures:
+            for name, image in self._pictures.images.items():
+                media[f"pictures/{name}"] = wandb.Image(image)  # type: ignore[assignment]
+        if media:
+            self._run.log(media)
+        network = folder / "model.safetensors"
+        if self._settings.log_model and network.exists():
+            metrics = {key: value for key, value in self._record.content["metrics"].items() if value is not None}
+            artifact = wandb.Artifact(f"network-{self._run.id}", type="model", metadata=metrics)
+            artifact.add_file(str(network))
+            self._run.log_artifact(artifact)
+
+    def abort(self) -> None:
+        """Finish the W&B run if its service lives; else see that nobody waits for it."""
+        import wandb
+
+        try:
+            self._run.finish(exit_code=1)
+        except ConnectionError:
+            with contextlib.suppress(Exception):
+                wandb.teardown(exit_code=1)
+
+
+def _folder(run: Any) -> str:
+    """Return the folder with the files of a W&B run: not the given one, if that cannot be written."""
+    folder = Path(run.settings.sync_dir).parent.parent
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,113 @@
+"""`cl-powerprop sync`: upload what W&B runs have left on disk."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cl_powerprop.errors import UserError
+from cl_powerprop.tracking.wandb_account import need_credentials
+from cl_powerprop.tracking.wandb_files import UPLOADED
+
+_AT_A_TIME = 4
+_STILL_WRITTEN = 60  # seconds: a run that goes on adds system metrics more often than that
+
+
+@dataclass
+class Synced:
+    """What came of an upload: files of W&B runs, by what became of them, and why some failed."""
+
+    uploaded: list[Path] = field(default_factory=list)
+    uploaded_before: list[Path] = field(default_factory=list)
+    still_running: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+
+def sync(folder: Path, project: str | None = None, entity: str | None = None, dry_run: bool = False) -> Synced:
+    """Upload the W&B runs at or below a folder that have not been, offline ones and those cut off while online.
+
+    Args:
+        folder: with W&B's files somewhere in it.
+        project: upload to this one instead of the one each run was made for.
+        entity: likewise.
+        dry_run: say what would be uploaded, and do nothing.
+
+    Raises:
+        UserError: for a folder without W&B runs, or without an API key.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the one that holds W&B's files (logger.wandb.dir)")
+    files = sorted(_find(folder))
+    if not files:
+        raise UserError(f"{folder} holds no W&B run: no run-*.wandb was found at or below it")
+    synced = Synced()
+    waiting = []
+    for file in files:
+        if _is_uploaded(file):
+            synced.uploaded_before.append(file)
+        elif _is_running(file):
+            synced.still_running.append(file)
+        else:
+            waiting.append(file)
+    if dry_run or not waiting:
+        synced.uploaded = waiting
+        return synced
+    need_credentials()
+    options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
+    fragments: dict[str, list[Path]] = {}
+    for file in waiting:  # a run that was resumed has left several files, which belong in their order
+        fragments.setdefault(file.name, []).append(file)
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        reasons = pool.map(lambda files: _upload(files, options), fragments.values())
+        shown = track(reasons, "uploading", len(fragments), console=console, disable=not console.is_terminal)
+        for files, reason in zip(fragments.values(), shown, strict=True):
+            for file in files:
+                if _is_uploaded(file):
+                    synced.uploaded.append(file)
+                else:
+                    synced.failed[file] = reason
+    return synced
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not (Path(parent) / name).is_symlink()]
+        yield from (Path(parent) / name for name in names if name.startswith("run-") and name.endswith(".wandb"))
+
+
+def _is_uploaded(file: Path) -> bool:
+    """Return whether W&B's mark is there, and the file has not grown since: a run that was resumed has."""
+    mark = file.with_name(file.name + UPLOADED)
+    return mark.exists() and mark.stat().st_mtime >= file.stat().st_mtime
+
+
+def _is_running(file: Path) -> bool:
+    if time.time() - file.stat().st_mtime > _STILL_WRITTEN:
+        return False
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return bool(json.loads(shown.stdout)["state"] == "running")
+    except (ValueError, KeyError):
+        return False
+
+
+def _upload(files: Sequence[Path], options: Sequence[str]) -> str:
+    """Let W&B's own command upload the files of one run; it marks what it has. Return what it said last.
+
+    One command for all runs would stop at the first file that is damaged.
+    """
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *options]
+    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
+    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    errors = [line for line in said if "error" in line.lower()]
+    return (errors or said or ["nothing"])[-1].removeprefix("wandb: ")

@@ -1,0 +1,117 @@
+"""A run folder is made to be passed on: no key, no token, and nothing of where a user keeps files."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cl_powerprop.experiment import run
+from cl_powerprop.privacy import redact
+from cl_powerprop.run_folder import RunFolder
+
+from .conftest import MASKED, Command, tiny_config, tree
+
+SECRETS = {
+    "WANDB_API_KEY": "5e9c" * 10,
+    "GITHUB_TOKEN": "ghp_abcdefghijklmnop",
+    "DB_PASSWORD": "correct horse battery",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somebody's machine: a home folder, a project in it that one works in, data elsewhere, and secrets."""
+    folder = tmp_path / "home" / "alice.smith"
+    (folder / "project").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(folder / "project")
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    return folder
+
+
+def assert_clean(folder: Path, *private: str) -> None:
+    files = tree(folder)
+    assert len(files) >= 4
+    for name, content in files.items():
+        for text in (*private, *SECRETS.values(), "alice"):
+            assert text.encode() not in content, f"{text} in {name}"
+            assert text not in name
+
+
+def test_nothing_private_is_in_a_run_folder(home: Path, tmp_path: Path, command: Command) -> None:
+    """Everything that takes a path is given one, and W&B, which cannot be reached, has something to complain of."""
+    data = tmp_path / "bobs_disk" / "data"
+    words = (
+        *("run", f"data.root={data}", "benchmark.n_tasks=2", "train.epochs=2", *MASKED),
+        *(f"references_dir={home}/references", "references=[untrained]", f"run_dir={home}/project/results/run"),
+        *("logger=[wandb,tensorboard]", f"logger.wandb.dir={home}/logs", "logger.wandb.timeout=2"),
+    )
+    assert command(*words, "logger.wandb.mode=online") == 0
+    folder = home / "project" / "results" / "run"
+    assert json.loads((folder / "run.json").read_text())["messages"], "W&B was complained of"
+    assert_clean(folder, str(tmp_path), "bobs_disk", sys.prefix)
+    assert list((home / "logs").glob("wandb/offline-run-*")), "W&B's own files are elsewhere"
+
+
+def test_the_config_still_repeats_the_run(home: Path, tmp_path: Path, command: Command) -> None:
+    words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, f"references_dir={home}/references")
+    assert command("run", *words, "logger=[tensorboard]", "run_dir=first") == 0
+    assert command("run", "--config-dir", "first", "--config-name", "config", "run_dir=second") == 0
+    first, second = tree(Path("first")), tree(Path("second"))
+    for name in ("accuracy_matrix.csv", "config.yaml", "capacity.csv"):
+        assert first[name] == second[name], name
+    assert [name for name in second if "tfevents" in name], "it logs where the first one did"
+
+
+def test_a_relative_data_folder_is_kept(home: Path, command: Command) -> None:
+    words = ("data.root=data", "benchmark.n_tasks=2", "train.epochs=2", *MASKED)
+    assert command("run", *words, "run_dir=run") == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["data"]["root"] == "data"
+
+
+def test_an_error_tells_no_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cl_powerprop import experiment
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(home / "project" / "runs" / "x"))
+
+    monkeypatch.setattr(experiment, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run(tiny_config("strategy=naive"), Path("run").absolute())
+    record = json.loads(Path("run/run.json").read_text())
+    assert "No space left on device" in record["error"]
+    assert "./runs/x" in record["error"]
+    assert_clean(Path("run"), str(home))
+
+
+def test_what_is_taken_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    working = Path.cwd()
+    assert redact(f"see {working}/runs/a.csv") == "see ./runs/a.csv"
+    assert redact(json.dumps({"path": str(working)})) == '{"path": "."}'
+    assert redact(f"key {SECRETS['WANDB_API_KEY']}!") == "key <WANDB_API_KEY>!"
+    assert redact(f"{sys.prefix}/lib") == "<python>/lib"
+    monkeypatch.setenv("HOME", "/home/j\u00f6rg")
+    assert redact("/home/j\u00f6rg/b, /home/j\u00f6rg. And '/home/j\u00f6rg'") == "~/b, ~. And '~'"
+    assert redact(json.dumps("/home/j\u00f6rg/b")) == '"~/b"'
+    others = "/home/j\u00f6rgen /home/j\u00f6rg-2 /home/j\u00f6rg.old /mnt/home/j\u00f6rg"
+    assert redact(others) == others, "folders whose names begin or end alike"
+
+
+@given(st.text(st.characters(exclude_characters="/\\"), max_size=200))
+def test_what_has_no_path_stays_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_short_values_are_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "sgd")
+    RunFolder(tmp_path / "run").write_text("a.txt", "optimizer: sgd")
+    assert (tmp_path / "run" / "a.txt").read_text() == "optimizer: sgd"

@@ -1,0 +1,241 @@
+"""The way to W&B and back: upload what was made offline, fetch run folders, make a dashboard."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl_powerprop.experiment import run
+from cl_powerprop.tracking.wandb_dashboard import specification, workspace
+
+from ..run.conftest import Command, tiny_config, tree
+from .conftest import inspect_summary, wandb_files
+from .wandb_server import KEY, StoredRun, WandbServer
+
+OFFLINE = ("strategy=naive", "logger=[wandb]", "logger.wandb.mode=offline", "logger.wandb.figures=false")
+
+
+@pytest.fixture(scope="module")
+def two_offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs made offline, W&B's files beside them."""
+    root = tmp_path_factory.mktemp("offline")
+    for seed in (0, 1):
+        run(tiny_config(*OFFLINE, f"seed={seed}", f"logger.wandb.dir={root}"), root / f"run{seed}")
+    return root
+
+
+@pytest.fixture
+def offline(two_offline: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(two_offline, tmp_path / "runs", symlinks=True))
+
+
+def test_sync_uploads_once(
+    server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("sync", "runs", "--dry-run") == 0
+    assert "2 to upload" in capsys.readouterr().out
+    assert server.runs == {}
+    assert command("sync", "runs") == 0
+    assert "2 uploaded" in capsys.readouterr().out
+    for seed in (0, 1):
+        record = json.loads((offline / f"run{seed}" / "run.json").read_text())
+        stored = server.runs[record["run_id"]]
+        assert stored.state == "finished"
+        assert stored.summary["average_accuracy"] == record["metrics"]["average_accuracy"]
+        assert stored.config["seed"]["value"] == seed
+        for name in ("accuracy_matrix.csv", "curves.csv", "config.yaml"):
+            assert stored.files[f"run_folder/{name}"] == (offline / f"run{seed}" / name).read_bytes()
+    asked = len(server.operations)
+    assert command("sync", "runs") == 0
+    assert "2 uploaded before" in capsys.readouterr().out
+    assert len(server.operations) == asked, "nothing was sent again"
+
+
+def test_sync_goes_on_after_a_damaged_file(
+    server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = wandb_files(offline)[0]
+    damaged.write_bytes(b"")
+    assert command("sync", "runs") == 1
+    captured = capsys.readouterr()
+    assert "1 uploaded, 1 failed" in captured.out
+    assert damaged.parent.name in captured.err
+    assert "was not uploaded" in captured.err
+    assert len(server.runs) == 1
+
+
+def test_sync_says_when_the_server_is_away(
+    offline: Path, command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "too-short")
+    assert command("sync", "runs") == 1
+    assert "was not uploaded" in capsys.readouterr().err
+    assert not list(offline.glob("wandb/*/*.synced"))
+
+
+def test_sync_leaves_a_run_alone_that_goes_on(
+    server: WandbServer, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    (tmp_path / "runs").mkdir()
+    settings = wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=0.5)
+    going_on = wandb.init(mode="offline", dir="runs", id="goingon", reinit="create_new", settings=settings)
+    going_on.log({"a": 1})
+    (file,) = wandb_files(Path("runs"))
+    while file.stat().st_size < 500:  # written by another process
+        pass
+    assert command("sync", "runs") == 0
+    assert "1 still running, left out" in capsys.readouterr().out
+    going_on.finish()
+    assert command("sync", "runs") == 0
+    assert "1 uploaded" in capsys.readouterr().out
+
+
+def test_sync_uploads_again_what_has_grown(server: WandbServer, offline: Path, command: Command) -> None:
+    assert command("sync", "runs") == 0
+    file = wandb_files(offline)[0]
+    mark = file.with_name(file.name + ".synced")
+    os.utime(mark, (1, 1))
+    asked = len(server.operations)
+    assert command("sync", "runs") == 0
+    assert len(server.operations) > asked
+    assert mark.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sync", "nowhere"), "nowhere is not a folder"),
+        (("sync", "."), "holds no W&B run"),
+        (("pull", "team"), "name it as ENTITY/PROJECT"),
+        (("pull", "team/cl-powerprop"), "no W&B API key was found; set WANDB_API_KEY, or run: wandb login"),
+        (("dashboard",), "no W&B API key was found"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_are_one_line(
+    words: tuple[str, ...], said: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_sync_needs_a_key(offline: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("sync", "runs") == 2
+    assert "no W&B API key was found" in capsys.readouterr().err
+
+
+def test_pull_gives_the_run_folders_back(
+    server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("sync", "runs") == 0
+    server.runs["foreign"] = StoredRun("foreign", "cl-powerprop", state="finished", files={"output.log": b""})
+    server.runs["other"] = StoredRun("other", "elsewhere", files={"run_folder/run.json": b"{}"})
+    server.runs["broken"] = StoredRun("broken", "cl-powerprop", files={"run_folder/run.json": b"{ cut"})
+    server.runs["away"] = StoredRun("away", "cl-powerprop", files={"run_folder/run.json": b"", "../../x": b"x"})
+    server.unreadable.add("away")
+    assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
+    captured = capsys.readouterr()
+    assert "2 run folders written to pulled, 0 were there before" in captured.out
+    assert "(foreign) has no run folder" in captured.err
+    assert "(broken): its run.json is damaged" in captured.err
+    assert "(away): " in captured.err
+    assert captured.err.count("warning:") == 3
+    for seed in (0, 1):
+        record = json.loads((offline / f"run{seed}" / "run.json").read_text())
+        pulled, original = tree(Path("pulled") / record["run_id"]), tree(offline / f"run{seed}")
+        del original["model.safetensors"]
+        assert set(pulled) == set(original)
+        assert {name for name in original if pulled[name] != original[name]} <= {"run.json"}  # the time logging took
+    assert sorted(path.name for path in Path("pulled").iterdir()) == sorted(
+        json.loads((offline / f"run{seed}" / "run.json").read_text())["run_id"] for seed in (0, 1)
+    )
+    assert command("compare", "pulled", "--out", "comparison") == 0
+    assert "naive" in capsys.readouterr().out
+    assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
+    assert "0 run folders written to pulled, 2 were there before" in capsys.readouterr().out
+
+
+def test_pull_fetches_again_what_was_not_complete(server: WandbServer, offline: Path, command: Command) -> None:
+    assert command("sync", "runs") == 0
+    name, stored = next(iter(server.runs.items()))
+    final = stored.files["run_folder/run.json"]
+    stored.files["run_folder/run.json"] = final.replace(b'"complete"', b'"running"')
+    assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
+    assert json.loads((Path("pulled") / name / "run.json").read_text())["status"] == "running"
+    stored.files["run_folder/run.json"] = final
+    assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
+    assert json.loads((Path("pulled") / name / "run.json").read_text())["status"] == "complete"
+
+
+def test_pull_of_a_project_that_is_not_there(
+    server: WandbServer, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("pull", "team/nowhere") == 2
+    assert "the runs of team/nowhere cannot be listed" in capsys.readouterr().err
+    assert not Path("pulled").exists()
+
+
+def panels(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    sections = content["spec"]["section"]["panelBankConfig"]["sections"]
+    return {section["name"]: section["panels"] for section in sections}
+
+
+def test_the_dashboard_has_the_standard_panels() -> None:
+    made = panels(json.loads(specification(workspace("project", "team", tasks=3))))
+    curves = {panel["config"]["chartTitle"]: panel["config"] for panel in made["Forgetting curves"]}
+    assert len(curves) == 4
+    for task in range(3):
+        curve = curves[f"Test accuracy of task {task}, by strategy"]
+        assert curve["metrics"] == [f"test/accuracy/task_{task:02}"]
+        assert (curve["xAxis"], curve["groupBy"], curve["groupAgg"]) == ("progress", "strategy.value.name", "mean")
+    scatter = made["Strategies compared"][0]["config"]
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:capacity_used", "summary:average_accuracy")
+    shown = [panel["config"]["mediaKeys"] for panel in made["Accuracy matrix and masks"]]
+    assert ["pictures/accuracy_matrix"] in shown
+    assert made["Capacity"][0]["config"]["metrics"] == ["capacity/used"]
+
+
+def test_every_panel_shows_something_a_run_logs(offline: Path) -> None:
+    """A panel over a misspelt name would stay empty for ever, and say nothing."""
+    record = tiny_config("strategy=epn", "strategy.retrain_epochs=1", *OFFLINE[1:3], "logger.wandb.dir=epn")
+    run(record, Path("epn/run"))
+    (file,) = wandb_files(Path("epn"))
+    read = inspect_summary(file)
+    logged, config = set(read["summary"]), read["config"]
+
+    for section in panels(json.loads(specification(workspace("project", "team", tasks=3)))).values():
+        for panel in section:
+            options = panel["config"]
+            names = [*options.get("metrics", []), *options.get("mediaKeys", [])]
+            names += [options[axis].removeprefix("summary:") for axis in ("xAxis", "yAxis") if axis in options]
+            for name in names:
+                assert name in logged, name
+            if options.get("metricRegex"):
+                assert [name for name in logged if re.fullmatch(options["metricRegex"], name)], options
+            if "zAxis" in options:
+                assert options["zAxis"] == "config:model.value.alpha"
+                assert config["model"]["alpha"] == 2.0
+
+
+def test_dry_run_prints_json_without_network(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("dashboard", "--project", "mine", "--entity", "us", "--dry-run") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["project"], content["entity"]) == ("mine", "us")
+
+
+def test_the_dashboard_is_saved(server: WandbServer, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("dashboard", "--tasks", "2") == 0
+    assert "dashboard: http" in capsys.readouterr().out
+    (saved,) = server.views
+    assert saved["entityName"] == "team"
+    assert saved["projectName"] == "cl-powerprop"
+    assert "test/accuracy/task_01" in json.dumps(saved)
+    assert KEY not in json.dumps(saved)
