@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ class WandbSink:
         multirun: name of the multirun that the run is a job of, None for a run alone.
         pictures: the run's figures.
 
-    Raises:
-        Exception: of whatever kind W&B raises, if it can run neither online nor offline.
+    A method raises what W&B raised if it could be started neither online nor offline.
     """
 
     def __init__(
@@ -54,15 +54,13 @@ class WandbSink:
         self._starts = [0, *itertools.accumulate(steps)]
         self._layers = LayerCurves(record.capacity)
         self._point: tuple[int, int, int] | None = None
-        self._pending: dict[str, float] = {}
-        self._run = self._start(config, multirun)
-        self._run.define_metric("train/*", step_metric="step")
-        for curves in ("valid/*", "test/*", "capacity/*"):
-            self._run.define_metric(curves, step_metric="progress")
-        record.content["wandb"] = {
-            **{key: getattr(self._run, key) or None for key in ("entity", "project", "id", "group")},
-            "url": None if self._run.offline else self._run.url,
-        }
+        self._values: dict[str, float] = {}  # of that moment
+        self._waiting: list[dict[str, float]] = []  # moments that are not sent yet
+        self._run: Any = None
+        # The first task need not wait for a service to start and a server to answer.
+        with_thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
+        self._starting = with_thread.submit(self._start, config, multirun)
+        with_thread.shutdown(wait=False)
 
     def _start(self, config: dict[str, Any], multirun: str | None) -> Any:
         import wandb
@@ -125,22 +123,43 @@ class WandbSink:
         """Add a value to those of its moment; they are sent together."""
         point = (row.trained_tasks, row.epoch, row.step)
         if point != self._point:
-            self._send()
+            self._end_moment()
             self._point = point
-        self._pending[row.curve] = row.value
+        self._values[row.curve] = row.value
 
-    def flush(self) -> None:
-        """Send what there is, with each layer's capacity, and the run's files as they are."""
-        self._pending.update(self._layers.new())
-        self._send()
-        self._copy_files()
-
-    def _send(self) -> None:
-        if self._point is not None and self._pending:
+    def _end_moment(self) -> None:
+        if self._point is not None and self._values:
             trained, epoch, step = self._point
             where = {"trained_tasks": trained, "epoch": epoch, "step": step, "progress": self._progress(trained, step)}
-            self._run.log({**where, **self._pending})
-            self._pending = {}
+            self._waiting.append(where | self._values)
+            self._values = {}
+
+    def flush(self) -> None:
+        """Send what there is, with each layer's capacity, and the run's files as they are, if W&B has started."""
+        self._values.update(self._layers.new())
+        self._end_moment()
+        if self._starting.done():
+            self._send()
+            self._copy_files()
+
+    def _send(self) -> None:
+        if self._run is None:
+            self._run = self._starting.result()
+            self._introduce()
+        for moment in self._waiting:
+            self._run.log(moment)
+        self._waiting = []
+
+    def _introduce(self) -> None:
+        """Say which curves go over what, and in the run folder where the W&B run is."""
+        run = self._run
+        run.define_metric("train/*", step_metric="step")
+        for curves in ("valid/*", "test/*", "capacity/*"):
+            run.define_metric(curves, step_metric="progress")
+        self._record.content["wandb"] = {
+            **{key: getattr(run, key) or None for key in ("entity", "project", "id", "group")},
+            "url": None if run.offline else run.url,
+        }
 
     def _progress(self, trained: int, step: int) -> float:
         """Return tasks trained, with the share of the one in training: the x-axis of what is measured over tasks."""
@@ -163,7 +182,8 @@ class WandbSink:
 
     def close(self) -> None:
         """Send summary, tables, pictures, files and, if asked for, the network, and finish the W&B run."""
-        self._pending.update(self._layers.new())
+        self._values.update(self._layers.new())
+        self._end_moment()
         self._send()
         content = self._record.content
         summary = {key: content[key] for key in ("status", "zero_forgetting_verified", "seconds", "peak_memory_mb")}
@@ -211,7 +231,7 @@ class WandbSink:
         import wandb
 
         try:
-            self._run.finish(exit_code=1)
+            self._starting.result().finish(exit_code=1)
         except ConnectionError:
             with contextlib.suppress(Exception):
                 wandb.teardown(exit_code=1)

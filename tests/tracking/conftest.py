@@ -21,6 +21,7 @@ __all__ = ["clean_process", "command"]
 def wandb_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import wandb
 
+    wandb.teardown()  # which forgets its service; the variable that names it is not to come back afterwards
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()
@@ -28,7 +29,6 @@ def wandb_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    wandb.teardown()
     yield
     wandb.teardown()
 

@@ -71,7 +71,7 @@ def assert_whole(result: Result, plain: dict[str, bytes]) -> None:
 def test_the_network_goes_away(
     server: WandbServer, tmp_path: Path, plain: dict[str, bytes], after_first_task: Any, command: Command
 ) -> None:
-    after_first_task(server.vanish)
+    after_first_task(lambda: (server.wait_for_a_run(), server.vanish()))
     start = time.monotonic()
     result = run(tiny_config(*WORDS, "logger.wandb.figures=false"), tmp_path / "run")
     assert time.monotonic() - start < 90, "the network was waited for, but not for ever"
@@ -96,6 +96,7 @@ def test_the_service_is_killed(
     server: WandbServer, tmp_path: Path, plain: dict[str, bytes], after_first_task: Any
 ) -> None:
     def kill() -> None:
+        server.wait_for_a_run()
         (service,) = services()
         service.kill()
         service.wait()

@@ -8,6 +8,7 @@ import gzip
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -123,6 +124,12 @@ class WandbServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.vanish()
+
+    def wait_for_a_run(self) -> None:
+        """Return when a client has begun one, and has had time to go on."""
+        while not self.runs:
+            time.sleep(0.05)
+        time.sleep(0.5)
 
     def vanish(self) -> None:
         """Stop answering: connections are refused from now on."""
