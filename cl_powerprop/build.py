@@ -344,7 +344,7 @@ def make_augmentation(config: RunConfig) -> Augmentation | None:
 
 
 def make_sinks(
-    config: RunConfig, record: RunRecord, steps: Sequence[int], multirun: str | None
+    config: RunConfig, record: RunRecord, steps: Sequence[int], multirun: str | None, rows_kept: int = 0
 ) -> dict[str, Callable[[], Sink]]:
     """Return what opens each place that the run's measurements go to, by name; `curves.csv` is always one.
 
@@ -353,8 +353,9 @@ def make_sinks(
         record: of the run.
         steps: optimizer steps that each experience takes.
         multirun: name of the multirun that the run is a job of, None for a run alone.
+        rows_kept: rows of `curves.csv` that a resumed run begins with.
     """
-    sinks: dict[str, Callable[[], Sink]] = {"curves.csv": lambda: CsvSink(record.folder, record.run_id)}
+    sinks: dict[str, Callable[[], Sink]] = {"curves.csv": lambda: CsvSink(record.folder, record.run_id, rows_kept)}
     pictures = RunPictures(record.folder.path)
     settings = shareable(config)
     del settings["logger"], settings["run_dir"], settings["pruning"]
@@ -364,6 +365,11 @@ def make_sinks(
     if wandb is not None and wandb.mode != "disabled":
         sinks["W&B"] = lambda: WandbSink(wandb, settings, record, steps, multirun, pictures)
     return sinks
+
+
+def is_resumable(config: RunConfig) -> bool:
+    """Return whether network and masks between two tasks are all that the next one needs."""
+    return config.strategy.name not in ("ewc", "joint", "untrained")
 
 
 def phases(config: RunConfig) -> list[Phase]:

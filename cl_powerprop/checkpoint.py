@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.privacy import redact
 
 FILE = "checkpoint.safetensors"
 
@@ -27,7 +28,7 @@ def write_checkpoint(folder: Path, model: nn.Module, state: dict[str, Any]) -> N
     """Write network and state as one file, which is either the old or the new one at any time."""
     part = folder / f"{FILE}.part"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, part, metadata={"state": json.dumps(state)})
+    save_file(tensors, part, metadata={"state": redact(json.dumps(state))})
     os.replace(part, folder / FILE)
 
 

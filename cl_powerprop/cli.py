@@ -50,6 +50,10 @@ def _dispatch(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
+    resume = commands.add_parser("resume", help="go on with runs that were cut off, from their last finished task")
+    resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
+    resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
+    resume.add_argument("--force", action="store_true", help="even if the run may still be going on, elsewhere")
     compare = commands.add_parser("compare", help="tables, forgetting curves and an HTML report over runs")
     compare.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     compare.add_argument("--out", default="comparison", metavar="DIR", help="folder to write (default: comparison)")
@@ -76,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
     data.add_argument("name", nargs="?", help="one data set; all by default")
     data.add_argument("--root", help="folder of the data (default: $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop)")
     options = parser.parse_args(words)
-    subcommands = {"list": _list, "data": _data, "compare": _compare}
+    subcommands = {"list": _list, "data": _data, "compare": _compare, "resume": _resume}
     subcommands |= {"sync": _sync, "pull": _pull, "dashboard": _dashboard}
     return subcommands[options.command](options)
 
@@ -94,6 +98,13 @@ def _compare(options: argparse.Namespace) -> int:
         allow_mixed=options.allow_mixed,
     )
     return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from cl_powerprop.resume import resume
+
+    warnings.filterwarnings("ignore", "no QP solver found")  # as for a run
+    return FAULT if resume(options.runs, options.root, options.force) else 0
 
 
 def _sync(options: argparse.Namespace) -> int:

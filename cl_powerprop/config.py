@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cl_powerprop.errors import ConfigurationError
 
@@ -330,6 +331,23 @@ def parse(config: DictConfig) -> RunConfig:
     for group, value in groups.items():
         setattr(parsed, group, value)
     return parsed
+
+
+def load_config(folder: Path) -> RunConfig:
+    """Return the config of a run folder.
+
+    Raises:
+        ConfigurationError: if it cannot be read, or was written by a version that had other options.
+    """
+    try:
+        loaded = OmegaConf.load(folder / "config.yaml")
+    except (OSError, YAMLError) as error:
+        raise ConfigurationError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigurationError(f"{folder / 'config.yaml'} is damaged")
+    loaded.pop("defaults", None)
+    loaded["run_dir"] = str(folder)  # in the file stands the pattern for a new one
+    return parse(loaded)
 
 
 def shareable(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from cl_powerprop import build
+from cl_powerprop.checkpoint import FILE as CHECKPOINT
+from cl_powerprop.checkpoint import Checkpoint, write_checkpoint
 from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.evaluation.weights import weight_histogram
 from cl_powerprop.models.heads import TaskHeads
@@ -21,7 +23,7 @@ from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.saving import save
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.strategies.epn import EPNPlugin
+from cl_powerprop.strategies.epn import EPNPlugin, Search
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.tracking import Row, RowStream
@@ -45,7 +47,13 @@ class Result:
     model: nn.Module
 
 
-def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None = None) -> Result:
+def run(
+    config: RunConfig,
+    path: Path,
+    quiet: bool = False,
+    multirun: str | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Result:
     """Learn the tasks of ``config`` one after the other, and write the run folder ``path``.
 
     Args:
@@ -53,6 +61,7 @@ def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None
         path: of the run folder.
         quiet: show no progress, whatever the config says.
         multirun: name of the multirun that this run is a job of; dashboards group by it.
+        checkpoint: of the run in ``path``, to go on from.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
@@ -60,7 +69,9 @@ def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None
     """
     build.check(config)
     messages: list[str] = []
-    references = load_references(config, lambda other, where: run(other, where, quiet), messages.append)
+    references = []
+    if checkpoint is None:
+        references = load_references(config, lambda other, where: run(other, where, quiet), messages.append)
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     device = build.choose_device(config.device)
@@ -76,14 +87,18 @@ def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None
     schedule = LearningRateSchedule(config.train.schedule, build.phases(config), config.train.warmup)
     clipping = [] if config.train.clip_norm is None else [GradientClipping(config.train.clip_norm)]
 
-    folder = RunFolder(path)
-    folder.write_text("config.yaml", repeatable_yaml(config))
+    folder = RunFolder(path) if checkpoint is None else RunFolder.reopen(path)
+    if checkpoint is None:
+        folder.write_text("config.yaml", repeatable_yaml(config))
     record = RunRecord(folder, config, [task.name for task in sequence.tasks], device)
     record.content["messages"] += messages
     for reference in references:
         record.add_reference(reference)
     steps = [config.train.epochs * -(-len(each.dataset) // config.train.batch_size) for each in benchmark.train_stream]
-    rows = RowStream(build.make_sinks(config, record, steps, multirun), record.tell)
+    if checkpoint is not None:
+        record.restore(checkpoint.state["record"])
+    kept = 0 if checkpoint is None else checkpoint.state["rows"]
+    rows = RowStream(build.make_sinks(config, record, steps, multirun, kept), record.tell, kept)
     display = ProgressDisplay(1 if joint else len(sequence), config.progress and not quiet)
 
     def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
@@ -118,6 +133,8 @@ def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None
             precision=config.train.precision,
             compile=config.train.compile,
         )
+    if checkpoint is not None:
+        _restore(checkpoint, strategy, plugin)
     run_tasks = _TaskLoop(
         config,
         sequence,
@@ -148,6 +165,18 @@ def run(config: RunConfig, path: Path, quiet: bool = False, multirun: str | None
     return Result(path, record.content, model)
 
 
+def _restore(checkpoint: Checkpoint, strategy: FastSupervisedTemplate, plugin: Any) -> None:
+    """Make network, masks and clock what they were; all else follows from the config and the task at hand."""
+    content = checkpoint.state["record"]["content"]
+    if isinstance(plugin, MaskingPlugin):
+        plugin.resume(strategy.model, content["trained_tasks"], content["seconds"]["search"])
+    if isinstance(plugin, EPNPlugin):
+        plugin.searches = [Search(**search) for search in content["searches"]]
+    strategy.model.load_state_dict(checkpoint.tensors)
+    strategy.clock.train_iterations = checkpoint.state["step"]
+    strategy.clock.train_exp_counter = content["trained_tasks"]
+
+
 @contextlib.contextmanager
 def _adding_to(seconds: dict[str, float], part: str) -> Iterator[None]:
     start = time.perf_counter()
@@ -174,15 +203,15 @@ class _TaskLoop:
     architecture: dict[str, Any]
 
     def __call__(self) -> None:
-        start = time.perf_counter()
         seconds = self.record.content["seconds"]
+        start = time.perf_counter() - seconds["total"]
+        learned = self.record.content["trained_tasks"]  # more than none in a run that is resumed
         train_stream, valid_stream, test_stream = (self.benchmark.streams[name] for name in ("train", "valid", "test"))
-        if self._tests_unseen:
+        if self._tests_unseen and not learned:
             with _adding_to(seconds, "eval"):
                 measured = self._evaluate(test_stream)
             self.record.references["untrained"][:] = [measured[task].accuracy for task in range(len(self.sequence))]
-        learned = 0
-        for task, experience in self._training(train_stream):
+        for task, experience in self._training(train_stream)[learned:]:
             before = seconds["train"] + seconds["search"]
             with _adding_to(seconds, "train"):
                 if experience is not None:
@@ -200,12 +229,14 @@ class _TaskLoop:
                 if task + 1 < len(self.sequence):
                     seconds["total"] = time.perf_counter() - start
                     self.record.write()
+                    self._write_checkpoint()
         masked = isinstance(self.plugin, MaskingPlugin)
         self.record.write_weights(weight_histogram(self.strategy.model, (TaskHeads,), masked))
         if isinstance(self.plugin, MaskingPlugin):
             self.record.write_overlaps(self.plugin.allocator.overlaps())
         seconds["total"] = time.perf_counter() - start
         self.record.finish(self._capacity_used(), self._mask_bits())
+        (self.record.folder.path / CHECKPOINT).unlink(missing_ok=True)
 
     def _training(self, train_stream: Any) -> list[tuple[int, Any]]:
         """Return (the last task that is learned then, experience to train) one after the other."""
@@ -302,6 +333,12 @@ class _TaskLoop:
             self.record.content["diverged_tasks"].append(task)
             self.record.tell(message)
         self._save(task + 1)
+
+    def _write_checkpoint(self) -> None:
+        if build.is_resumable(self.config):
+            state = {"record": self.record.state(), "rows": self.rows.written}
+            state["step"] = self.strategy.clock.train_iterations
+            write_checkpoint(self.record.folder.path, self.strategy.model, state)
 
     def _save(self, trained: int) -> None:
         if not self.config.save_model:

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import os
 import platform
 import resource
 import secrets
@@ -9,7 +10,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ class RunRecord:
             "threads": torch.get_num_threads(),
             "host": platform.node(),
             "git_commit": git_commit(),
+            "process": os.getpid(),
             "started": _now(),
+            "resumed": [],
             "finished": None,
             "seconds": {"train": 0.0, "eval": 0.0, "search": 0.0, "logging": 0.0, "total": 0.0},
             "task_seconds": [],  # what training each task took, search included
@@ -117,6 +120,37 @@ class RunRecord:
             "messages": [],
             "error": None,
         }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is known, as JSON has it, for :meth:`restore`."""
+        return {
+            "content": self.content,
+            "matrix": self.matrix.tolist(),
+            "references": {name: accuracy.tolist() for name, accuracy in self.references.items()},
+            "capacity": [asdict(row) for row in self.capacity],
+            "validation": list(self.validation.items()),
+            "identified": list(self.identified.items()),
+            "logits": list(self.logits.items()),
+            "unchanged": list(self._unchanged.items()),
+            "evaluations": [row.tolist() for row in self._evaluations],
+            "learned": self._learned,
+            "within": self._within,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Know what :meth:`state` returned in another process; machine and versions are those of this one."""
+        here = {key: self.content[key] for key in ("versions", "device", "threads", "host", "process", "git_commit")}
+        self.content = state["content"] | here | {"status": "running", "finished": None, "error": None}
+        self.content["resumed"].append(_now())
+        self.matrix = np.array(state["matrix"])
+        self.references = {name: np.array(accuracy) for name, accuracy in state["references"].items()}
+        self.capacity[:] = [
+            LayerCapacity(**{**row, "reused_from": tuple(row["reused_from"])}) for row in state["capacity"]
+        ]
+        self.validation, self.identified = dict(state["validation"]), dict(state["identified"])
+        self.logits, self._unchanged = dict(state["logits"]), dict(state["unchanged"])
+        self._evaluations = [np.array(row) for row in state["evaluations"]]
+        self._learned, self._within = state["learned"], state["within"]
 
     @property
     def run_id(self) -> str:

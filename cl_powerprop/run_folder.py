@@ -34,6 +34,19 @@ class RunFolder:
                 f"the run folder {path} exists already and is never overwritten; choose another run_dir"
             )
 
+    @classmethod
+    def reopen(cls, path: Path) -> "RunFolder":
+        """Return the folder of a run that goes on.
+
+        Raises:
+            RunFolderError: if it holds no run.
+        """
+        if not (path / "run.json").exists():
+            raise RunFolderError(f"{path} holds no run: it has no run.json")
+        folder = cls.__new__(cls)
+        folder.path = path
+        return folder
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run, replacing an earlier version of it; keys and a user's paths are taken out."""
         part = self.path / f"{name}.part"

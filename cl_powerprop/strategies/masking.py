@@ -9,7 +9,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiHeadClassifier
 from avalanche.models.utils import avalanche_forward
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.models.heads import TaskHeads
@@ -65,6 +65,18 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """Keep a message for the report of the run, and log it."""
         self.messages.append(message)
         log.warning(message)
+
+    def resume(self, model: nn.Module, tasks: int, searched: float) -> None:
+        """Prepare for a model that is about to be loaded as it was after some tasks, labelled from 0.
+
+        Args:
+            model: as it is built anew.
+            tasks: how many it will have learned.
+            searched: seconds that searches for their masks have taken.
+        """
+        self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
+        self._task_of_label = {task: task for task in range(tasks)}
+        self.search_seconds = searched
 
     def before_training(self, strategy: Any, **_: Any) -> None:
         """Put the allocator over the model, once."""

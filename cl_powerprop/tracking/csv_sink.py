@@ -1,5 +1,6 @@
 """`curves.csv`: every row of the run, tidy."""
 
+import csv
 from dataclasses import astuple, fields
 
 from cl_powerprop.run_folder import RunFolder
@@ -7,12 +8,18 @@ from cl_powerprop.tracking.stream import Row
 
 
 class CsvSink:
-    """Collects rows and rewrites `curves.csv` at every flush."""
+    """Collects rows and rewrites `curves.csv` at every flush.
 
-    def __init__(self, folder: RunFolder, run_id: str) -> None:
+    Args:
+        folder: of the run.
+        run_id: of the run.
+        kept: rows of the file as it is that come first: a run that is resumed has some.
+    """
+
+    def __init__(self, folder: RunFolder, run_id: str, kept: int = 0) -> None:
         self._folder = folder
         self._run_id = run_id
-        self._rows: list[Row] = []
+        self._rows = read_rows(folder)[:kept] if kept else []
 
     def write(self, row: Row) -> None:
         """Keep the row."""
@@ -28,3 +35,13 @@ class CsvSink:
 
     def abort(self) -> None:
         """Nothing is held open."""
+
+
+def read_rows(folder: RunFolder) -> list[Row]:
+    """Return the rows of a run's `curves.csv`."""
+    with (folder.path / "curves.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    return [
+        Row(int(trained), int(epoch), int(step), int(task), split, metric, float(value or "nan"))
+        for _, trained, epoch, step, task, split, metric, value in lines
+    ]

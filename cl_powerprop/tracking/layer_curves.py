@@ -16,7 +16,7 @@ class LayerCurves:
 
     def __init__(self, capacity: Sequence[LayerCapacity]) -> None:
         self._capacity = capacity
-        self._seen = 0
+        self._seen = len(capacity)  # a run that is resumed has told of these before
 
     def new(self) -> dict[str, float]:
         """Return what the last task keeps, freezes, reuses and leaves free, as shares of each layer's weights."""

@@ -57,14 +57,19 @@ class RowStream:
     Args:
         openers: for the name of each sink, what opens it.
         tell: called with one line when a sink failed.
+        written: rows that a resumed run begins with.
 
     Attributes:
+        written: how many rows there were.
         seconds: what opening and closing took.
     """
 
-    def __init__(self, openers: Mapping[str, Callable[[], Sink]], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, openers: Mapping[str, Callable[[], Sink]], tell: Callable[[str], None], written: int = 0
+    ) -> None:
         self._tell = tell
         self._sinks: dict[str, Sink] = {}
+        self.written = written
         self.seconds = 0.0
         with self._timed():
             for name, opener in openers.items():
@@ -75,6 +80,7 @@ class RowStream:
 
     def write(self, row: Row) -> None:
         """Send a row to all sinks."""
+        self.written += 1
         self._each(lambda sink: sink.write(row))
 
     def flush(self) -> None:

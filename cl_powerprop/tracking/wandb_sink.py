@@ -55,7 +55,7 @@ class WandbSink:
         self._layers = LayerCurves(record.capacity)
         self._point: tuple[int, int, int] | None = None
         self._values: dict[str, float] = {}  # of that moment
-        self._waiting: list[dict[str, float]] = []  # moments that are not sent yet
+        self._waiting: list[tuple[int, dict[str, float]]] = []  # moments that are not sent yet
         self._run: Any = None
         # The first task need not wait for a service to start and a server to answer.
         with_thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
@@ -85,6 +85,7 @@ class WandbSink:
                 tags=settings.tags,
                 config=config,
                 dir=settings.dir,
+                allow_val_change=True,  # a resumed run may go on with other versions, on another machine
                 reinit="create_new",  # other runs of this process, ours or a user's, are left alone
                 settings=wandb.Settings(
                     console="off",  # it would catch the live display, and a user's paths with it
@@ -131,7 +132,9 @@ class WandbSink:
         if self._point is not None and self._values:
             trained, epoch, step = self._point
             where = {"trained_tasks": trained, "epoch": epoch, "step": step, "progress": self._progress(trained, step)}
-            self._waiting.append(where | self._values)
+            # W&B's own counter, made from the moment alone: what a resumed run repeats is known by it.
+            between = where["progress"] == trained
+            self._waiting.append((2 * step + between, where | self._values))
             self._values = {}
 
     def flush(self) -> None:
@@ -146,8 +149,9 @@ class WandbSink:
         if self._run is None:
             self._run = self._starting.result()
             self._introduce()
-        for moment in self._waiting:
-            self._run.log(moment)
+        for count, moment in self._waiting:
+            if count >= self._run.starting_step:
+                self._run.log(moment, step=count)
         self._waiting = []
 
     def _introduce(self) -> None:

@@ -275,3 +275,31 @@ def test_numbers_do_not_depend_on_loggers(tmp_path: Path) -> None:
     for name in ("accuracy_matrix.csv", "capacity.csv", "weights.csv", "mask_overlap.csv"):
         assert plain[name] == logged[name], name
     shutil.rmtree("runs")
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_resumed_run_goes_on_in_its_wandb_run(
+    server: WandbServer, tmp_path: Path, command: Command, mode: str
+) -> None:
+    from cl_powerprop.experiment import run
+
+    from ..run.test_resume import cut_off
+
+    words = ("strategy=epn", *MASKED, "logger=[wandb,tensorboard]", f"logger.wandb.mode={mode}")
+    with cut_off(task=1, epoch=1):
+        run(tiny_config(*words), tmp_path / "run")
+    if mode == "online":
+        (stored,) = server.runs.values()
+        assert stored.state == "failed"
+    assert command("resume", "run") == 0
+    if mode == "offline":
+        assert len(wandb_files(Path("runs"))) == 2
+        assert command("sync", "runs") == 0
+    (stored,) = server.runs.values()
+    record = json.loads(Path("run/run.json").read_text())
+    assert (stored.name, stored.state) == (record["run_id"], "finished")
+    assert stored.summary["average_accuracy"] == record["metrics"]["average_accuracy"]
+    tested = [line["trained_tasks"] for line in stored.history if "test/accuracy/task_00" in line]
+    assert tested == [1, 2, 3], "nothing is missing, nothing twice"
+    steps = [line["_step"] for line in stored.history]
+    assert mode == "offline" or steps == sorted(set(steps))

@@ -188,7 +188,7 @@ class WandbServer:
             "config": json.dumps(stored.config),
             "tags": [],
             "notes": None,
-            "wandbConfig": "{}",
+            "wandbConfig": json.dumps({"t": {"1": []}}),  # telemetry: a run without has not begun
         }
         name = variables.get("project")
         return {

@@ -1,0 +1,92 @@
+"""`cl-powerprop resume`: go on with runs that were cut off, from the last task they finished."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cl_powerprop.analysis.runs import find_run_folders
+from cl_powerprop.analysis.summary import print_runs
+from cl_powerprop.config import load_config
+from cl_powerprop.errors import DivergedError, RunFolderError, UserError
+
+
+def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, force: bool = False) -> list[str]:
+    """Finish every run at or below some paths that is not complete, one after the other, and print them as a table.
+
+    A run that is resumed ends with the same numbers as if it had never been cut off.
+
+    Args:
+        paths: run folders, or folders that hold them.
+        root: folder of the data.
+        force: also those of which it cannot be told from here whether they still go on.
+
+    Returns:
+        One line for each run that could not be finished.
+
+    Raises:
+        UserError: if there is no run.
+    """
+    problems: list[str] = []
+    finished = []
+    for folder in find_run_folders(paths, problems):
+        try:
+            content = _read(folder)
+            if content["status"] == "complete":
+                print(f"{folder}: complete")
+                continue
+            _refuse_if_running(folder, content, force)
+            _go_on(folder, root)
+            finished.append(folder)
+        except (UserError, DivergedError) as error:
+            problems.append(f"{folder}: {error}")
+    if finished:
+        print_runs(finished)
+    for problem in problems:
+        print(f"cl-powerprop: error: {problem}", file=sys.stderr)
+    return problems
+
+
+def _go_on(folder: Path, root: str | None) -> None:
+    from cl_powerprop.checkpoint import read_checkpoint
+    from cl_powerprop.experiment import run
+
+    config = load_config(folder)
+    if root is not None:
+        config.data.root = root
+    checkpoint = read_checkpoint(folder)
+    content = checkpoint.state["record"]["content"]
+    print(f"{folder}: going on after {content['trained_tasks']} of {content['n_tasks']} tasks")
+    run(config, folder, checkpoint=checkpoint)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return {"status": content["status"], "host": content.get("host"), "process": content.get("process")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"run.json is damaged ({type(error).__name__}: {error})") from error
+
+
+def _refuse_if_running(folder: Path, content: dict[str, Any], force: bool) -> None:
+    if content["status"] != "running" or force:
+        return
+    if content["host"] != platform.node():
+        raise RunFolderError(f"it was running on {content['host']}; if it is not any more, add --force")
+    if content["process"] and _is_alive(content["process"]):
+        raise RunFolderError(
+            f"it is still running, as process {content['process']}; if that is another one, add --force"
+        )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -1,0 +1,183 @@
+"""A run that was cut off and resumed is the run that was never cut off, to the bit."""
+
+import contextlib
+import io
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from cl_powerprop.checkpoint import FILE, read_checkpoint
+from cl_powerprop.config import RunConfig
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.experiment import run
+from cl_powerprop.training.meters import TrainingMeter
+
+from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
+
+MORE = {
+    "epn-batch-norm": (
+        *("strategy=epn", *MASKED, "model=convnet", "model.width=4", "model.norm=batch", "model.bias=per_task"),
+        *("evaluation.every_steps=15", "references=[untrained]"),
+    ),
+    "independent": ("strategy=independent",),
+    "packnet-entropy": ("strategy=packnet", *MASKED, "strategy.task_inference=entropy", "benchmark.scenario=domain"),
+    "naive-diagonal": ("strategy=naive", "evaluation.schedule=diagonal_and_last", "model.heads=shared"),
+}
+
+
+class Cut(BaseException):
+    """The power went off."""
+
+
+@contextlib.contextmanager
+def cut_off(task: int, epoch: int) -> Iterator[None]:
+    """Have the run inside stop within a task."""
+    whole = TrainingMeter.after_training_epoch
+
+    def cut(meter: TrainingMeter, strategy: Any, **options: Any) -> None:
+        whole(meter, strategy, **options)
+        if (strategy.experience.current_experience, strategy.clock.train_exp_epochs) == (task, epoch):
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingMeter, "after_training_epoch", cut)
+        with pytest.raises(Cut):
+            yield
+
+
+def config_of(name: str) -> RunConfig:
+    words = MORE[name] if name in MORE else RUNS[name]
+    small = [word for word in TINY if not (word.startswith("model.hidden") and "model=convnet" in words)]
+    return compose_config(*small, *words)
+
+
+def assert_same(resumed: Path, whole: Path) -> None:
+    files, expected = tree(resumed), tree(whole)
+    assert set(files) == set(expected), "no checkpoint is left"
+    for name, content in expected.items():
+        if name.endswith(".csv") and name != "curves.csv":
+            assert files[name] == content, name
+    curves, those = (pd.read_csv(io.BytesIO(each["curves.csv"])) for each in (files, expected))
+    pd.testing.assert_frame_equal(curves.drop(columns="run_id"), those.drop(columns="run_id"), check_exact=True)
+    tensors, those = (safetensors.torch.load(each["model.safetensors"]) for each in (files, expected))
+    assert tensors.keys() == those.keys()
+    assert all(torch.equal(tensors[name], those[name]) for name in tensors)
+    record, known = json.loads(files["run.json"]), json.loads(expected["run.json"])
+    for key in ("status", "metrics", "zero_forgetting_verified", "searches", "messages", "diverged_tasks", "error"):
+        assert record[key] == known[key], key
+    assert len(record["task_seconds"]) == len(known["task_seconds"])
+    assert record["resumed"]
+    assert not known["resumed"]
+
+
+@pytest.mark.parametrize("name", [*RUNS, *MORE])
+def test_resumed_is_never_cut_off(name: str, finished: Finished, tmp_path: Path, command: Command) -> None:
+    whole = finished(name).path if name in RUNS else run(config_of(name), tmp_path / "whole").path
+    with cut_off(task=2, epoch=0):
+        run(config_of(name), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["trained_tasks"]) == ("failed", 2)
+    assert command("resume", tmp_path / "run") == 0
+    assert_same(tmp_path / "run", whole)
+
+
+def test_cut_off_twice(finished: Finished, tmp_path: Path) -> None:
+    name = "epn-momentum-frozen-biases"
+    for attempt, (task, epoch) in enumerate([(1, 1), (2, 1)]):
+        checkpoint = read_checkpoint(tmp_path / "run") if attempt else None
+        with cut_off(task, epoch):
+            run(config_of(name), tmp_path / "run", checkpoint=checkpoint)
+    run(config_of(name), tmp_path / "run", checkpoint=read_checkpoint(tmp_path / "run"))
+    assert_same(tmp_path / "run", finished(name).path)
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]) == 2
+
+
+def test_a_run_that_was_killed(tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """Really killed, at whatever moment that is, with no time to write anything."""
+    words = ["benchmark.n_tasks=6", "train.epochs=3", *MASKED, "progress=false"]
+    call = [sys.executable, "-m", "cl_powerprop", "run", *words, "run_dir=killed"]
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not Path("killed", FILE).exists():
+        time.sleep(0.02)
+        assert process.poll() is None, "it ended too soon"
+    assert command("resume", "killed") == 1
+    assert f"it is still running, as process {process.pid}" in capsys.readouterr().err
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads(Path("killed/run.json").read_text())["status"] == "running"
+    assert command("resume", "killed") == 0
+    assert "killed: going on after" in capsys.readouterr().out
+    assert command("run", *words, "run_dir=whole") == 0
+    assert_same(Path("killed"), Path("whole"))
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Path:
+    with cut_off(task=1, epoch=0):
+        run(tiny_config("strategy=naive"), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def change(folder: Path, **values: Any) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | values))
+
+
+def test_a_run_that_may_go_on_is_left_alone(cut: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    change(cut, status="running", process=os.getpid())
+    before = tree(cut)
+    assert command("resume", cut) == 1
+    assert "it is still running" in capsys.readouterr().err
+    change(cut, status="running", host="elsewhere")
+    before = tree(cut)
+    assert command("resume", cut) == 1
+    assert "it was running on elsewhere; if it is not any more, add --force" in capsys.readouterr().err
+    assert tree(cut) == before
+    assert command("resume", cut, "--force") == 0
+    assert json.loads((cut / "run.json").read_text())["host"] == platform.node()
+
+
+def test_what_cannot_be_resumed_is_one_line_and_the_others_go_on(
+    cut: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all").mkdir()
+    cut.rename(tmp_path / "all" / "good")
+    for name, words in {"early": ("strategy=naive",), "ewc": ("strategy=ewc", "strategy.penalty=1")}.items():
+        with cut_off(task=0 if name == "early" else 1, epoch=0):
+            run(tiny_config(*words), tmp_path / "all" / name)
+    with cut_off(task=1, epoch=0):
+        run(tiny_config("strategy=naive"), tmp_path / "all" / "torn")
+    (tmp_path / "all" / "torn" / FILE).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{")
+    run(tiny_config("strategy=naive"), tmp_path / "all" / "whole")
+    assert command("resume", "all") == 1
+    captured = capsys.readouterr()
+    assert "all/good: going on after 1 of 3 tasks" in captured.out
+    assert "all/whole: complete" in captured.out
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 3
+    for name, said in {"early": "no task was finished", "ewc": "cannot be resumed", "torn": "is damaged"}.items():
+        assert [line for line in lines if f"all/{name}" in line and said in line], name
+    assert json.loads(Path("all/good/run.json").read_text())["status"] == "complete"
+
+
+def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command("resume", "nowhere") == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+    with pytest.raises(RunFolderError, match="no run"):
+        run(tiny_config("strategy=naive"), tmp_path / "none", checkpoint=object())  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_tells_nothing_private(cut: Path) -> None:
+    assert str(Path.home()).encode() not in (cut / FILE).read_bytes() or str(Path.home()) == "/"
