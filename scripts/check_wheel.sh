@@ -16,10 +16,13 @@ export PYTHONPATH="$work/site"
 found="$("$python" -c 'import cl_powerprop; print(cl_powerprop.__file__)')"
 [ "$found" = "$work/site/cl_powerprop/__init__.py" ] || { echo "not the installed wheel: $found" >&2; exit 1; }
 "$python" -m cl_powerprop list
-"$python" -m cl_powerprop run benchmark.n_tasks=2 train.epochs=2 strategy.retrain_epochs=1 run_dir=run
+"$python" -m cl_powerprop run benchmark.n_tasks=2 train.epochs=2 strategy.retrain_epochs=1 run_dir=run \
+    'logger=[wandb,tensorboard]' logger.wandb.mode=offline
 for file in run.json config.yaml accuracy_matrix.csv curves.csv capacity.csv reuse.csv model.safetensors; do
     [ -s "run/$file" ] || { echo "the run left no $file" >&2; exit 1; }
 done
+ls run/events.out.tfevents.* runs/wandb/offline-run-*/*.wandb >/dev/null
+"$python" -m cl_powerprop dashboard --dry-run >/dev/null
 "$python" -m cl_powerprop compare run --out comparison
 [ -s comparison/report.html ] || { echo "the comparison left no report" >&2; exit 1; }
 echo "the installed wheel works"

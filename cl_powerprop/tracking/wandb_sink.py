@@ -26,7 +26,7 @@ log = logging.getLogger("cl_powerprop")
 class WandbSink:
     """Sends curves while the run goes on, and all else at its end.
 
-    The W&B run has the run's own id, so that a run which is resumed goes on in the W&B run it began.
+    The W&B run has the run's own id, or that which a W&B agent gave it; a run that is resumed goes on in the one it began.
 
     Args:
         settings: of the logger.
@@ -56,6 +56,7 @@ class WandbSink:
         self._point: tuple[int, int, int] | None = None
         self._values: dict[str, float] = {}  # of that moment
         self._waiting: list[tuple[int, dict[str, float]]] = []  # moments that are not sent yet
+        self._files = 0
         self._run: Any = None
         # The first task need not wait for a service to start and a server to answer.
         with_thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
@@ -67,8 +68,10 @@ class WandbSink:
 
         settings, record = self._settings, self._record
         Path(settings.dir).mkdir(parents=True, exist_ok=True)
+        begun = record.content.get("wandb") or {}  # by a run that is resumed
         # A W&B agent has named the run that it waits for; of a whole multirun it could only be the first.
-        run_id = record.run_id if multirun else os.environ.get("WANDB_RUN_ID", record.run_id)
+        named = None if multirun else os.environ.get("WANDB_RUN_ID")
+        run_id = begun.get("id") or named or record.run_id
         facts = {key: record.content[key] for key in ("run_id", "versions", "host", "git_commit")}
         config = {**config, "task_names": record.task_names, "run": {**facts, "device": str(record.device)}}
 
@@ -80,7 +83,7 @@ class WandbSink:
                 id=run_id,
                 resume="allow",
                 name=settings.name,
-                group=settings.group or multirun,
+                group=settings.group or multirun or begun.get("group"),
                 job_type=settings.job_type,
                 tags=settings.tags,
                 config=config,
@@ -176,13 +179,13 @@ class WandbSink:
         """Keep copies of the run's files among those that W&B uploads, for `cl-powerprop pull`."""
         files = Path(self._run.dir)
         target = files / RUN_FILES
-        first = not target.exists()
         target.mkdir(exist_ok=True)
-        for path in self._record.folder.path.iterdir():
-            if path.suffix in (".json", ".yaml", ".csv"):
-                shutil.copyfile(path, target / path.name)
-        if first or self._record.content["status"] != "running":
+        paths = [path for path in self._record.folder.path.iterdir() if path.suffix in (".json", ".yaml", ".csv")]
+        for path in paths:
+            shutil.copyfile(path, target / path.name)
+        if len(paths) > self._files:  # W&B keeps up with those that it has been told of
             self._run.save(str(target / "*"), base_path=str(files), policy="live")
+            self._files = len(paths)
 
     def close(self) -> None:
         """Send summary, tables, pictures, files and, if asked for, the network, and finish the W&B run."""
