@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from cl_powerprop.config import WandbConfig
 from cl_powerprop.record import RunRecord
 from cl_powerprop.tracking.layer_curves import LayerCurves
@@ -26,7 +24,7 @@ log = logging.getLogger("cl_powerprop")
 class WandbSink:
     """Sends curves while the run goes on, and all else at its end.
 
-    The W&B run has the run's own id, or that which a W&B agent gave it; a run that is resumed goes on in the one it began.
+    The W&B run has the run's own id, or that which a W&B agent gave it; a resumed run goes on in the one it began.
 
     Args:
         settings: of the logger.
@@ -211,6 +209,7 @@ class WandbSink:
             Path(self._run.settings.sync_file + UPLOADED).touch()
 
     def _send_tables(self) -> None:
+        import pandas as pd
         import wandb
 
         folder, media = self._record.folder.path, {}
