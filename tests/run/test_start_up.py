@@ -31,7 +31,12 @@ def call(script: str, *arguments: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", [["list"], ["--help"], ["--version"], ["data", "status"], ["data", "status", "--help"]], ids=" ".join
+    "words",
+    [
+        *(["list"], ["--help"], ["--version"], ["data", "status"], ["data", "status", "--help"]),
+        *(["resume", "--help"], ["sync", "--help"], ["pull", "--help"], ["dashboard", "--dry-run"]),
+    ],
+    ids=" ".join,
 )
 def test_light_commands_import_neither_torch_nor_avalanche(words: list[str], tmp_path: Path) -> None:
     code, printed, heavy = json.loads(call(SCRIPT, json.dumps([words]), folder=tmp_path))
