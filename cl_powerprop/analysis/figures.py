@@ -229,7 +229,7 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
         axes.set_title(label, fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.suptitle("Each task's mask, by the task that froze its weights (outlined: newly frozen)", fontsize=10)
+    figure.suptitle("Each task's mask, by the task that froze its weights\n(outlined: newly frozen)", fontsize=10)
     _label(panels, "task", "share of the maskable weights")
     scale = mpl.cm.ScalarMappable(
         mpl.colors.Normalize(0, max(1, tasks - 1)),
