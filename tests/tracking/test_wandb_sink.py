@@ -154,16 +154,18 @@ def test_system_metrics_are_there(records: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("launcher", ["basic", "processes"])
 def test_a_job_is_a_run_and_a_multirun_a_group(tmp_path: Path, command: Command, launcher: str) -> None:
-    words = ("run", "-m", *TINY[1:], "benchmark.n_tasks=2", *MASKED, *OFFLINE, "seed=0,1,2", "run_dir=jobs/sweep")
+    # Processes are kept from test to test, each in the working folder it was born in.
+    sweep = Path("jobs/sweep") if launcher == "basic" else tmp_path / "jobs" / "sweep"
+    words = ("run", "-m", *TINY[1:], "benchmark.n_tasks=2", *MASKED, *OFFLINE, "seed=0,1,2", f"run_dir={sweep}")
     jobs = () if launcher == "basic" else ("hydra.launcher.n_jobs=2",)
-    assert command(*words, f"hydra/launcher={launcher}", *jobs) == 0
-    ids = [json.loads((Path("jobs/sweep") / job / "run.json").read_text())["run_id"] for job in ("0", "1", "2")]
-    read = [inspect(file) for file in wandb_files(Path("runs"))]
+    assert command(*words, f"logger.wandb.dir={tmp_path}", f"hydra/launcher={launcher}", *jobs) == 0
+    ids = [json.loads((sweep / job / "run.json").read_text())["run_id"] for job in ("0", "1", "2")]
+    read = [inspect(file) for file in wandb_files(tmp_path)]
     assert sorted(run_of(records)["run_id"] for records in read) == sorted(ids)
-    assert {run_of(records)["run_group"] for records in read} == {"jobs-sweep"}
+    assert {run_of(records)["run_group"] for records in read} == {"jobs-sweep" if launcher == "basic" else "sweep"}
     assert sorted(run_of(records)["config"]["update"]["seed"] for records in read) == [0, 1, 2]
     for records in read:
-        folder = Path("jobs/sweep") / str(ids.index(run_of(records)["run_id"]))
+        folder = sweep / str(ids.index(run_of(records)["run_id"]))
         matrix = pd.read_csv(folder / "accuracy_matrix.csv").to_numpy()
         last = {name: value for point in history(records) for name, value in point.items()}
         assert [last[f"test/accuracy/task_{task:02}"] for task in range(2)] == list(matrix[-1])
