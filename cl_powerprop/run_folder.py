@@ -13,6 +13,7 @@ from cl_powerprop.errors import RunFolderError
 from cl_powerprop.privacy import redact
 
 SCHEMA_VERSION = 1
+COPY = "run_folder"  # a folder of this name holds a copy of a run's files, for a dashboard, and is no run of its own
 
 
 class RunFolder:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.run_folder import SCHEMA_VERSION
+from cl_powerprop.run_folder import COPY, SCHEMA_VERSION
 
 _MANY = 50  # runs that take long enough to show a bar
 
@@ -79,7 +79,8 @@ def each_row(frame: pd.DataFrame) -> Iterator[Any]:
 def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
     """Return the run folders at or below some paths, each once, in the order of the paths.
 
-    Folders whose name begins with a dot are left out. A path without a run becomes a line of ``problems``.
+    Folders whose name begins with a dot are left out, and copies that a dashboard keeps. A path without a run becomes a
+    line of ``problems``.
 
     Raises:
         RunFolderError: for a path that does not exist, or if there is no run at all.
@@ -109,7 +110,7 @@ def _walk(root: Path) -> Iterator[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted((name for name in subfolders if not name.startswith(".")), key=_natural)
+        subfolders[:] = sorted((name for name in subfolders if not name.startswith(".") and name != COPY), key=_natural)
         if "run.json" in files:
             subfolders.clear()
             yield Path(folder)

@@ -37,6 +37,8 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         """Print what the sweep folder holds."""
         if self._bars is not None:
             self._bars.stop()
+        # Hydra leaves where on the machine everything is; what ran stands in each job's config.yaml.
+        (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
         # A pruning experiment prints its own table.
         folders = [folder for folder in _run_folders(Path(config.hydra.sweep.dir)) if "strategy" in _read(folder)]
         if folders:

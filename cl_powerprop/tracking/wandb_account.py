@@ -1,8 +1,10 @@
-"""Whether W&B can be reached in somebody's name."""
+"""What the W&B sink and the W&B commands share: is there an account, and what marks an uploaded run."""
 
 import os
 
 from cl_powerprop.errors import UserError
+
+UPLOADED = ".synced"  # what W&B's own sync adds to the name of a file that has been uploaded
 
 
 def has_credentials() -> bool:

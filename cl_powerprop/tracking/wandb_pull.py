@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError, UserError
+from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.wandb_account import need_credentials
-from cl_powerprop.tracking.wandb_files import RUN_FILES
 
 # What is taken, by name: a file that someone else has put beside them is not.
 _FILES = (
@@ -83,9 +83,9 @@ def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
         return "present", target
     part = Path(tempfile.mkdtemp(prefix=f".{run.id}-", dir=out))
     try:
-        for file in run.files(names=[f"{RUN_FILES}/{name}" for name in _FILES], per_page=len(_FILES)):
+        for file in run.files(names=[f"{COPY}/{name}" for name in _FILES], per_page=len(_FILES)):
             file.download(root=str(part), replace=True)
-        files = part / RUN_FILES
+        files = part / COPY
         if not (files / "run.json").exists():
             reason = "it ended before its first task did, or cl-powerprop did not log it"
             return "problems", f"{run.name} ({run.id}) has no run folder: {reason}"

@@ -12,13 +12,15 @@ from typing import Any
 
 from cl_powerprop.config import WandbConfig
 from cl_powerprop.record import RunRecord
+from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
 from cl_powerprop.tracking.pictures import RunPictures
 from cl_powerprop.tracking.stream import Row
-from cl_powerprop.tracking.wandb_account import has_credentials
-from cl_powerprop.tracking.wandb_files import RUN_FILES, TABLES, UPLOADED
+from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
 
 log = logging.getLogger("cl_powerprop")
+
+_TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap")
 
 
 class WandbSink:
@@ -176,7 +178,7 @@ class WandbSink:
     def _copy_files(self) -> None:
         """Keep copies of the run's files among those that W&B uploads, for `cl-powerprop pull`."""
         files = Path(self._run.dir)
-        target = files / RUN_FILES
+        target = files / COPY
         target.mkdir(exist_ok=True)
         paths = [path for path in self._record.folder.path.iterdir() if path.suffix in (".json", ".yaml", ".csv")]
         for path in paths:
@@ -213,7 +215,7 @@ class WandbSink:
         import wandb
 
         folder, media = self._record.folder.path, {}
-        for name in TABLES:
+        for name in _TABLES:
             path = folder / f"{name}.csv"
             if path.exists():
                 table = pd.read_csv(path)

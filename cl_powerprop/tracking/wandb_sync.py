@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import UserError
-from cl_powerprop.tracking.wandb_account import need_credentials
-from cl_powerprop.tracking.wandb_files import UPLOADED
+from cl_powerprop.tracking.wandb_account import UPLOADED, need_credentials
 
 _AT_A_TIME = 4
 _STILL_WRITTEN = 60  # seconds: a run that goes on adds system metrics more often than that

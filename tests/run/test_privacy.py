@@ -62,6 +62,13 @@ def test_nothing_private_is_in_a_run_folder(home: Path, tmp_path: Path, command:
     assert list((home / "logs").glob("wandb/offline-run-*")), "W&B's own files are elsewhere"
 
 
+@pytest.mark.parametrize("launcher", ["basic", "processes"])
+def test_nor_in_the_folder_of_a_multirun(home: Path, command: Command, launcher: str) -> None:
+    words = ("run", "-m", "benchmark.n_tasks=2", "train.epochs=2", *MASKED, "seed=0,1", f"hydra/launcher={launcher}")
+    assert command(*words, f"data.root={home}/data", f"run_dir={home}/project/sweep") == 0
+    assert_clean(home / "project" / "sweep", str(home))
+
+
 def test_the_config_still_repeats_the_run(home: Path, tmp_path: Path, command: Command) -> None:
     words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, f"references_dir={home}/references")
     assert command("run", *words, "logger=[tensorboard]", "run_dir=first") == 0

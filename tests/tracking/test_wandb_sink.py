@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cl_powerprop.analysis.runs import find_run_folders
 from cl_powerprop.tracking import Row
 
 from ..run.conftest import MASKED, TINY, Command, tiny_config, tree
@@ -204,6 +205,14 @@ def test_a_key_in_netrc_is_found(server: WandbServer, monkeypatch: pytest.Monkey
     assert not has_credentials()
     Path(os.environ["NETRC"]).write_text(f"machine {server.url.removeprefix('http://')} login user password {key}\n")
     assert has_credentials()
+
+
+def test_copies_for_wandb_are_no_runs(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", *TINY, *MASKED, *OFFLINE, "run_dir=runs/mine") == 0
+    assert wandb_files(Path("runs"))
+    assert [str(folder) for folder in find_run_folders(["runs"], [])] == ["runs/mine"]
+    assert command("resume", "runs") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "runs/mine: complete"
 
 
 def test_disabled_and_no_logger_write_nothing(tmp_path: Path) -> None:
