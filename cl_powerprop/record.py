@@ -140,8 +140,14 @@ class RunRecord:
     def restore(self, state: dict[str, Any]) -> None:
         """Know what :meth:`state` returned in another process; machine and versions are those of this one."""
         here = {key: self.content[key] for key in ("versions", "device", "threads", "host", "process", "git_commit")}
+        before = state["content"]["versions"]
+        changed = [
+            f"{name} {before.get(name)} -> {now}" for name, now in here["versions"].items() if before.get(name) != now
+        ]
         self.content = state["content"] | here | {"status": "running", "finished": None, "error": None}
         self.content["resumed"].append(_now())
+        if changed:
+            self.tell(f"resumed with other versions, which may give other numbers: {', '.join(changed)}")
         self.matrix = np.array(state["matrix"])
         self.references = {name: np.array(accuracy) for name, accuracy in state["references"].items()}
         self.capacity[:] = [

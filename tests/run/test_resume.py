@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ def test_what_cannot_be_resumed_is_one_line_and_the_others_go_on(
     for name, said in {"early": "no task was finished", "ewc": "cannot be resumed", "torn": "is damaged"}.items():
         assert [line for line in lines if f"all/{name}" in line and said in line], name
     assert json.loads(Path("all/good/run.json").read_text())["status"] == "complete"
+
+
+def test_other_versions_are_told_of(cut: Path) -> None:
+    checkpoint = read_checkpoint(cut)
+    checkpoint.state["record"]["content"]["versions"]["torch"] = "1.0"
+    result = run(tiny_config("strategy=naive"), cut, checkpoint=checkpoint)
+    assert f"torch 1.0 -> {version('torch')}" in result.record["messages"][0]
+
+
+def test_without_a_saved_model(tmp_path: Path, command: Command) -> None:
+    words = ("strategy=epn", *MASKED, "save_model=false")
+    with cut_off(task=1, epoch=0):
+        run(tiny_config(*words), tmp_path / "run")
+    assert command("resume", "run") == 0
+    whole = run(tiny_config(*words), tmp_path / "whole")
+    assert tree(tmp_path / "run")["accuracy_matrix.csv"] == tree(whole.path)["accuracy_matrix.csv"]
+    assert set(tree(tmp_path / "run")) == set(tree(whole.path))
 
 
 def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
