@@ -1,10 +1,12 @@
 """What the W&B sink and the W&B commands share: is there an account, and what marks an uploaded run."""
 
 import os
+from typing import Any
 
 from cl_powerprop.errors import UserError
 
 UPLOADED = ".synced"  # what W&B's own sync adds to the name of a file that has been uploaded
+_SECONDS = 20  # that an answer may take
 
 
 def has_credentials() -> bool:
@@ -21,11 +23,17 @@ def has_credentials() -> bool:
         return True
 
 
-def need_credentials() -> None:
-    """Make sure that W&B will find credentials.
+def open_account() -> Any:
+    """Return W&B's client for the account whose credentials there are, once the server has taken them.
 
     Raises:
-        UserError: if it will not.
+        UserError: if there are none, the server does not answer, or it does not take them.
     """
     if not has_credentials():
         raise UserError("no W&B API key was found; set WANDB_API_KEY, or run: wandb login")
+    import wandb
+
+    try:
+        return wandb.Api(timeout=_SECONDS)
+    except Exception as error:
+        raise UserError(f"W&B cannot be used: {' '.join(str(error).split())}") from error

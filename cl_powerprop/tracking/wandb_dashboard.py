@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from cl_powerprop.errors import UserError
-from cl_powerprop.tracking.wandb_account import need_credentials
+from cl_powerprop.tracking.wandb_account import open_account
 
 NAME = "cl-powerprop"
 TASKS = 10  # that have a panel of their own
@@ -104,13 +104,11 @@ def create(project: str, entity: str | None, tasks: int = TASKS) -> str:
     """Save the workspace and return its address.
 
     Raises:
-        UserError: without an API key, or if W&B refuses.
+        UserError: if the account cannot be used, or W&B refuses.
     """
-    need_credentials()
-    import wandb
-
+    account = open_account()
     try:
-        made = workspace(project, entity or str(wandb.Api(timeout=30).default_entity), tasks)
+        made = workspace(project, entity or str(account.default_entity), tasks)
         made.save()
     except Exception as error:
         raise UserError(f"the dashboard was not saved: {' '.join(str(error).split())}") from error

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError, UserError
 from cl_powerprop.run_folder import COPY
-from cl_powerprop.tracking.wandb_account import need_credentials
+from cl_powerprop.tracking.wandb_account import open_account
 
 # What is taken, by name: a file that someone else has put beside them is not.
 _FILES = (
@@ -48,7 +48,6 @@ def pull(project: str, out: Path, quiet: bool = False) -> Pulled:
     """
     if not _PROJECT.fullmatch(project):
         raise UserError(f"{project!r} is not a W&B project; name it as ENTITY/PROJECT")
-    need_credentials()
     runs = _runs(project)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -65,10 +64,9 @@ def pull(project: str, out: Path, quiet: bool = False) -> Pulled:
 
 
 def _runs(project: str) -> list[Any]:
-    import wandb
-
+    account = open_account()
     try:
-        return list(wandb.Api(timeout=30).runs(project, per_page=100))
+        return list(account.runs(project, per_page=100))
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the runs of {project} cannot be listed: {reason}") from error

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import UserError
-from cl_powerprop.tracking.wandb_account import UPLOADED, need_credentials
+from cl_powerprop.tracking.wandb_account import UPLOADED, open_account
 
 _AT_A_TIME = 4
 _STILL_WRITTEN = 60  # seconds: a run that goes on adds system metrics more often than that
@@ -40,7 +40,7 @@ def sync(folder: Path, project: str | None = None, entity: str | None = None, dr
         dry_run: say what would be uploaded, and do nothing.
 
     Raises:
-        UserError: for a folder without W&B runs, or without an API key.
+        UserError: for a folder without W&B runs, or if the account cannot be used.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the one that holds W&B's files (logger.wandb.dir)")
@@ -59,7 +59,7 @@ def sync(folder: Path, project: str | None = None, entity: str | None = None, dr
     if dry_run or not waiting:
         synced.uploaded = waiting
         return synced
-    need_credentials()
+    open_account()  # W&B's own command would try for hours to reach a server that is away
     options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
     fragments: dict[str, list[Path]] = {}
     for file in waiting:  # a run that was resumed has left several files, which belong in their order

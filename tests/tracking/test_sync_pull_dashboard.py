@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cl_powerprop.experiment import run
+from cl_powerprop.tracking import wandb_account
 from cl_powerprop.tracking.wandb_dashboard import specification, workspace
 
 from ..run.conftest import Command, tiny_config, tree
@@ -68,12 +69,20 @@ def test_sync_goes_on_after_a_damaged_file(
     assert len(server.runs) == 1
 
 
-def test_sync_says_when_the_server_is_away(
-    offline: Path, command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("words", [("sync", "runs"), ("pull", "team/cl-powerprop"), ("dashboard",)], ids=" ".join)
+@pytest.mark.parametrize("key", ["too-short", KEY])
+def test_a_server_that_is_away_or_a_wrong_key_is_one_line(
+    offline: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    key: str,
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "too-short")
-    assert command("sync", "runs") == 1
-    assert "was not uploaded" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setattr(wandb_account, "_SECONDS", 3)
+    assert command(*words) == 2
+    assert "cl-powerprop: error: W&B cannot be used: " in capsys.readouterr().err
     assert not list(offline.glob("wandb/*/*.synced"))
 
 
