@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.privacy import redact_all
 
 CONF = Path(__file__).parent / "conf"
 if not CONF.exists():  # a source checkout keeps the configs beside the package
@@ -362,7 +363,8 @@ def shareable(config: RunConfig) -> dict[str, Any]:
     wandb = values["logger"]["wandb"]
     if wandb is not None and _is_private(wandb["dir"]):
         wandb["dir"] = "runs"
-    return values
+    redacted: dict[str, Any] = redact_all(values)
+    return redacted
 
 
 def _is_private(path: str | None) -> bool:

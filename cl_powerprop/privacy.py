@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 _SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 16  # shorter values are words that a file may well hold by itself
@@ -18,14 +19,31 @@ def redact(text: str) -> str:
     """
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and _SECRET.search(name):
-            text = text.replace(value, f"<{name}>")
+            for written in _spellings(value):
+                text = text.replace(written, f"<{name}>")
     for place, shown in _places():
-        text = re.sub(r"(?<![\w.~-])" + re.escape(place) + r"(?![\w-]|\.\w)", lambda _, shown=shown: shown, text)  # type: ignore[misc]
+        if place in text:
+            whole = r"(?<![\w.~-])" + re.escape(place) + r"(?![\w-]|\.\w)"
+            text = re.sub(whole, lambda _, shown=shown: shown, text)  # type: ignore[misc]
     return text
 
 
+def redact_all(values: Any) -> Any:
+    """Return nested dicts and lists with every text in them redacted: a file's format may break a text apart."""
+    if isinstance(values, dict):
+        return {key: redact_all(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [redact_all(value) for value in values]
+    return redact(values) if isinstance(values, str) else values
+
+
+def _spellings(text: str) -> set[str]:
+    """Return how a text may stand in a file: as it is, and in JSON."""
+    return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+
+
 def _places() -> list[tuple[str, str]]:
-    """Return (path, what to show for it), longest first; as it stands in plain text and in JSON."""
+    """Return (path, what to show for it), longest first."""
     try:
         working = str(Path.cwd())
     except OSError:  # it was removed
@@ -33,5 +51,5 @@ def _places() -> list[tuple[str, str]]:
     home = str(Path.home())
     known = {working: ".", home: "~", sys.prefix: "<python>", tempfile.gettempdir(): "<tmp>"}
     known |= {os.path.realpath(path): shown for path, shown in known.items() if path}
-    places = {text: shown for path, shown in known.items() for text in (path, json.dumps(path)[1:-1])}
+    places = {text: shown for path, shown in known.items() for text in _spellings(path)}
     return sorted(((path, shown) for path, shown in places.items() if len(path) > 1), key=lambda pair: -len(pair[0]))

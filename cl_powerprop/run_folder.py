@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.privacy import redact
+from cl_powerprop.privacy import redact, redact_all
 
 SCHEMA_VERSION = 1
 COPY = "run_folder"  # a folder of this name holds a copy of a run's files, for a dashboard, and is no run of its own
@@ -56,7 +56,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file; a number that is not finite becomes null."""
-        self.write_text(name, json.dumps(_finite(content), indent=2) + "\n")
+        self.write_text(name, json.dumps(_finite(redact_all(content)), indent=2) + "\n")
 
     def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Write a CSV file; None and NaN become empty fields."""

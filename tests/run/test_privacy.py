@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.experiment import run
 from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import RunFolder
@@ -111,6 +112,19 @@ def test_what_is_taken_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert redact(json.dumps("/home/j\u00f6rg/b")) == '"~/b"'
     others = "/home/j\u00f6rgen /home/j\u00f6rg-2 /home/j\u00f6rg.old /mnt/home/j\u00f6rg"
     assert redact(others) == others, "folders whose names begin or end alike"
+
+
+def test_however_a_file_spells_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = 'pässwörd "with quotes" \\ and words that a line of YAML would be broken between, as it is so long'
+    monkeypatch.setenv("DB_PASSWORD", secret)
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("a.json", {"deep": [{"message": f"no {secret} here"}]})
+    assert json.loads((tmp_path / "run" / "a.json").read_text()) == {"deep": [{"message": "no <DB_PASSWORD> here"}]}
+    assert redact(json.dumps([secret])) == '["<DB_PASSWORD>"]'
+    config = tiny_config("strategy=naive", "logger=wandb")
+    assert config.logger.wandb is not None
+    config.logger.wandb.tags = [f"tag {secret}"]
+    assert yaml.safe_load(repeatable_yaml(config))["logger"]["wandb"]["tags"] == ["tag <DB_PASSWORD>"]
 
 
 @given(st.text(st.characters(exclude_characters="/\\"), max_size=200))
