@@ -49,7 +49,6 @@ from cl_powerprop.strategies.joint import JointPlugin
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.tracking import Sink
-from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.pictures import RunPictures
 from cl_powerprop.tracking.tensorboard_sink import TensorBoardSink
 from cl_powerprop.tracking.wandb_sink import WandbSink
@@ -344,24 +343,24 @@ def make_augmentation(config: RunConfig) -> Augmentation | None:
 
 
 def make_sinks(
-    config: RunConfig, record: RunRecord, steps: Sequence[int], multirun: str | None, rows_kept: int = 0
+    config: RunConfig, record: RunRecord, steps: Sequence[int], multirun: str | None, purge: int | None = None
 ) -> dict[str, Callable[[], Sink]]:
-    """Return what opens each place that the run's measurements go to, by name; `curves.csv` is always one.
+    """Return what opens each dashboard that the run's measurements go to, by name.
 
     Args:
         config: of the run.
         record: of the run.
         steps: optimizer steps that each experience takes.
         multirun: name of the multirun that the run is a job of, None for a run alone.
-        rows_kept: rows of `curves.csv` that a resumed run begins with.
+        purge: optimizer step from which on a resumed run measures again, None for a run from its start.
     """
-    sinks: dict[str, Callable[[], Sink]] = {"curves.csv": lambda: CsvSink(record.folder, record.run_id, rows_kept)}
+    sinks: dict[str, Callable[[], Sink]] = {}
     pictures = RunPictures(record.folder.path)
     settings = shareable(config)
     del settings["logger"], settings["run_dir"], settings["pruning"]
     wandb, tensorboard = config.logger.wandb, config.logger.tensorboard
     if tensorboard is not None:
-        sinks["TensorBoard"] = lambda: TensorBoardSink(tensorboard, settings, record, pictures)
+        sinks["TensorBoard"] = lambda: TensorBoardSink(tensorboard, settings, record, pictures, purge)
     if wandb is not None and wandb.mode != "disabled":
         sinks["W&B"] = lambda: WandbSink(wandb, settings, record, steps, multirun, pictures)
     return sinks

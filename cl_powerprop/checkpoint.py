@@ -10,8 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cl_powerprop.config import RunConfig, shareable
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.privacy import redact
+from cl_powerprop.run_folder import SCHEMA_VERSION
 
 FILE = "checkpoint.safetensors"
 
@@ -47,3 +49,31 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, state)  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
+
+
+def what_matters(config: RunConfig) -> dict[str, Any]:
+    """Return what a run that is resumed must have in common with the one that was cut off."""
+    values = shareable(config)
+    for key in ("logger", "progress", "run_dir", "references_dir"):
+        del values[key]
+    del values["data"]["root"]
+    return values
+
+
+def check_matches(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> None:
+    """Make sure that a checkpoint is of this package's kind and of this config.
+
+    Raises:
+        RunFolderError: if it is not.
+    """
+    state = checkpoint.state
+    try:
+        version, written = state["record"]["content"]["schema_version"], state["config"]
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
+    if version != SCHEMA_VERSION:
+        raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")
+    now = json.loads(json.dumps(what_matters(config)))
+    changed = [key for key in now if now[key] != written.get(key)]
+    if changed:
+        raise RunFolderError(f"{folder / 'config.yaml'} has changed since the run began: {', '.join(changed)}")

@@ -368,7 +368,7 @@ def shareable(config: RunConfig) -> dict[str, Any]:
 
 
 def _is_private(path: str | None) -> bool:
-    return path is not None and (Path(path).is_absolute() or path.startswith("~"))
+    return path is not None and (Path(path).is_absolute() or path.startswith("~") or ".." in Path(path).parts)
 
 
 def repeatable_yaml(config: RunConfig) -> str:

@@ -13,10 +13,11 @@ from torch import nn
 
 from cl_powerprop import build
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
-from cl_powerprop.checkpoint import Checkpoint, write_checkpoint
+from cl_powerprop.checkpoint import Checkpoint, check_matches, what_matters, write_checkpoint
 from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.evaluation.weights import weight_histogram
 from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.privacy import hide
 from cl_powerprop.record import RunRecord
 from cl_powerprop.references import load_references
 from cl_powerprop.run_folder import RunFolder
@@ -27,6 +28,7 @@ from cl_powerprop.strategies.epn import EPNPlugin, Search
 from cl_powerprop.strategies.masking import MaskingPlugin
 from cl_powerprop.strategies.task_inference import EntropyTaskInference
 from cl_powerprop.tracking import Row, RowStream
+from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.progress import ProgressDisplay
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.clipping import GradientClipping
@@ -68,6 +70,9 @@ def run(
         DivergedError: if the loss leaves the numbers; what was finished is in the folder, marked failed.
     """
     build.check(config)
+    _hide_places(config, path)
+    if checkpoint is not None:
+        check_matches(checkpoint, config, path)
     messages: list[str] = []
     references = []
     if checkpoint is None:
@@ -97,8 +102,6 @@ def run(
     steps = [config.train.epochs * -(-len(each.dataset) // config.train.batch_size) for each in benchmark.train_stream]
     if checkpoint is not None:
         record.restore(checkpoint.state["record"])
-    kept = 0 if checkpoint is None else checkpoint.state["rows"]
-    rows = RowStream(build.make_sinks(config, record, steps, multirun, kept), record.tell, kept)
     display = ProgressDisplay(1 if joint else len(sequence), config.progress and not quiet)
 
     def report_epoch(task: int, epoch: int, step: int, measured: Measured) -> None:
@@ -133,8 +136,12 @@ def run(
             precision=config.train.precision,
             compile=config.train.compile,
         )
+    kept, purge = 0, None
     if checkpoint is not None:
         _restore(checkpoint, strategy, plugin)
+        kept, purge = checkpoint.state["rows"], checkpoint.state["step"] + 1
+    csv = CsvSink(folder, record.run_id, kept)
+    rows = RowStream(csv, build.make_sinks(config, record, steps, multirun, purge), record.tell, kept)
     run_tasks = _TaskLoop(
         config,
         sequence,
@@ -155,7 +162,8 @@ def run(
         with display:
             run_tasks()
     except BaseException as error:
-        rows.flush()
+        with contextlib.suppress(OSError):
+            rows.flush()
         record.fail(error)
         raise
     finally:
@@ -163,6 +171,15 @@ def run(
         record.add_logging(rows.seconds)
         record.write()  # once more: what the sinks had to say
     return Result(path, record.content, model)
+
+
+def _hide_places(config: RunConfig, path: Path) -> None:
+    """Keep the user's own places out of what a run writes about itself: an error may name any of them."""
+    hide(path, "<run folder>")
+    hide(config.data.root, "<data>")
+    hide(config.references_dir, "<references>")
+    if config.logger.wandb is not None:
+        hide(config.logger.wandb.dir, "<wandb>")
 
 
 def _restore(checkpoint: Checkpoint, strategy: FastSupervisedTemplate, plugin: Any) -> None:
@@ -336,8 +353,9 @@ class _TaskLoop:
 
     def _write_checkpoint(self) -> None:
         if build.is_resumable(self.config):
-            state = {"record": self.record.state(), "rows": self.rows.written}
-            state["step"] = self.strategy.clock.train_iterations
+            step = self.strategy.clock.train_iterations
+            state = {"record": self.record.state(), "rows": self.rows.written, "step": step}
+            state["config"] = what_matters(self.config)
             write_checkpoint(self.record.folder.path, self.strategy.model, state)
 
     def _save(self, trained: int) -> None:

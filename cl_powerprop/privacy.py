@@ -12,6 +12,15 @@ _SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE
 _SHORTEST_SECRET = 16  # shorter values are words that a file may well hold by itself
 
 
+_hidden: dict[str, str] = {}
+
+
+def hide(path: str | os.PathLike[str] | None, shown: str) -> None:
+    """Have a place of the user's taken out of all that is written from now on, if it is an absolute one."""
+    if path is not None and (place := Path(path).expanduser()).is_absolute():
+        _hidden[str(place)] = shown
+
+
 def redact(text: str) -> str:
     """Return the text without values of secret environment variables and without paths that lead through a user's.
 
@@ -50,6 +59,7 @@ def _places() -> list[tuple[str, str]]:
         working = ""
     home = str(Path.home())
     known = {working: ".", home: "~", sys.prefix: "<python>", tempfile.gettempdir(): "<tmp>"}
+    known |= _hidden
     known |= {os.path.realpath(path): shown for path, shown in known.items() if path}
     places = {text: shown for path, shown in known.items() for text in _spellings(path)}
     return sorted(((path, shown) for path, shown in places.items() if len(path) > 1), key=lambda pair: -len(pair[0]))

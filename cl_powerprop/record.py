@@ -1,6 +1,8 @@
 """What a run writes about itself: `run.json`, the accuracy matrix, capacity and where its weights came from."""
 
+import contextlib
 import datetime
+import json
 import logging
 import os
 import platform
@@ -146,6 +148,9 @@ class RunRecord:
         ]
         self.content = state["content"] | here | {"status": "running", "finished": None, "error": None}
         self.content["resumed"].append(_now())
+        with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what W&B has had since
+            last = json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
+            self.content |= {"wandb": last["wandb"]} if last.get("wandb") else {}
         if changed:
             self.tell(f"resumed with other versions, which may give other numbers: {', '.join(changed)}")
         self.matrix = np.array(state["matrix"])

@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from cl_powerprop.analysis.runs import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.config import load_config
 from cl_powerprop.errors import DivergedError, RunFolderError, UserError
+
+_LOCK = ".resume.lock"
 
 
 def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, force: bool = False) -> list[str]:
@@ -38,11 +42,19 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, for
             if content["status"] == "complete":
                 print(f"{folder}: complete")
                 continue
-            _refuse_if_running(folder, content, force)
-            _go_on(folder, root)
+            lock = FileLock(folder / _LOCK, timeout=0)
+            with lock:
+                _refuse_if_running(folder, content, force)
+                _go_on(folder, root)
             finished.append(folder)
+        except Timeout:
+            problems.append(f"{folder}: it is being resumed already")
         except (UserError, DivergedError) as error:
             problems.append(f"{folder}: {error}")
+        except (KeyError, RuntimeError, OSError) as error:  # of files that do not belong together, or a full disk
+            problems.append(f"{folder}: {type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            (folder / _LOCK).unlink(missing_ok=True)
     if finished:
         print_runs(finished)
     for problem in problems:

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import astuple, fields
 
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.tracking.stream import Row
 
@@ -14,12 +15,17 @@ class CsvSink:
         folder: of the run.
         run_id: of the run.
         kept: rows of the file as it is that come first: a run that is resumed has some.
+
+    Raises:
+        RunFolderError: if the file does not have them.
     """
 
     def __init__(self, folder: RunFolder, run_id: str, kept: int = 0) -> None:
         self._folder = folder
         self._run_id = run_id
         self._rows = read_rows(folder)[:kept] if kept else []
+        if len(self._rows) < kept:
+            raise RunFolderError(f"{folder.path / 'curves.csv'} has {len(self._rows)} rows of the {kept} that it had")
 
     def write(self, row: Row) -> None:
         """Keep the row."""
@@ -30,18 +36,20 @@ class CsvSink:
         header = ["run_id", *(field.name for field in fields(Row))]
         self._folder.write_csv("curves.csv", header, ([self._run_id, *astuple(row)] for row in self._rows))
 
-    def close(self) -> None:
-        """Nothing is left to write: every row has been flushed."""
-
-    def abort(self) -> None:
-        """Nothing is held open."""
-
 
 def read_rows(folder: RunFolder) -> list[Row]:
-    """Return the rows of a run's `curves.csv`."""
-    with (folder.path / "curves.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))[1:]
-    return [
-        Row(int(trained), int(epoch), int(step), int(task), split, metric, float(value or "nan"))
-        for _, trained, epoch, step, task, split, metric, value in lines
-    ]
+    """Return the rows of a run's `curves.csv`.
+
+    Raises:
+        RunFolderError: if it is missing or damaged.
+    """
+    path = folder.path / "curves.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))[1:]
+        return [
+            Row(int(trained), int(epoch), int(step), int(task), split, metric, float(value or "nan"))
+            for _, trained, epoch, step, task, split, metric, value in lines
+        ]
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error

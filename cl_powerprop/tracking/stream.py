@@ -51,10 +51,23 @@ class Sink(Protocol):
         """Let go of everything at once: a call has failed, and no other will follow."""
 
 
+class Record(Protocol):
+    """The run's own record of its rows, without which it is not whole."""
+
+    def write(self, row: Row) -> None:
+        """Take one row."""
+
+    def flush(self) -> None:
+        """Write everything so far."""
+
+
 class RowStream:
-    """Hands every row to every sink. A sink that fails is reported once, dropped, and never stops the run.
+    """Hands every row to the run's own record and to every sink.
+
+    A sink that fails is reported once, dropped, and never stops the run; a record that fails does.
 
     Args:
+        record: the run's own.
         openers: for the name of each sink, what opens it.
         tell: called with one line when a sink failed.
         written: rows that a resumed run begins with.
@@ -65,8 +78,13 @@ class RowStream:
     """
 
     def __init__(
-        self, openers: Mapping[str, Callable[[], Sink]], tell: Callable[[str], None], written: int = 0
+        self,
+        record: Record,
+        openers: Mapping[str, Callable[[], Sink]],
+        tell: Callable[[str], None],
+        written: int = 0,
     ) -> None:
+        self._record = record
         self._tell = tell
         self._sinks: dict[str, Sink] = {}
         self.written = written
@@ -79,12 +97,14 @@ class RowStream:
                     self._report(name, error)
 
     def write(self, row: Row) -> None:
-        """Send a row to all sinks."""
+        """Send a row everywhere."""
         self.written += 1
+        self._record.write(row)
         self._each(lambda sink: sink.write(row))
 
     def flush(self) -> None:
-        """Flush all sinks."""
+        """Write the record, and flush all sinks."""
+        self._record.flush()
         self._each(lambda sink: sink.flush())
 
     def close(self) -> None:

@@ -40,10 +40,16 @@ class TensorBoardSink:
         config: the run's whole config.
         record: what is known of the run.
         pictures: the run's figures.
+        purge: step from which on what earlier files hold is to be forgotten, for a run that is resumed.
     """
 
     def __init__(
-        self, settings: TensorBoardConfig, config: dict[str, Any], record: RunRecord, pictures: RunPictures
+        self,
+        settings: TensorBoardConfig,
+        config: dict[str, Any],
+        record: RunRecord,
+        pictures: RunPictures,
+        purge: int | None = None,
     ) -> None:
         self._figures = settings.figures
         self._config = config
@@ -51,7 +57,7 @@ class TensorBoardSink:
         self._pictures = pictures
         self._layers = LayerCurves(record.capacity)
         self._step = 0
-        self._writer = SummaryWriter(str(record.folder.path))
+        self._writer = SummaryWriter(str(record.folder.path), purge_step=purge)
         self._writer.add_custom_scalars(_LAYOUT)
 
     def write(self, row: Row) -> None:

@@ -18,12 +18,13 @@ from cl_powerprop.tracking.wandb_account import open_account
 
 # What is taken, by name: a file that someone else has put beside them is not.
 _FILES = (
-    *("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "weights.csv"),
-    *("capacity.csv", "reuse.csv", "mask_overlap.csv"),
+    *("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv"),
+    *("weights.csv", "capacity.csv", "reuse.csv", "mask_overlap.csv"),
 )
 _AT_A_TIME = 8
 _PROJECT = re.compile(r"[^/\s]+/[^/\s]+")
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]+")
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_NEEDED = _FILES[:4]  # a run without masks has no more of the others
 
 
 @dataclass
@@ -77,8 +78,11 @@ def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
     if not _RUN_ID.fullmatch(run.id):
         return "problems", f"{run.id!r} is no name for a folder, left out"
     target = out / run.id
-    if _status(target) == "complete":
-        return "present", target
+    if target.exists():
+        if not _is_of(target, run.id):
+            return "problems", f"{target} is there already and is not this W&B run's; it is left alone"
+        if _status(target) == "complete" and not _missing(target):
+            return "present", target
     part = Path(tempfile.mkdtemp(prefix=f".{run.id}-", dir=out))
     try:
         for file in run.files(names=[f"{COPY}/{name}" for name in _FILES], per_page=len(_FILES)):
@@ -87,9 +91,12 @@ def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
         if not (files / "run.json").exists():
             reason = "it ended before its first task did, or cl-powerprop did not log it"
             return "problems", f"{run.name} ({run.id}) has no run folder: {reason}"
-        if _status(files) is None:
-            return "problems", f"{run.name} ({run.id}): its run.json is damaged"
-        shutil.rmtree(target, ignore_errors=True)  # as far as the run had come at an earlier pull
+        if _status(files) is None or not _is_of(files, run.id):
+            return "problems", f"{run.name} ({run.id}): its run.json is damaged, or another run's"
+        if missing := _missing(files):
+            return "problems", f"{run.name} ({run.id}) is not whole on the server yet: {', '.join(missing)} missing"
+        if target.exists():  # as far as the run had come at an earlier pull
+            target.rename(part / "before")
         files.rename(target)
         return "written", target
     except Exception as error:  # noqa: BLE001, RUF100 (the others can still be had)
@@ -98,10 +105,24 @@ def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _status(folder: Path) -> str | None:
-    """Return the status in a folder's `run.json`, None if there is none to read."""
+def _read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return str(content["status"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _status(folder: Path) -> str | None:
+    """Return the status in a folder's `run.json`, None if there is none to read."""
+    return _read(folder).get("status")
+
+
+def _is_of(folder: Path, wandb_id: str) -> bool:
+    """Return whether a folder holds the run that is logged in a W&B run."""
+    content = _read(folder)
+    return wandb_id in (content.get("run_id"), (content.get("wandb") or {}).get("id"))
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in _NEEDED if not (folder / name).exists()]

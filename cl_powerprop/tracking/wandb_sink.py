@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.config import WandbConfig
-from cl_powerprop.record import RunRecord
+from cl_powerprop.record import RunRecord, new_run_id
 from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
 from cl_powerprop.tracking.pictures import RunPictures
@@ -75,16 +75,19 @@ class WandbSink:
         facts = {key: record.content[key] for key in ("run_id", "versions", "host", "git_commit")}
         config = {**config, "task_names": record.task_names, "run": {**facts, "device": str(record.device)}}
 
-        def init(mode: str) -> Any:
+        facts_of = record.content
+        name = f"{facts_of['strategy']}, alpha {facts_of['alpha']}, seed {facts_of['seed']}"
+
+        def init(mode: str, run_id: str = run_id) -> Any:
             return wandb.init(
                 mode=mode,  # type: ignore[arg-type]
                 project=settings.project,
                 entity=settings.entity,
                 id=run_id,
                 resume="allow",
-                name=settings.name,
+                name=settings.name or name,
                 group=settings.group or multirun or begun.get("group"),
-                job_type=settings.job_type,
+                job_type=settings.job_type or facts_of["strategy"],
                 tags=settings.tags,
                 config=config,
                 dir=settings.dir,
@@ -112,10 +115,10 @@ class WandbSink:
                 return run
             except Exception as error:  # noqa: BLE001, RUF100 (of many kinds: no network, a wrong key, ...)
                 reason = _line(error)
-                wandb.teardown()  # its service holds on to the id of the run that could not be started
                 for folder in set(Path(settings.dir).glob(remains)) - before:
                     shutil.rmtree(folder, ignore_errors=True)  # nothing is in it, and sync would stumble over it
-        run = init("offline")
+                run_id = new_run_id()  # W&B's service holds on to that of the run that could not be started
+        run = init("offline", run_id)
         message = f"W&B: {reason}; this run is logged offline, upload it later by cl-powerprop sync {_folder(run)}"
         if has_credentials():  # as the user meant it to be online
             record.tell(message)
@@ -129,6 +132,9 @@ class WandbSink:
         if point != self._point:
             self._end_moment()
             self._point = point
+            # Offline nobody looks on, and what is sent before the task is finished a resumed run would send again.
+            if self._run is not None and not self._run.offline:
+                self._send()
         self._values[row.curve] = row.value
 
     def _end_moment(self) -> None:
@@ -152,9 +158,11 @@ class WandbSink:
         if self._run is None:
             self._run = self._starting.result()
             self._introduce()
+        known = self._record.content["wandb"]
         for count, moment in self._waiting:
-            if count >= self._run.starting_step:
+            if count >= self._run.starting_step and count > known["sent"]:
                 self._run.log(moment, step=count)
+                known["sent"] = count
         self._waiting = []
 
     def _introduce(self) -> None:
@@ -163,9 +171,11 @@ class WandbSink:
         run.define_metric("train/*", step_metric="step")
         for curves in ("valid/*", "test/*", "capacity/*"):
             run.define_metric(curves, step_metric="progress")
+        begun = self._record.content.get("wandb") or {}
         self._record.content["wandb"] = {
             **{key: getattr(run, key) or None for key in ("entity", "project", "id", "group")},
             "url": None if run.offline else run.url,
+            "sent": begun.get("sent", -1) if begun.get("id") == run.id else -1,
         }
 
     def _progress(self, trained: int, step: int) -> float:

@@ -101,6 +101,20 @@ def test_an_error_tells_no_paths(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert_clean(Path("run"), str(home))
 
 
+def test_places_that_are_nowhere_near_home(
+    home: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's scratch disk, say; pytest's own folder must not be what hides it."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "other"))
+    scratch = tmp_path / "scratch" / "alice"
+    words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, f"run_dir={scratch}/run", "logger=wandb")
+    more = (f"logger.wandb.dir={scratch}/logs", "logger.wandb.timeout=2", "data.root=../../../scratch/alice/data")
+    assert command("run", *words, *more) == 0
+    assert_clean(scratch / "run", str(scratch), "scratch")
+    assert "cl-powerprop sync <wandb>" in (scratch / "run" / "run.json").read_text()
+
+
 def test_what_is_taken_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     working = Path.cwd()
     assert redact(f"see {working}/runs/a.csv") == "see ./runs/a.csv"

@@ -18,11 +18,13 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from filelock import FileLock
 
 from cl_powerprop.checkpoint import FILE, read_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.experiment import run
+from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.training.meters import TrainingMeter
 
 from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
@@ -194,8 +196,45 @@ def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[
     assert command("resume", "nowhere") == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="no run"):
-        run(tiny_config("strategy=naive"), tmp_path / "none", checkpoint=object())  # type: ignore[arg-type]
+        RunFolder.reopen(tmp_path / "none")
 
 
-def test_a_checkpoint_tells_nothing_private(cut: Path) -> None:
-    assert str(Path.home()).encode() not in (cut / FILE).read_bytes() or str(Path.home()) == "/"
+def test_a_checkpoint_tells_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    monkeypatch.setattr("cl_powerprop.record.platform.node", lambda: "see /home/alice/notes")
+    with cut_off(task=1, epoch=0):
+        run(tiny_config("strategy=naive"), tmp_path / "run")
+    assert b"alice" not in (tmp_path / "run" / FILE).read_bytes()
+    assert b"see ~/notes" in (tmp_path / "run" / FILE).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["curves", "config", "schema", "state"])
+def test_what_does_not_belong_together_is_one_line(
+    cut: Path, command: Command, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    checkpoint = read_checkpoint(cut)
+    state, config = checkpoint.state, (cut / "config.yaml").read_text()
+    if damage == "curves":
+        lines = (cut / "curves.csv").read_text().splitlines()
+        (cut / "curves.csv").write_text("\n".join(lines[:3]) + "\n")
+    elif damage == "config":
+        (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+    elif damage == "schema":
+        state["record"]["content"]["schema_version"] = 0
+    else:
+        del state["record"]["learned"]
+    safetensors.torch.save_file(checkpoint.tensors, cut / FILE, metadata={"state": json.dumps(state)})
+    before = {name: content for name, content in tree(cut).items() if name != "run.json"}
+    assert command("resume", cut) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    said = {"curves": "rows of the", "config": "has changed since the run began: seed", "schema": "schema version 0"}
+    assert said.get(damage, "learned") in line
+    after = tree(cut)
+    assert {name: after[name] for name in before} == before, "nothing is lost"
+
+
+def test_only_one_resumes_a_run(cut: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with FileLock(cut / ".resume.lock"):
+        assert command("resume", cut) == 1
+    assert "it is being resumed already" in capsys.readouterr().err
+    assert command("resume", cut) == 0

@@ -44,18 +44,28 @@ def test_a_failing_sink_is_told_once_and_dropped(fails_in: str) -> None:
         made.__init__(fails_in)  # type: ignore[misc]
         return made
 
-    rows = RowStream({"broken": open_broken, "whole": lambda: whole}, told.append)
+    record = Recorder()
+    rows = RowStream(record, {"broken": open_broken, "whole": lambda: whole}, told.append)
     for _ in range(2):
         rows.write(ROW)
         rows.write(ROW)
         rows.flush()
     rows.close()
     assert told == ["broken failed and is left out from here on: no space left"]
+    assert record.calls == ["open", *["write", "write", "flush"] * 2]
     assert whole.calls == ["open", *["write", "write", "flush"] * 2, "close"]
     calls = broken[0].calls
     assert calls.count(fails_in) == 1, "the first failure was the last call"
     assert calls[-1] == ("open" if fails_in == "open" else "abort")
     assert rows.seconds > 0
+
+
+@pytest.mark.parametrize("fails_in", ["write", "flush"])
+def test_a_run_without_its_own_record_fails(fails_in: str) -> None:
+    rows = RowStream(Recorder(fails_in), {}, lambda _: None)
+    with pytest.raises(OSError, match="no\nspace left"):  # noqa: PT012 (whichever of the two it is)
+        rows.write(ROW)
+        rows.flush()
 
 
 def test_curves_are_named_alike_everywhere() -> None:

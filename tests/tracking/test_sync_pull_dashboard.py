@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,10 @@ def test_sync_leaves_a_run_alone_that_goes_on(
     going_on = wandb.init(mode="offline", dir="runs", id="goingon", reinit="create_new", settings=settings)
     going_on.log({"a": 1})
     (file,) = wandb_files(Path("runs"))
-    while file.stat().st_size < 500:  # written by another process
-        pass
+    for _ in range(200):  # written by another process
+        if file.stat().st_size >= 500:
+            break
+        time.sleep(0.1)
     assert command("sync", "runs") == 0
     assert "1 still running, left out" in capsys.readouterr().out
     going_on.finish()
@@ -170,6 +173,36 @@ def test_pull_gives_the_run_folders_back(
     assert "naive" in capsys.readouterr().out
     assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
     assert "0 run folders written to pulled, 2 were there before" in capsys.readouterr().out
+
+
+def test_pull_leaves_alone_what_is_not_its_own(
+    server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The id of a W&B run is whatever a team mate chose."""
+    assert command("sync", "runs") == 0
+    stored = next(iter(server.runs.values()))
+    server.runs = {name: StoredRun(name, "cl-powerprop", files=stored.files) for name in ("wandb", "mine", "..", "a.b")}
+    before = tree(tmp_path / "runs")
+    (tmp_path / "runs" / "mine").mkdir()
+    (tmp_path / "runs" / "mine" / "precious").write_text("data")
+    assert command("pull", "team/cl-powerprop", "--out", "runs") == 1
+    assert tree(tmp_path / "runs") == before | {"mine/precious": b"data"}
+    said = capsys.readouterr().err
+    assert said.count("is there already and is not this W&B run's") == 2
+    assert said.count("another run's") == 1
+    assert "'..' is no name for a folder" in said
+
+
+def test_pull_waits_for_what_is_whole(server: WandbServer, offline: Path, command: Command) -> None:
+    assert command("sync", "runs") == 0
+    name, stored = next(iter(server.runs.items()))
+    server.runs = {name: stored}
+    curves = stored.files.pop("run_folder/curves.csv")
+    assert command("pull", "team/cl-powerprop") == 1
+    assert list(Path("pulled").iterdir()) == []
+    stored.files["run_folder/curves.csv"] = curves
+    assert command("pull", "team/cl-powerprop") == 0
+    assert (Path("pulled") / name / "curves.csv").exists()
 
 
 def test_pull_fetches_again_what_was_not_complete(server: WandbServer, offline: Path, command: Command) -> None:

@@ -127,6 +127,19 @@ def test_an_invalid_key(
     assert inspect(file)[-1]["exit"]["exit_code"] == 0
 
 
+def test_other_runs_of_the_process_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off")
+    mine = wandb.init(mode="offline", dir=str(tmp_path), id="mine", reinit="create_new", settings=settings)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    run(tiny_config("strategy=naive", "logger=wandb", "logger.wandb.timeout=2"), tmp_path / "run")
+    mine.log({"still": "mine"})
+    mine.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*-mine/*.wandb")
+    assert [record for record in inspect(file) if "mine" in str(record.get("history"))]
+
+
 def test_no_network_from_the_start(tmp_path: Path, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     result = run(tiny_config(*WORDS), tmp_path / "run")

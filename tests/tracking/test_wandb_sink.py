@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cl_powerprop.analysis.runs import find_run_folders
 from cl_powerprop.tracking import Row
@@ -265,6 +266,16 @@ def test_a_sweep_agent_names_the_run(server: WandbServer, tmp_path: Path, monkey
     assert result.record["wandb"]["id"] == "agentrun" != result.record["run_id"]
 
 
+def test_a_user_who_has_switched_it_off_is_heard(
+    server: WandbServer, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", "elsewhere")
+    assert command("run", *TINY, "strategy=naive", "logger=wandb", "run_dir=run") == 0
+    assert server.runs == {}
+    assert len(wandb_files(Path("elsewhere"))) == 1
+
+
 def test_jobs_of_a_multirun_do_not_share_a_name(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,5 +323,17 @@ def test_a_resumed_run_goes_on_in_its_wandb_run(
     assert stored.summary["average_accuracy"] == record["metrics"]["average_accuracy"]
     tested = [line["trained_tasks"] for line in stored.history if "test/accuracy/task_00" in line]
     assert tested == [1, 2, 3], "nothing is missing, nothing twice"
+    curves = pd.read_csv("run/curves.csv")
+    for task in range(3):
+        rows = curves[(curves.split == "train") & (curves.metric == "loss") & (curves.eval_task == task)]
+        points = [
+            (line["step"], line[name]) for line in stored.history if (name := f"train/loss/task_{task:02}") in line
+        ]
+        assert points == list(zip(rows.step, rows.value, strict=True))
     steps = [line["_step"] for line in stored.history]
     assert mode == "offline" or steps == sorted(set(steps))
+    events = EventAccumulator("run", size_guidance={"scalars": 0}).Reload()
+    for (split, metric, task), rows in curves.groupby(["split", "metric", "eval_task"]):
+        if metric != "capacity_used":
+            points = [event.step for event in events.Scalars(f"{split}/{metric}/task_{task:02}")]
+            assert points == list(rows.step), "TensorBoard forgets what is measured again"

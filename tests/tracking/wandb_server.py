@@ -127,8 +127,12 @@ class WandbServer:
 
     def wait_for_a_run(self) -> None:
         """Return when a client has begun one, and has had time to go on."""
-        while not self.runs:
+        for _ in range(600):
+            if self.runs:
+                break
             time.sleep(0.05)
+        else:
+            raise TimeoutError("no run came")
         time.sleep(0.5)
 
     def vanish(self) -> None:
