@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="cl-powerprop: %(message)s")
+    code = FAULT
     try:
         code = _dispatch(words)
     except UserError as error:
@@ -32,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    finally:
+        if "wandb" in sys.modules:  # which would not let the process end before everything is uploaded
+            from cl_powerprop.tracking.wandb_service import end_service
+
+            end_service(code)
     sys.exit(code)
 
 
@@ -65,6 +71,7 @@ def _dispatch(words: list[str]) -> int:
     sync.add_argument("folder", metavar="DIR", help="folder with W&B's files somewhere in it, as in runs")
     sync.add_argument("--project", help="upload to this project instead of the one each run was made for")
     sync.add_argument("--entity", help="likewise: user or team")
+    sync.add_argument("--timeout", type=float, default=3600, metavar="S", help="seconds for one run (default: 3600)")
     sync.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
     pull = commands.add_parser("pull", help="fetch W&B runs as run folders, for compare")
     pull.add_argument("project", metavar="ENTITY/PROJECT")
@@ -110,7 +117,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _sync(options: argparse.Namespace) -> int:
     from cl_powerprop.tracking.wandb_sync import sync
 
-    synced = sync(Path(options.folder), options.project, options.entity, options.dry_run)
+    synced = sync(Path(options.folder), options.project, options.entity, options.dry_run, options.timeout)
     if options.dry_run:
         for file in synced.uploaded:
             print(f"would upload {file.parent}")

@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+import requests
+
 from cl_powerprop.errors import UserError
 
 UPLOADED = ".synced"  # what W&B's own sync adds to the name of a file that has been uploaded
@@ -33,7 +35,18 @@ def open_account() -> Any:
         raise UserError("no W&B API key was found; set WANDB_API_KEY, or run: wandb login")
     import wandb
 
+    _see_that_it_answers(wandb.setup().settings.base_url)
     try:
         return wandb.Api(timeout=_SECONDS)
     except Exception as error:
         raise UserError(f"W&B cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _see_that_it_answers(base_url: str) -> None:
+    """Ask the server for anything at all: W&B's client would go on trying to reach one that is away."""
+    try:
+        requests.head(base_url, timeout=_SECONDS)
+    except requests.exceptions.SSLError:
+        pass  # it answers, and whom W&B's client trusts is its own affair
+    except requests.RequestException as error:
+        raise UserError(f"W&B cannot be used: {base_url} does not answer ({type(error).__name__})") from error

@@ -1,11 +1,10 @@
 """Weights & Biases: one W&B run for each run."""
 
-import contextlib
 import itertools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from cl_powerprop.tracking.layer_curves import LayerCurves
 from cl_powerprop.tracking.pictures import RunPictures
 from cl_powerprop.tracking.stream import Row
 from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
+from cl_powerprop.tracking.wandb_service import end_service
 
 log = logging.getLogger("cl_powerprop")
 
+_PATIENCE = 60  # seconds with W&B's service, which does not make us wait for the network
 _TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap")
 
 
@@ -58,10 +59,10 @@ class WandbSink:
         self._waiting: list[tuple[int, dict[str, float]]] = []  # moments that are not sent yet
         self._files = 0
         self._run: Any = None
-        # The first task need not wait for a service to start and a server to answer.
-        with_thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
-        self._starting = with_thread.submit(self._start, config, multirun)
-        with_thread.shutdown(wait=False)
+        self._hangs = False  # the service
+        # The first task need not wait for a service to start and a server to answer; and no task waits for ever.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
+        self._starting = self._thread.submit(self._start, config, multirun)
 
     def _start(self, config: dict[str, Any], multirun: str | None) -> Any:
         import wandb
@@ -126,6 +127,25 @@ class WandbSink:
             log.warning(message)
         return run
 
+    def _in_time(self, call: Callable[[], None], network: float = 0) -> None:
+        """Make a call in W&B's thread: should its service hang, the call would never end.
+
+        Args:
+            call: what to do.
+            network: seconds that it may spend waiting for the network.
+        """
+        seconds = _PATIENCE + network
+        future = self._thread.submit(call)
+        try:
+            future.result(seconds)
+            return
+        except TimeoutError:
+            if future.done():  # that was the call's own
+                raise
+        self._hangs = True
+        end_service(seconds=0)
+        raise TimeoutError(f"W&B's service has not answered within {seconds:g} s")
+
     def write(self, row: Row) -> None:
         """Add a value to those of its moment; they are sent together."""
         point = (row.trained_tasks, row.epoch, row.step)
@@ -134,7 +154,7 @@ class WandbSink:
             self._point = point
             # Offline nobody looks on, and what is sent before the task is finished a resumed run would send again.
             if self._run is not None and not self._run.offline:
-                self._send()
+                self._in_time(self._send)
         self._values[row.curve] = row.value
 
     def _end_moment(self) -> None:
@@ -151,8 +171,11 @@ class WandbSink:
         self._values.update(self._layers.new())
         self._end_moment()
         if self._starting.done():
-            self._send()
-            self._copy_files()
+            self._in_time(self._send_all)
+
+    def _send_all(self) -> None:
+        self._send()
+        self._copy_files()
 
     def _send(self) -> None:
         if self._run is None:
@@ -201,6 +224,11 @@ class WandbSink:
         """Send summary, tables, pictures, files and, if asked for, the network, and finish the W&B run."""
         self._values.update(self._layers.new())
         self._end_moment()
+        # It may have to start yet, online and then offline, before it uploads.
+        self._in_time(self._finish, network=3 * self._settings.timeout)
+        self._thread.shutdown(wait=False)
+
+    def _finish(self) -> None:
         self._send()
         content = self._record.content
         summary = {key: content[key] for key in ("status", "zero_forgetting_verified", "seconds", "peak_memory_mb")}
@@ -246,13 +274,15 @@ class WandbSink:
 
     def abort(self) -> None:
         """Finish the W&B run if its service lives; else see that nobody waits for it."""
-        import wandb
+        if not self._hangs:
+            self._in_time(self._let_go, network=self._settings.timeout)
+        self._thread.shutdown(wait=False)
 
+    def _let_go(self) -> None:
         try:
             self._starting.result().finish(exit_code=1)
         except ConnectionError:
-            with contextlib.suppress(Exception):
-                wandb.teardown(exit_code=1)
+            end_service()
 
 
 def _folder(run: Any) -> str:

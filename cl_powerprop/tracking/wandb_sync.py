@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,13 @@ class Synced:
     failed: dict[Path, str] = field(default_factory=dict)
 
 
-def sync(folder: Path, project: str | None = None, entity: str | None = None, dry_run: bool = False) -> Synced:
+def sync(
+    folder: Path,
+    project: str | None = None,
+    entity: str | None = None,
+    dry_run: bool = False,
+    timeout: float = 3600,
+) -> Synced:
     """Upload the W&B runs at or below a folder that have not been, offline ones and those cut off while online.
 
     Args:
@@ -38,6 +44,7 @@ def sync(folder: Path, project: str | None = None, entity: str | None = None, dr
         project: upload to this one instead of the one each run was made for.
         entity: likewise.
         dry_run: say what would be uploaded, and do nothing.
+        timeout: seconds that the upload of one run may take.
 
     Raises:
         UserError: for a folder without W&B runs, or if the account cannot be used.
@@ -60,13 +67,15 @@ def sync(folder: Path, project: str | None = None, entity: str | None = None, dr
         synced.uploaded = waiting
         return synced
     open_account()  # W&B's own command would try for hours to reach a server that is away
+    # Each upload has a service of its own: one that is given up takes no other with it.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
     fragments: dict[str, list[Path]] = {}
     for file in waiting:  # a run that was resumed has left several files, which belong in their order
         fragments.setdefault(file.name, []).append(file)
     console = Console(stderr=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        reasons = pool.map(lambda files: _upload(files, options), fragments.values())
+        reasons = pool.map(lambda files: _upload(files, options, environment, timeout), fragments.values())
         shown = track(reasons, "uploading", len(fragments), console=console, disable=not console.is_terminal)
         for files, reason in zip(fragments.values(), shown, strict=True):
             for file in files:
@@ -100,13 +109,17 @@ def _is_running(file: Path) -> bool:
         return False
 
 
-def _upload(files: Sequence[Path], options: Sequence[str]) -> str:
+def _upload(files: Sequence[Path], options: Sequence[str], environment: Mapping[str, str], timeout: float) -> str:
     """Let W&B's own command upload the files of one run; it marks what it has. Return what it said last.
 
     One command for all runs would stop at the first file that is damaged.
     """
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *options]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
+    command += map(str, files)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return f"not finished within {timeout:g} s, and given up"
     said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     errors = [line for line in said if "error" in line.lower()]
     return (errors or said or ["nothing"])[-1].removeprefix("wandb: ")

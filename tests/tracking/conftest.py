@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+from cl_powerprop.tracking.wandb_service import end_service
+
 from ..run.conftest import clean_process, command
 from .wandb_server import WandbServer
 
@@ -19,9 +21,7 @@ __all__ = ["clean_process", "command"]
 
 @pytest.fixture(autouse=True)
 def wandb_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import wandb
-
-    wandb.teardown()  # which forgets its service; the variable that names it is not to come back afterwards
+    end_service()  # which forgets its service; the variable that names it is not to come back afterwards
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()
@@ -30,7 +30,7 @@ def wandb_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     yield
-    wandb.teardown()
+    end_service()
 
 
 @pytest.fixture

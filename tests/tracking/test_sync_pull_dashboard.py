@@ -1,5 +1,6 @@
 """The way to W&B and back: upload what was made offline, fetch run folders, make a dashboard."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,14 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cl_powerprop.experiment import run
-from cl_powerprop.tracking import wandb_account
+from cl_powerprop.tracking import wandb_account, wandb_sync
 from cl_powerprop.tracking.wandb_dashboard import specification, workspace
 
 from ..run.conftest import Command, tiny_config, tree
-from .conftest import inspect_summary, wandb_files
+from .conftest import inspect_summary, services, wandb_files
 from .wandb_server import KEY, StoredRun, WandbServer
 
 OFFLINE = ("strategy=naive", "logger=[wandb]", "logger.wandb.mode=offline", "logger.wandb.figures=false")
@@ -70,9 +72,30 @@ def test_sync_goes_on_after_a_damaged_file(
     assert len(server.runs) == 1
 
 
-@pytest.mark.parametrize("words", [("sync", "runs"), ("pull", "team/cl-powerprop"), ("dashboard",)], ids=" ".join)
+COMMANDS = pytest.mark.parametrize(
+    "words", [("sync", "runs"), ("pull", "team/cl-powerprop"), ("dashboard",)], ids=" ".join
+)
+
+
+@COMMANDS
+def test_a_server_that_is_away_is_one_line(
+    offline: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert command(*words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("cl-powerprop: error: W&B cannot be used: http://127.0.0.1:9 does not answer")
+    assert not list(offline.glob("wandb/*/*.synced"))
+
+
+@COMMANDS
 @pytest.mark.parametrize("key", ["too-short", KEY])
-def test_a_server_that_is_away_or_a_wrong_key_is_one_line(
+def test_a_wrong_key_is_one_line(
+    server: WandbServer,
     offline: Path,
     command: Command,
     capsys: pytest.CaptureFixture[str],
@@ -81,15 +104,60 @@ def test_a_server_that_is_away_or_a_wrong_key_is_one_line(
     key: str,
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
-    monkeypatch.setattr(wandb_account, "_SECONDS", 3)
+    server.refuse_keys = True
     assert command(*words) == 2
-    assert "cl-powerprop: error: W&B cannot be used: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cl-powerprop: error: W&B cannot be used: " in error
+    assert KEY not in error
     assert not list(offline.glob("wandb/*/*.synced"))
 
 
-def test_sync_leaves_a_run_alone_that_goes_on(
-    server: WandbServer, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+@COMMANDS
+def test_a_server_that_stalls_is_one_line(
+    server: WandbServer,
+    offline: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
 ) -> None:
+    monkeypatch.setattr(wandb_account, "_SECONDS", 3)
+    server.stall()
+    assert command(*words) == 2
+    assert "cl-powerprop: error: W&B cannot be used: " in capsys.readouterr().err
+    assert services() == [], "nothing keeps the process from ending"
+
+
+def test_sync_gives_an_upload_up(
+    server: WandbServer,
+    offline: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wandb_sync, "open_account", server.stall)
+    assert command("sync", "runs", "--timeout", "4") == 1
+    captured = capsys.readouterr()
+    assert "2 failed" in captured.out
+    assert "not finished within 4 s, and given up" in captured.err
+    for _ in range(100):
+        if not uploading_to(server.url):
+            break
+        time.sleep(0.1)
+    assert uploading_to(server.url) == [], "nothing goes on in the background"
+
+
+def uploading_to(url: str) -> list[psutil.Process]:
+    """W&B services anywhere on this machine that were started for a server."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("wandb-core") and process.environ().get("WANDB_BASE_URL") == url:
+                found.append(process)
+    return found
+
+
+def test_sync_leaves_a_run_alone_that_goes_on(server: WandbServer, tmp_path: Path) -> None:
     import wandb
 
     (tmp_path / "runs").mkdir()
@@ -101,11 +169,9 @@ def test_sync_leaves_a_run_alone_that_goes_on(
         if file.stat().st_size >= 500:
             break
         time.sleep(0.1)
-    assert command("sync", "runs") == 0
-    assert "1 still running, left out" in capsys.readouterr().out
+    assert wandb_sync.sync(Path("runs")) == wandb_sync.Synced(still_running=[file])
     going_on.finish()
-    assert command("sync", "runs") == 0
-    assert "1 uploaded" in capsys.readouterr().out
+    assert wandb_sync.sync(Path("runs")) == wandb_sync.Synced(uploaded=[file])
 
 
 def test_sync_uploads_again_what_has_grown(server: WandbServer, offline: Path, command: Command) -> None:

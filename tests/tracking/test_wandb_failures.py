@@ -15,6 +15,8 @@ import torch
 
 from cl_powerprop.experiment import Result, run
 from cl_powerprop.record import RunRecord
+from cl_powerprop.tracking import wandb_sink
+from cl_powerprop.tracking.wandb_service import end_service
 
 from ..run.conftest import MASKED, Command, tiny_config, tree
 from .conftest import inspect, services, wandb_files
@@ -83,6 +85,7 @@ def test_the_network_goes_away(
     points = [record for record in inspect(file) if record["type"] == "history"]
     curves = pd.read_csv(result.path / "curves.csv")
     assert len(points) >= len(curves.groupby(["trained_tasks", "epoch", "step"])), "all is on disk, to be uploaded"
+    end_service()  # as at the end of the process
     with WandbServer() as back:  # which knows nothing of the run yet
         with pytest.MonkeyPatch.context() as patch:
             for name, value in back.environment.items():
@@ -109,6 +112,39 @@ def test_the_service_is_killed(
     again = run(tiny_config(*WORDS), tmp_path / "again")
     assert said_of_wandb(again) == [], "the next run of the process has a service again"
     assert server.runs[again.record["run_id"]].state == "finished"
+
+
+def test_the_service_hangs(
+    server: WandbServer,
+    tmp_path: Path,
+    plain: dict[str, bytes],
+    after_first_task: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop() -> None:
+        server.wait_for_a_run()
+        (service,) = services()
+        service.suspend()
+        monkeypatch.setattr(wandb_sink, "_PATIENCE", 2)
+
+    after_first_task(stop)
+    result = run(tiny_config(*WORDS), tmp_path / "run")
+    assert_whole(result, plain)
+    assert said_of_wandb(result)[-1].startswith("W&B failed and is left out from here on: ")
+    monkeypatch.setattr(wandb_sink, "_PATIENCE", 60)
+    again = run(tiny_config(*WORDS), tmp_path / "again")
+    assert said_of_wandb(again) == [], "the next run of the process has a service again"
+
+
+def test_a_service_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    import wandb
+
+    wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
+    (service,) = services()
+    service.suspend()
+    end_service(seconds=1)
+    assert services() == []
+    assert "WANDB_SERVICE" not in os.environ
 
 
 @pytest.mark.parametrize("key", ["short", "x" * 40])

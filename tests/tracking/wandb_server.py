@@ -60,6 +60,8 @@ class WandbServer:
         self.projects = {"cl-powerprop"}
         self.refuse_keys = False
         self.unreadable: set[str] = set()
+        self._going_on = threading.Event()
+        self._going_on.set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,6 +100,7 @@ class WandbServer:
 
             def do_POST(self) -> None:
                 body = self._body()
+                server._going_on.wait()
                 if self.path == "/graphql":
                     if server.refuse_keys:
                         self._reply(b'{"errors": [{"message": "invalid API key"}]}', 401)
@@ -135,8 +138,13 @@ class WandbServer:
             raise TimeoutError("no run came")
         time.sleep(0.5)
 
+    def stall(self) -> None:
+        """Take requests from now on, and answer none."""
+        self._going_on.clear()
+
     def vanish(self) -> None:
         """Stop answering: connections are refused from now on."""
+        self._going_on.set()
         self._http.shutdown()
         self._http.server_close()
 
