@@ -34,11 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     finally:
-        if "wandb" in sys.modules:  # which would not let the process end before everything is uploaded
-            from cl_powerprop.tracking.wandb_service import end_service
-
-            end_service(code)
+        _leave_wandb(code)
     sys.exit(code)
+
+
+def _leave_wandb(code: int) -> None:
+    """See that W&B does not keep this process from ending; Avalanche imports it in any case."""
+    if "wandb" in sys.modules:
+        from cl_powerprop.tracking.wandb_service import end_service
+
+        end_service(code)
 
 
 def _complain(message: str, code: int) -> int:
@@ -283,6 +288,9 @@ def _job(config: Any, failures: Path, command: int) -> None:
         hydra_config = HydraConfig.get()
         number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
         (failures / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
+    finally:
+        if os.getpid() != command:  # nobody else will
+            _leave_wandb(FAULT)  # of runs that were not finished
 
 
 def _run_job(config: Any, quiet: bool) -> None:
