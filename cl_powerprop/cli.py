@@ -305,6 +305,9 @@ def _run_job(config: Any, quiet: bool) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     parsed = parse(config)
+    if parsed.logger.wandb is not None:
+        # W&B's init imports it, which takes three times as long once torch's modules are there, and holds training up.
+        import wandb.sdk.launch.inputs.internal  # noqa: F401
     if parsed.pruning is not None:
         from cl_powerprop.pruning import run_pruning
 
