@@ -9,23 +9,50 @@ from typing import Any
 
 __version__ = version("cl-powerprop")
 
-_HOMES = {
-    "EPNPlugin": "cl_powerprop.strategies",
-    "FastSupervisedTemplate": "cl_powerprop.training.fast",
-    "MaskAllocator": "cl_powerprop.sparsity",
-    "NaivePlugin": "cl_powerprop.strategies",
-    "PackNetPlugin": "cl_powerprop.strategies",
-    "ThetaSpaceStep": "cl_powerprop.sparsity",
-    "in_memory": "cl_powerprop.training.benchmark",
-    "load": "cl_powerprop.saving",
-    "powerpropagate": "cl_powerprop.sparsity",
-    "select_task": "cl_powerprop.sparsity",
+_NAMES = {
+    # A run, and what it leaves.
+    "cl_powerprop.experiment": ("Result", "run"),
+    "cl_powerprop.learning": ("Parts", "learn"),
+    "cl_powerprop.results.results": ("Results",),
+    "cl_powerprop.config": ("RunConfig", "compose"),
+    "cl_powerprop.task_data": ("load_benchmark", "load_task"),
+    "cl_powerprop.saving": ("load", "save"),
+    "cl_powerprop.analysis": ("load_runs",),
+    # The doors, and what is registered at them.
+    "cl_powerprop.registry": (
+        "register_dataset",
+        "register_metric",
+        "register_model",
+        "register_optimizer",
+        "register_sequence",
+        "register_sink",
+        "register_strategy",
+    ),
+    "cl_powerprop.strategies.base": ("Context", "Strategy", "StrategyConfig", "Summary", "TaskReport"),
+    "cl_powerprop.sequences.base": ("SequenceConfig",),
+    "cl_powerprop.source": ("DataSource",),
+    "cl_powerprop.tasks": ("Pixels", "Split", "Task", "TaskSequence", "same_images"),
+    "cl_powerprop.data.dataset": ("DataConfig", "Dataset", "ImageDataset", "Images"),
+    "cl_powerprop.models.base": ("ModelConfig",),
+    "cl_powerprop.optimizers.base": ("OptimizerConfig",),
+    "cl_powerprop.evaluation.metrics": ("Measurements", "Metric"),
+    "cl_powerprop.tracking.stream": ("Row", "RunView", "SinkConfig"),
+    # For a plain Avalanche or torch script.
+    "cl_powerprop.plugins": ("EPNPlugin", "PackNetPlugin", "TaskSelection"),
+    "cl_powerprop.sparsity": ("MaskAllocator", "ThetaSpaceStep", "powerpropagate", "select_task"),
+    "cl_powerprop.training.benchmark": ("in_memory",),
+    "cl_powerprop.training.fast": ("FastSupervisedTemplate",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,17 +1,47 @@
-"""What there is to choose, read from `conf/`: the first line of each file says what it is."""
+"""What there is to choose: our parts as `conf/` describes them, and those that others have registered."""
 
-import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_powerprop.config import CONF
+from cl_powerprop.config import CONF, unknown_option
+from cl_powerprop.registry import BY_NAME, PACKAGES, others, parts
 
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
 
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Return, for each config group, its choices with one line each."""
-    return {group: {_name(path, group): _describe(path) for path in _files(group)} for group in GROUPS}
+    return {group: _ours(group) | _of_others(group) for group in GROUPS}
+
+
+def _ours(group: str) -> dict[str, str]:
+    """Describe our choices; a file without a description is another name for one."""
+    described = {_name(path, group): _describe(path) for path in _files(group)}
+    return {name: description for name, description in described.items() if description}
+
+
+def _of_others(group: str) -> dict[str, str]:
+    if group not in PACKAGES:
+        return {}
+    return {part.name: f"{part.description} ({part.origin})" for part in others(group)}
+
+
+def offer_parts(overrides: Sequence[str]) -> list[str]:
+    """Make the parts of others known to Hydra, and return overrides that it understands.
+
+    Options given by a part's name (`epn.gamma=0.95`) become keys of their own; the config is parsed with them.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for group in PACKAGES:
+        for part in others(group):
+            package = f"logger.{part.name}" if group == "logger" else None
+            store.store(group=group, name=part.name, node=part.defaults(), package=package, provider=part.origin)
+    dotted = [word for word in overrides if "." in word.partition("=")[0]]
+    named = {name for group in BY_NAME for name in parts(group)} if dotted else set()
+    return [f"+{word}" if word in dotted and word.partition(".")[0] in named else word for word in overrides]
 
 
 def _files(group: str) -> list[Path]:
@@ -43,9 +73,6 @@ def explain_composition_error(error: Exception) -> str:
     if key == "logger":  # options of a logger that was not chosen
         return f"options of a logger need the logger: add 'logger=[{'|'.join(catalogue()['logger'])}]'"
     if key and parent is not None and "not in struct" in str(cause):
-        known = [str(name) for name in parent]
-        near = difflib.get_close_matches(str(key).rpartition(".")[2], known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown option {key!r}; {hint}choose from: {', '.join(known)}"
+        return unknown_option(str(key), [str(name) for name in parent])
     first, *rest = [line.strip() for line in message.splitlines() if line.strip()]
     return first if not rest else f"{first} ({rest[0]})"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop import __version__
-from cl_powerprop.errors import DivergedError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
 
 USAGE_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -52,6 +52,11 @@ def _complain(message: str, code: int) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    modules, words = _leading_imports(words)
+    if modules:
+        from cl_powerprop.registry import import_modules
+
+        import_modules(modules)
     if words[:1] == ["run"]:  # Hydra reads what follows
         return _run(words[1:])
     parser = argparse.ArgumentParser(
@@ -59,6 +64,8 @@ def _dispatch(words: list[str]) -> int:
         description="Continual-learning benchmarks with Powerpropagation, PackNet and EfficientPackNet.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    help_of_import = "before any command: a module of yours that registers strategies, sequences and the like"
+    parser.add_argument("--import", action="append", metavar="MODULE", help=help_of_import)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
     resume = commands.add_parser("resume", help="go on with runs that were cut off, from their last finished task")
@@ -95,6 +102,22 @@ def _dispatch(words: list[str]) -> int:
     subcommands = {"list": _list, "data": _data, "compare": _compare, "resume": _resume}
     subcommands |= {"sync": _sync, "pull": _pull, "dashboard": _dashboard}
     return subcommands[options.command](options)
+
+
+def _leading_imports(words: list[str]) -> tuple[list[str], list[str]]:
+    """Divide a command into the modules that it is to import first, and the rest.
+
+    Raises:
+        ConfigurationError: for `--import` without a module.
+    """
+    modules: list[str] = []
+    while words and (words[0] == "--import" or words[0].startswith("--import=")):
+        named = words[0].partition("=")[2] if "=" in words[0] else (words[1] if len(words) > 1 else "")
+        if not named or named.startswith("-"):
+            raise ConfigurationError("--import needs the name of a module, as in --import my_package.my_module")
+        modules.append(named)
+        words = words[1:] if "=" in words[0] else words[2:]
+    return modules, words
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -175,10 +198,11 @@ def _list(_: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace) -> int:
     from cl_powerprop.data.dataset import data_root
-    from cl_powerprop.data.registry import DATASETS, get_dataset
+    from cl_powerprop.registry import find, parts
 
     root = data_root(options.root)
-    datasets = [get_dataset(options.name)] if options.name else list(DATASETS.values())
+    chosen = [find("data", options.name)] if options.name else parts("data").values()
+    datasets = [part.make() for part in chosen]
     failed = False
     for dataset in datasets:
         try:
@@ -237,13 +261,15 @@ def _run(words: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from cl_powerprop.catalogue import explain_composition_error
+    from cl_powerprop.catalogue import explain_composition_error, offer_parts
+    from cl_powerprop.registry import imported_modules
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
-    before, sys.argv = sys.argv, ["cl-powerprop run", *words]
+    before, sys.argv = sys.argv, ["cl-powerprop run", *offer_parts(words)]
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
-        job = functools.update_wrapper(functools.partial(_job, failures=failures, command=os.getpid()), _job)
+        job = functools.partial(_job, failures=failures, command=os.getpid(), modules=imported_modules())
+        functools.update_wrapper(job, _job)
         try:
             hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
         except (HydraException, OmegaConfBaseException) as error:
@@ -268,12 +294,22 @@ def _report(failures: Path) -> int:
     return code
 
 
-def _job(config: Any, failures: Path, command: int) -> None:
-    """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on."""
+def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> None:
+    """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on.
+
+    Args:
+        config: of the job, composed.
+        failures: folder for what failed.
+        command: the process of the command.
+        modules: what the command was told to import.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from cl_powerprop.registry import import_modules
+
     try:
+        import_modules(modules)
         # Several live displays on one terminal would overwrite each other.
         _run_job(config, quiet=os.getpid() != command)
     except Exception as error:
@@ -305,9 +341,8 @@ def _run_job(config: Any, quiet: bool) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     parsed = parse(config)
-    if parsed.logger.wandb is not None:
-        # W&B's init imports it, which takes three times as long once torch's modules are there, and holds training up.
-        import wandb.sdk.launch.inputs.internal  # noqa: F401
+    for sink in parsed.logger.values():
+        sink.prepare()
     if parsed.pruning is not None:
         from cl_powerprop.pruning import run_pruning
 

@@ -1,183 +1,30 @@
-"""The typed shape of a run's config. Values and their comments stand in `conf/`; a wrong type or key ends here."""
+"""A run's config: its typed shape, from Hydra's composed one, and what a run can never do. Imports no torch.
 
+Each part's options stand beside the part; their values and comments in `conf/`.
+"""
+
+import difflib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.data.dataset import DataConfig
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.models.base import ModelConfig
+from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
+from cl_powerprop.registry import BY_NAME, find, parts
+from cl_powerprop.sequences.base import SequenceConfig
+from cl_powerprop.strategies.base import Strategy, StrategyConfig
 
 CONF = Path(__file__).parent / "conf"
 if not CONF.exists():  # a source checkout keeps the configs beside the package
     CONF = Path(__file__).parent.parent / "conf"
-
-
-@dataclass
-class PermutedMNISTConfig:
-    """`benchmark=permuted_mnist`."""
-
-    name: str
-    n_tasks: int
-    scenario: str
-    validation: float
-    permute_first: bool
-
-
-@dataclass
-class RotatedMNISTConfig:
-    """`benchmark=rotated_mnist`."""
-
-    name: str
-    n_tasks: int
-    scenario: str
-    validation: float
-    angles: list[float] | None
-    largest: float
-    order: str
-
-
-@dataclass
-class SplitMNISTConfig:
-    """`benchmark=split_mnist`."""
-
-    name: str
-    n_tasks: int
-    scenario: str
-    validation: float
-    classes: list[list[int]] | None = None
-
-
-@dataclass
-class OmniglotConfig:
-    """`benchmark=omniglot`."""
-
-    name: str
-    n_tasks: int
-    scenario: str
-    validation: float
-    test: float
-    order: str
-
-
-@dataclass
-class OmniglotRotationConfig(OmniglotConfig):
-    """`benchmark=omniglot_rotation`."""
-
-    split_by: str
-
-
-@dataclass
-class DataConfig:
-    """`data=*`."""
-
-    name: str
-    root: str | None
-    download: bool
-
-
-@dataclass
-class OmniglotDataConfig(DataConfig):
-    """`data=omniglot`."""
-
-    size: int
-
-
-@dataclass
-class ModelConfig:
-    """What every `model` has; `model=lenet5` has no more."""
-
-    name: str
-    alpha: float
-    init_scale: float
-    heads: str
-    bias: str
-
-
-@dataclass
-class MLPConfig(ModelConfig):
-    """`model=mlp` and `model=lenet_300_100`."""
-
-    hidden: list[int]
-
-
-@dataclass
-class ConvConfig(ModelConfig):
-    """`model=convnet` and `model=resnet18`."""
-
-    width: int
-    norm: str
-
-
-@dataclass
-class StrategyConfig:
-    """What every `strategy` has; naive and the references (joint, independent, untrained) have no more."""
-
-    name: str
-
-
-@dataclass
-class EWCConfig(StrategyConfig):
-    """`strategy=ewc`."""
-
-    penalty: float
-    mode: str
-    decay: float
-
-
-@dataclass(kw_only=True)
-class MaskingConfig(StrategyConfig):
-    """What strategies with masks have."""
-
-    retrain_epochs: int
-    retrain_lr: float
-    task_inference: str = "none"  # defaults are for run folders from before the option
-    inference_batch: int = 100
-
-
-@dataclass(kw_only=True)
-class PackNetConfig(MaskingConfig):
-    """`strategy=packnet`. `shares` is a number, a list of numbers or null."""
-
-    shares: Any
-
-
-@dataclass(kw_only=True)
-class EPNConfig(MaskingConfig):
-    """`strategy=epn`."""
-
-    gamma: float
-    sparsities: list[float] | None
-    search: str
-    scope: str
-    criterion: str
-    train_through: str
-
-
-@dataclass
-class SGDConfig:
-    """`optimizer=sgd`."""
-
-    name: str
-    space: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-
-
-@dataclass
-class AdamConfig:
-    """`optimizer=adam` and `optimizer=adamw`."""
-
-    name: str
-    space: str
-    lr: float
-    betas: list[float]
-    weight_decay: float
 
 
 @dataclass
@@ -196,6 +43,19 @@ class TrainConfig:
     shift: float = 0.0
     rotate: float = 0.0
 
+    def check(self) -> None:
+        """Refuse what no loop can do.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
+            if getattr(self, option) < 1:
+                raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(self, option)}")
+
+
+SCHEDULES = ("every_task", "diagonal_and_last", "last")
+
 
 @dataclass
 class EvaluationConfig:
@@ -205,37 +65,23 @@ class EvaluationConfig:
     every_epochs: int | None = None
     every_steps: int | None = None
 
+    @property
+    def within_tasks(self) -> bool:
+        """Whether tasks are also tested while one trains."""
+        return self.every_epochs is not None or self.every_steps is not None
 
-@dataclass
-class WandbConfig:
-    """`logger=[wandb]`."""
+    def check(self) -> None:
+        """Refuse what no evaluation can do.
 
-    mode: str
-    project: str
-    entity: str | None
-    group: str | None
-    job_type: str | None
-    name: str | None
-    tags: list[str]
-    figures: bool
-    log_model: bool
-    dir: str
-    timeout: float
-
-
-@dataclass
-class TensorBoardConfig:
-    """`logger=[tensorboard]`."""
-
-    figures: bool
-
-
-@dataclass
-class LoggerConfig:
-    """`logger`: where a run's measurements go, beside its folder."""
-
-    wandb: WandbConfig | None = None
-    tensorboard: TensorBoardConfig | None = None
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        check_choice("evaluation.schedule", self.schedule, SCHEDULES)
+        for option, value in (("every_epochs", self.every_epochs), ("every_steps", self.every_steps)):
+            if value is not None and value < 1:
+                raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
+        if self.every_epochs is not None and self.every_steps is not None:
+            raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
 
 
 @dataclass
@@ -251,53 +97,80 @@ class PruningConfig:
     densities: list[float]
 
 
-@dataclass
-class RunConfig:
-    """A whole run. The groups are typed by their `name`."""
+@dataclass(kw_only=True)
+class RunOptions:
+    """What every run has, whatever its parts."""
 
-    benchmark: Any
-    data: Any
-    model: Any
-    strategy: Any
-    optimizer: Any
     train: TrainConfig
     seed: int
     device: str
     progress: bool
     save_model: bool
     run_dir: str
-    pruning: PruningConfig | None
+    pruning: PruningConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
 
-GROUPS: dict[str, dict[str, type]] = {
-    "benchmark": {
-        "permuted_mnist": PermutedMNISTConfig,
-        "rotated_mnist": RotatedMNISTConfig,
-        "split_mnist": SplitMNISTConfig,
-        "omniglot": OmniglotConfig,
-        "omniglot_rotation": OmniglotRotationConfig,
-    },
-    "data": {
-        **dict.fromkeys(("mnist5k", "mnist", "fashion_mnist", "kmnist", "digits"), DataConfig),
-        "omniglot": OmniglotDataConfig,
-    },
-    "model": {
-        **dict.fromkeys(("mlp", "lenet_300_100"), MLPConfig),
-        "lenet5": ModelConfig,
-        **dict.fromkeys(("convnet", "resnet18"), ConvConfig),
-    },
-    "strategy": {
-        **dict.fromkeys(("naive", "joint", "independent", "untrained"), StrategyConfig),
-        "ewc": EWCConfig,
-        "packnet": PackNetConfig,
-        "epn": EPNConfig,
-    },
-    "optimizer": {"sgd": SGDConfig, "adam": AdamConfig, "adamw": AdamConfig},
-}
+@dataclass(kw_only=True)
+class RunConfig(RunOptions):
+    """A whole run: its parts, each with the options of its kind, and what every run has.
+
+    Attributes:
+        logger: the options of each sink by its name.
+    """
+
+    benchmark: SequenceConfig
+    data: DataConfig
+    model: ModelConfig
+    strategy: StrategyConfig
+    optimizer: OptimizerConfig
+    logger: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what no run can do, before anything is loaded.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        for part in (self.benchmark, self.model, self.optimizer, self.train, self.evaluation):
+            part.check()
+        self.strategy.check(self.train.epochs)
+        strategy: Strategy = find("strategy", self.strategy.name).make(self.strategy)
+        self._check_task_identity(strategy)
+        if self.evaluation.within_tasks and strategy.infers_task:
+            option = "every_steps" if self.evaluation.every_epochs is None else "every_epochs"
+            raise ConfigurationError(
+                f"evaluation.{option} needs to know the task: one in training has no mask yet to be inferred by"
+            )
+        for name in self.references:
+            check_choice("references", name, REFERENCES)
+        for sink in self.logger.values():
+            sink.check()
+
+    def _check_task_identity(self, strategy: Strategy) -> None:
+        """Refuse a run whose tests could not know which mask, network or head to use."""
+        scenario = self.benchmark.scenario
+        if scenario == "task":
+            if strategy.infers_task:
+                raise ConfigurationError(
+                    "strategy.task_inference is for benchmark.scenario=domain and class; with task the task is known"
+                )
+            return
+        if strategy.infers_task:
+            return
+        if strategy.needs_task or self.model.heads == "per_task":
+            own = f"strategy={self.strategy.name}" if strategy.needs_task else "model.heads=per_task"
+            inferable = "task_inference" in vars(self.strategy)
+            remedy = "; strategy.task_inference=entropy infers it" if inferable else ""
+            raise ConfigurationError(
+                f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say{remedy}"
+            )
+
+
+GROUPS = ("benchmark", "data", "model", "strategy", "optimizer")
+REFERENCES = ("joint", "independent", "untrained")
 
 
 def parallel_jobs(device: str, threads: int) -> int:
@@ -320,18 +193,63 @@ def parse(config: DictConfig) -> RunConfig:
     Raises:
         ConfigurationError: for a name that does not exist, a key that does not exist, or a value of the wrong type.
     """
-    groups = {}
-    for group, choices in GROUPS.items():
-        name = OmegaConf.select(config, f"{group}.name")
-        if name not in choices:
-            raise ConfigurationError(f"unknown {group} {name!r}; choose from: {', '.join(choices)}")
-        groups[group] = _typed(choices[name], config[group], group)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    untyped: dict[Any, Any] = {**plain, **dict.fromkeys(GROUPS)}
-    parsed: RunConfig = _typed(RunConfig, OmegaConf.create(untyped), "")
-    for group, value in groups.items():
-        setattr(parsed, group, value)
+    values: dict[Any, Any] = dict(plain)
+    chosen: dict[str, Any] = {}
+    for group in GROUPS:
+        given = values.pop(group, None)
+        part = find(group, given.get("name") if isinstance(given, dict) else given)
+        named = _options_by_name(group, values)
+        chosen[group] = _typed(part.config, given | named.get(part.name, {}) | {"name": part.name}, group)
+    sinks = {name: given for name, given in (values.pop("logger", None) or {}).items() if given is not None}
+    chosen["logger"] = {
+        name: _typed(find("logger", name).config, given, f"logger.{name}") for name, given in sinks.items()
+    }
+    options: RunOptions = _typed(RunOptions, values, "")
+    parsed = RunConfig(**{each.name: getattr(options, each.name) for each in fields(RunOptions)}, **chosen)
+    parsed.strategy.settle(parsed.train.epochs)
     return parsed
+
+
+def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+    """Take out of a config the options that are given by a part's name, as in `epn.gamma=0.95`.
+
+    A sweep over several strategies can give one of them an option that the others do not have.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if group not in BY_NAME:
+        return found
+    for name, part in parts(group).items():
+        given = values.pop(name, None)
+        if given is not None:
+            _merged(part.config, given, name)  # also where another part is chosen: a wrong option is wrong all the same
+            found[name] = given
+    return found
+
+
+def compose(overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the config that `cl-powerprop run OVERRIDES` would run.
+
+    Raises:
+        ConfigurationError: for an override that does not fit.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    from cl_powerprop.catalogue import explain_composition_error, offer_parts
+
+    words = offer_parts(overrides)
+    before = GlobalHydra.instance().hydra
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
+            return parse(hydra_compose("run", words))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigurationError(explain_composition_error(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -353,16 +271,17 @@ def load_config(folder: Path) -> RunConfig:
 
 def shareable(config: RunConfig) -> dict[str, Any]:
     """Return the config without what says where one user's files are: absolute paths to data and other runs."""
-    values = asdict(config)
+    written = asdict(config)
+    values = {key: written.pop(key) for key in (*GROUPS, "train", "evaluation")} | written
     defaults = {field.name: field.default for field in fields(RunConfig)}
     values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
     if _is_private(values["data"]["root"]):
         values["data"]["root"] = None
     if _is_private(values["references_dir"]):
         values["references_dir"] = defaults["references_dir"]
-    wandb = values["logger"]["wandb"]
-    if wandb is not None and _is_private(wandb["dir"]):
-        wandb["dir"] = "runs"
+    for sink in values["logger"].values():
+        if _is_private(sink.get("dir")):
+            sink["dir"] = "runs"
     redacted: dict[str, Any] = redact_all(values)
     return redacted
 
@@ -382,7 +301,27 @@ def repeatable_yaml(config: RunConfig) -> str:
 
 def _typed(schema: type, values: Any, where: str) -> Any:
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+        return OmegaConf.to_object(_merged(schema, values, where))
+    except OmegaConfBaseException as error:  # a value that must be given
+        raise ConfigurationError(f"{_key(where, error)} must be given; it has no default") from error
+
+
+def _merged(schema: type, values: Any, where: str) -> Any:
+    try:
+        return OmegaConf.merge(OmegaConf.structured(schema), values)
+    except ConfigKeyError as error:
+        known = [option.name for option in fields(schema) if option.name != "name"]
+        raise ConfigurationError(unknown_option(_key(where, error), known)) from error
     except OmegaConfBaseException as error:
-        key = ".".join(part for part in (where, str(error.full_key or "")) if part)
-        raise ConfigurationError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+        raise ConfigurationError(f"{_key(where, error)}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+def _key(where: str, error: OmegaConfBaseException) -> str:
+    return ".".join(part for part in (where, str(error.full_key or "")) if part)
+
+
+def unknown_option(key: str, known: Sequence[str]) -> str:
+    """Say in one line that there is no such option, and which there are."""
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown option {key!r}; {hint}choose from: {', '.join(known)}"

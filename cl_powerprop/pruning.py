@@ -19,20 +19,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from cl_powerprop import build
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
-from cl_powerprop.config import LoggerConfig, PruningConfig, RunConfig, repeatable_yaml
+from cl_powerprop.assemble import choose_device
+from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, DivergedError
-from cl_powerprop.models.classifier import Classifier
 from cl_powerprop.models.mlp import mlp
-from cl_powerprop.record import git_commit
-from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.networks.classifier import Classifier
+from cl_powerprop.results.facts import git_commit
+from cl_powerprop.results.folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences import Split
-from cl_powerprop.sequences.base import Pixels
+from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import powerpropagate, rank
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
 from cl_powerprop.sparsity.powerprop import check_alpha
+from cl_powerprop.tasks import Pixels, Split
 from cl_powerprop.training.tensor_data import TensorLoader
 
 _HELD_OUT = 12  # a twelfth of the training pictures is held out, 5,000 of the full MNIST
@@ -52,11 +52,11 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     settings = config.pruning
     assert settings is not None
     _check(settings)
-    if config.logger != LoggerConfig():
+    if config.logger:
         raise ConfigurationError("experiment=mnist_pruning writes a run folder only; leave logger out")
     torch.set_num_threads(config.train.threads)
-    device = build.choose_device(config.device)
-    _, train, test = build.load_pixels(config, device)
+    device = choose_device(config.device)
+    train, test = DataSource(config.data, device).pixels()
     used = len(train.labels) - len(train.labels) // _HELD_OUT
     train = Pixels(train.images[:used], train.labels[:used], mean=0.0, std=1.0)
     test = Pixels(test.images, test.labels, mean=0.0, std=1.0)

@@ -10,17 +10,18 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
-from cl_powerprop.config import EvaluationConfig, LoggerConfig, RunConfig, StrategyConfig
+from cl_powerprop.config import EvaluationConfig, RunConfig
 from cl_powerprop.errors import DivergedError
+from cl_powerprop.results.results import Reference
+from cl_powerprop.strategies.base import StrategyConfig
 
 log = logging.getLogger("cl_powerprop")
 
@@ -28,25 +29,16 @@ log = logging.getLogger("cl_powerprop")
 _NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What a reference run reached: ``accuracy [T]`` on each task's test data."""
-
-    name: str
-    run_id: str
-    accuracy: NDArray[np.float64]
-
-
 def reference_config(config: RunConfig, name: str) -> RunConfig:
     """Return the config of the reference ``name`` ("joint", "independent" or "untrained") of a run."""
     schedule = "diagonal_and_last" if name == "independent" else "last"
     return replace(
         config,
-        strategy=StrategyConfig(name),
+        strategy=StrategyConfig(name=name),
         evaluation=EvaluationConfig(schedule),
         references=[],
         save_model=False,
-        logger=LoggerConfig(),
+        logger={},
     )
 
 

@@ -70,8 +70,8 @@ def _go_on(folder: Path, root: str | None) -> None:
     if root is not None:
         config.data.root = root
     checkpoint = read_checkpoint(folder)
-    content = checkpoint.state["record"]["content"]
-    print(f"{folder}: going on after {content['trained_tasks']} of {content['n_tasks']} tasks")
+    before = checkpoint.results["run"]
+    print(f"{folder}: going on after {before['trained_tasks']} of {before['n_tasks']} tasks")
     run(config, folder, checkpoint=checkpoint)
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl_powerprop.errors import DataError
-from cl_powerprop.models.build import build_model
-from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.networks.build import build_model
+from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.sparsity import MaskAllocator, select_task
 
 FORMAT = "cl-powerprop 1"

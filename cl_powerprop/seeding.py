@@ -1,8 +1,12 @@
 """Every random draw comes from a generator of its own, named by what it is for."""
 
-import hashlib
+from __future__ import annotations
 
-import torch
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, purpose: str, *index: int) -> int:
@@ -16,4 +20,6 @@ def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
 
     Draws are made on the CPU and then moved, so that a seed means the same on every device.
     """
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *index))

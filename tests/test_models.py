@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.build import FEATURES, build_model
-from cl_powerprop.models.heads import TaskHeads
-from cl_powerprop.models.independent import IndependentNetworks
-from cl_powerprop.models.norm import NORMS, make_norm
+from cl_powerprop.networks.build import build_model
+from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.networks.independent import IndependentNetworks
+from cl_powerprop.networks.norm import NORMS, make_norm
+from cl_powerprop.registry import parts
 from cl_powerprop.saving import load, save
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import MaskAllocator, select_task
@@ -32,7 +33,7 @@ def make(name: str, **options: Any) -> nn.Module:
 
 
 def test_every_model_is_tried_here() -> None:
-    assert set(OPTIONS) == set(FEATURES)
+    assert set(OPTIONS) == set(parts("model"))
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -1,32 +1,30 @@
 """What the parts of the speed benchmark share: the bare loop, and a strategy that trains one task at a time."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 
-from cl_powerprop import build
-from cl_powerprop.config import RunConfig, parse
-from cl_powerprop.models.classifier import Classifier
+from cl_powerprop import Results
+from cl_powerprop.assemble import assemble
+from cl_powerprop.config import RunConfig, compose
+from cl_powerprop.learning import measuring
 from cl_powerprop.models.mlp import mlp
-from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.strategies.masking import MaskingPlugin
-from cl_powerprop.training.benchmark import to_avalanche
-from cl_powerprop.training.fast import FastSupervisedTemplate
-from cl_powerprop.training.meters import TrainingMeter
-from cl_powerprop.training.schedule import LearningRateSchedule
+from cl_powerprop.networks.classifier import Classifier
+from cl_powerprop.tasks import TaskSequence
 
 
 def make_config(*overrides: str) -> RunConfig:
     """Compose a config as the command does."""
-    with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
-        return parse(compose("run", list(overrides)))
+    return compose(["progress=false", *overrides])
 
 
 def synchronize(device: torch.device) -> None:
@@ -64,42 +62,26 @@ class Stopwatch(SupervisedPlugin):  # type: ignore[misc]
 
 
 class Trained:
-    """One strategy with all that a run has around it, trained a task further at every call."""
+    """A run as the command puts it together, trained one task further at every call."""
 
-    def __init__(self, config: RunConfig, sequence: TaskSequence, device: torch.device) -> None:
-        benchmark = to_avalanche(sequence)
-        self.experiences = iter(benchmark.streams["train"])
-        self.plugin = build.make_plugin(config, benchmark.streams["valid"])
-        self.model = build.make_model(build.model_architecture(config, sequence), device)
+    def __init__(self, config: RunConfig, sequence: TaskSequence) -> None:
+        self.parts = assemble(config, sequence)
+        self.experiences = iter(self.parts.curriculum())
         self.stopwatch = Stopwatch()
-        self.strategy = FastSupervisedTemplate(
-            model=self.model,
-            optimizer=build.make_optimizer(config.optimizer, self.model, config.model.alpha),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=config.train.batch_size,
-            train_epochs=config.train.epochs,
-            eval_mb_size=config.train.eval_batch_size,
-            device=device,
-            plugins=[
-                LearningRateSchedule("cosine", build.phases(config)),
-                TrainingMeter(lambda *_: None),
-                self.plugin,
-                self.stopwatch,
-            ],
-            evaluator=None,
-            precision=config.train.precision,
-            compile=config.train.compile,
-        )
+        self.contexts = contextlib.ExitStack()
+        folder = self.contexts.enter_context(tempfile.TemporaryDirectory())
+        results = Results.open(Path(folder) / "run", self.parts, progress=False)
+        self.contexts.enter_context(results.recording(self.parts.steps(), self.parts.n_tasks))
+        self.contexts.enter_context(measuring(self.parts, results))
+        self.parts.learner.plugins.append(self.stopwatch)
 
     def train_next_task(self) -> tuple[float, float]:
         """Return seconds an epoch: (of the epochs alone, of all that training the task took)."""
         start = time.perf_counter()
-        self.strategy.train(next(self.experiences), eval_streams=[], reset_optimizer_state=True)
+        self.parts.train(next(self.experiences)[1])
         whole = time.perf_counter() - start
         epochs, self.stopwatch.epochs = self.stopwatch.epochs, []
-        searching = 0.0
-        if isinstance(self.plugin, MaskingPlugin):
-            searching, self.plugin.search_seconds = self.plugin.search_seconds, 0.0
+        searching = self.parts.strategy.report().search_seconds
         return (sum(epochs) - searching) / len(epochs), whole / len(epochs)
 
 

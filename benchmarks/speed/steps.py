@@ -11,7 +11,7 @@ from common import Trained, bare_epoch, make_config
 from strategies import COMMON, VARIANTS
 from torch.profiler import ProfilerActivity, profile
 
-from cl_powerprop import build
+from cl_powerprop.assemble import choose_device, load_sequence
 
 MOST = 8
 
@@ -25,15 +25,15 @@ def measure(data: str) -> pd.DataFrame:
     for name in ("bare loop", *VARIANTS):
         config = make_config(f"data={data}", "benchmark.n_tasks=2", *COMMON, *VARIANTS.get(name, []))
         torch.set_num_threads(config.train.threads)
-        device = build.choose_device(config.device)
-        sequence = build.load_sequence(config, device)
+        device = choose_device(config.device)
+        sequence = load_sequence(config, device)
         split = sequence.tasks[0].train
         if name == "bare loop":
             images = split.images()
             train: Callable[[], Any]
             train = functools.partial(bare_epoch, images, split.labels, config.train.batch_size)
         else:
-            train = Trained(config, sequence, device).train_next_task
+            train = Trained(config, sequence).train_next_task
         train()
         start = time.perf_counter()
         with profile(activities=[ProfilerActivity.CPU]) as profiler:

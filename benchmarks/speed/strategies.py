@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from common import Trained, bare_epoch, make_config
 
-from cl_powerprop import build
+from cl_powerprop.assemble import choose_device, load_sequence
 
 REPEATS = 7
 VARIANTS = {
@@ -25,9 +25,9 @@ def measure(data: str) -> pd.DataFrame:
     configs = {name: make_config(*overrides, *extra) for name, extra in VARIANTS.items()}
     first = configs["naive"]
     torch.set_num_threads(first.train.threads)
-    device = build.choose_device(first.device)
-    sequence = build.load_sequence(first, device)
-    trained = {name: Trained(config, sequence, device) for name, config in configs.items()}
+    device = choose_device(first.device)
+    sequence = load_sequence(first, device)
+    trained = {name: Trained(config, sequence) for name, config in configs.items()}
 
     bare: list[float] = []
     epochs: dict[str, list[float]] = {name: [] for name in trained}

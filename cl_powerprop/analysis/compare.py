@@ -1,4 +1,4 @@
-"""`cl-powerprop compare`: from run folders to tables, figures and a report."""
+"""`cl-powerprop compare`: tables, figures and a report over run folders."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cl_powerprop.analysis.comparison import METRICS, Comparison, compare_runs
+from cl_powerprop.analysis.comparison import Comparison, compare_runs
 from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
@@ -25,12 +25,10 @@ from cl_powerprop.analysis.tables import (
 )
 from cl_powerprop.errors import RunFolderError
 
-_IN_TERMINAL = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
-
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison wrote: the folder, its files, and the comparison itself."""
+    """A comparison, and the files that were written into a folder."""
 
     folder: Path
     files: list[str]
@@ -53,13 +51,13 @@ def compare(
         paths: run folders, or folders that hold them.
         out: the folder to write; files of an earlier comparison in it are replaced.
         by: columns to group by (see :func:`compare_runs`).
-        metrics: columns to report.
+        metrics: names of the metrics to report.
         baseline: compare each group with this one only.
-        allow_mixed: compare runs of different benchmarks, data or tasks all the same.
+        allow_mixed: compare runs even if their benchmarks, data or tasks differ.
         quiet: print nothing.
 
     Raises:
-        UserError: for paths without runs, runs that are not comparable, or names that do not exist.
+        UserError: for paths without runs, runs that are not comparable, or unknown names.
     """
     loaded = load_runs(paths, progress=not quiet)
     comparison = compare_runs(loaded, by, metrics, allow_mixed)
@@ -69,7 +67,7 @@ def compare(
         summary.to_csv(out / "summary.csv", index=False)
         pairwise.to_csv(out / "pairwise.csv", index=False)
         (out / "summary.md").write_text(markdown(comparison, summary, pairwise), encoding="utf-8")
-        for name in DRAWINGS:  # of an earlier comparison, perhaps with more in it
+        for name in DRAWINGS:  # an earlier comparison may have written more of them
             for suffix in ("png", "svg"):
                 (out / f"{name}.{suffix}").unlink(missing_ok=True)
         figures = draw_figures(comparison, out)
@@ -85,17 +83,16 @@ def compare(
 
 def _print(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, out: Path) -> None:
     table = Table(title=heading(comparison))
-    metrics = [metric for metric in _IN_TERMINAL if metric in comparison.metrics] or comparison.metrics[:4]
     table.add_column("group")
-    for name in ("seeds", *(METRICS[metric] for metric in metrics), "zero forgetting"):
-        table.add_column(name, justify="right")
+    for name in ("seeds", *(metric.label for metric in comparison.headline), "zero forgetting"):
+        table.add_column(escape(name), justify="right")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
     for label, names in comparison.groups.items():
-        shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
+        shown = [format_estimate(metric, cells.get((label, metric.name))) for metric in comparison.headline]
         table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, zero_forgetting(comparison, names))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    print(f"means with half the 95 % t-interval. {smallest_p(pairwise)}")
+    print(f"mean ± half the 95 % t-interval. {smallest_p(pairwise)}")
     for line in comparison.warnings:
         print(f"warning: {line}")
     print(f"tables and figures: {out}")
@@ -103,7 +100,7 @@ def _print(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame
 
 
 def zero_forgetting(comparison: Comparison, names: list[str]) -> str:
-    """Return in words whether all of some runs kept every task's logits to the bit."""
+    """Return whether these runs kept the logits of every task bit for bit: "verified to the bit", "no" or "-"."""
     verified = set(comparison.runs.runs.loc[names, "zero_forgetting_verified"].map(str))
     if verified == {"True"}:
         return "verified to the bit"

@@ -1,63 +1,48 @@
-"""Which runs can be compared, what differs between them, and what a reader should be warned of."""
+"""Which runs can be compared, how they are grouped, and what a reader should be warned of."""
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from cl_powerprop import registry
 from cl_powerprop.analysis.runs import Runs
 from cl_powerprop.errors import ConfigurationError, RunFolderError
-
-# Best first where more is better, then where less is; times and memory last.
-METRICS = {
-    "average_accuracy": "average accuracy",
-    "average_forgetting": "average forgetting",
-    "learning_accuracy": "learning accuracy",
-    "backward_transfer": "backward transfer",
-    "forward_transfer": "forward transfer",
-    "average_incremental_accuracy": "average incremental accuracy",
-    "min_accuracy": "min-accuracy",
-    "worst_case_accuracy": "worst-case accuracy",
-    "intransigence": "intransigence",
-    "joint_gap": "gap to joint training",
-    "task_identification": "tasks identified",
-    "capacity_used": "capacity used",
-    "mask_bits": "bits of masks",
-    "validation_accuracy": "validation accuracy",
-    "seconds.total": "seconds",
-    "peak_memory_mb": "peak memory (MiB)",
-}
-_TESTED = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
+from cl_powerprop.evaluation.metrics import Metric
 
 # Settings that do not change what is measured.
-_INDIFFERENT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
-_PREFERRED = ("alpha", "model", "optimizer")  # what a group is named by first, where settings vary together
-_MOST_NAMED = 3  # runs that a message names
+_WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
+_PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
+_MOST_NAMED = 3  # runs that a warning lists by name
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups over seeds.
+    """Runs in groups; the runs of a group are repetitions over seeds.
 
     Attributes:
-        runs: the complete ones that are compared.
-        groups: for each group's label the names of its runs, by seed.
-        by: the columns that tell groups apart.
-        metrics: the columns of ``runs.runs`` that are reported, and of them those that are tested in pairs.
-        warnings: what a reader should know, a line each.
+        runs: the complete runs that are compared.
+        groups: for each group's label, the names of its runs, ordered by seed.
+        by: the columns that distinguish groups.
+        metrics: the metrics that are reported, by name; each is a column of ``runs.runs``.
+        warnings: what a reader should know, one line each.
     """
 
     runs: Runs
     groups: dict[str, list[str]]
     by: list[str]
-    metrics: list[str]
-    tested: list[str]
+    metrics: dict[str, Metric]
     warnings: list[str]
 
+    @property
+    def headline(self) -> list[Metric]:
+        """The metrics that every table shows, and whose differences between groups are tested."""
+        return [metric for metric in self.metrics.values() if metric.level == "headline"]
+
     def values(self, group: str, metric: str) -> pd.Series:
-        """Return a metric of each run of a group, by seed (a mean, where a seed has several runs)."""
+        """Return a group's values of a metric by seed (the mean, where a seed has several runs)."""
         rows = self.runs.runs.loc[self.groups[group]]
         numbers: pd.Series = pd.to_numeric(rows[metric], errors="coerce")
         return numbers.groupby(rows["seed"]).mean()
@@ -67,6 +52,11 @@ class Comparison:
         """The group of each run."""
         return {name: label for label, names in self.groups.items() for name in names}
 
+    @property
+    def position(self) -> dict[str, int]:
+        """The position of each group among all, which determines its colour, dash and marker."""
+        return {label: index for index, label in enumerate(self.groups)}
+
 
 def compare_runs(
     loaded: Runs, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None, allow_mixed: bool = False
@@ -75,9 +65,9 @@ def compare_runs(
 
     Args:
         loaded: the runs.
-        by: columns of ``loaded.runs`` to group by; None for strategy and whatever varies within one.
-        metrics: columns to report; None for all that some run has.
-        allow_mixed: compare runs of different benchmarks, data or tasks all the same.
+        by: columns of ``loaded.runs`` to group by; None for the strategy and the settings that vary within a strategy.
+        metrics: names of those to report in every table and to test; None for all that some run has.
+        allow_mixed: compare runs even if their benchmarks, data or tasks differ.
 
     Raises:
         RunFolderError: if no run is complete, or they are not comparable.
@@ -92,20 +82,29 @@ def compare_runs(
     if mixed and not allow_mixed:
         raise RunFolderError(
             f"the runs are not comparable: {'; '.join(mixed.values())}; "
-            "choose runs of one kind, or compare them all the same with --allow-mixed"
+            "choose runs that differ in none of these, or compare them anyway with --allow-mixed"
         )
-    warnings += [f"not of one kind: {line}" for line in mixed.values()]
-    chosen = _check_columns(complete, by) if by else [*mixed, *_distinguishing(complete, mixed)]
-    complete, repeated = _without_repeats(complete, chosen)
+    warnings += [f"the runs differ: {line}" for line in mixed.values()]
+    settings = _settings(loaded)
+    chosen = _check_columns(complete, by, settings) if by else [*mixed, *_distinguishing(complete, settings, mixed)]
+    complete, repeated = _without_repeats(complete, [*settings, *chosen], loaded.metrics)
     warnings += repeated
     groups = _groups(complete, chosen)
-    warnings += _varying(complete, groups) if by else []
-    warnings += _different_settings(complete, groups, chosen)
+    warnings += _varying(complete, groups, settings) if by else []
+    warnings += _different_training(complete, groups, [column for column in settings if column not in chosen])
     warnings += _missing_seeds(complete, groups)
     warnings += _diverged(complete)
-    reported = _metrics(complete, metrics)
-    tested = list(metrics) if metrics else [metric for metric in _TESTED if metric in reported]
-    return Comparison(loaded.select(list(complete.index)), groups, chosen, reported, tested, warnings)
+    measured = _measured(complete, loaded.metrics)
+    reported = _choose(measured, metrics) if metrics else measured
+    return Comparison(loaded.select(list(complete.index)), groups, chosen, reported, warnings)
+
+
+def _settings(loaded: Runs) -> list[str]:
+    """Return the columns that are settings of a run and can change what it measures."""
+    columns = loaded.runs.columns
+    dotted = [name for name in columns if "." in name and not name.startswith(("seconds.", "evaluation."))]
+    left_out = {*_WITHOUT_EFFECT, "model.alpha", *loaded.metrics}  # alpha has a column of its own
+    return [name for name in (*_PREFERRED, *dotted) if name in columns and name not in left_out]
 
 
 def _unfinished(runs: pd.DataFrame) -> list[str]:
@@ -119,7 +118,7 @@ def _unfinished(runs: pd.DataFrame) -> list[str]:
 
 
 def _differences(runs: pd.DataFrame) -> dict[str, str]:
-    """Return what makes runs incomparable: for each column a phrase with its values."""
+    """Return the columns that make the runs incomparable, each with a phrase that lists its values."""
     columns = ["benchmark", "scenario", "data", "n_tasks", "data.size"]
     columns += [column for column in runs.columns if column.startswith("benchmark.")]
     found = {}
@@ -137,33 +136,23 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def _check_columns(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
+def _check_columns(runs: pd.DataFrame, by: Sequence[str], settings: list[str]) -> list[str]:
     for column in by:
         if column not in runs or runs[column].map(lambda value: isinstance(value, list)).any():
             near = difflib.get_close_matches(column, runs.columns, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            known = [name for name in ("strategy", *_settings(runs)) if name in runs and runs[name].nunique() > 1]
+            known = [name for name in ("strategy", *settings) if runs[name].nunique() > 1]
             raise ConfigurationError(
                 f"--by {column}: runs have no such column; {hint}those that vary: {', '.join(known) or 'none'}"
             )
     return list(by)
 
 
-def _settings(runs: pd.DataFrame) -> list[str]:
-    dotted = [name for name in runs.columns if "." in name and not name.startswith(("seconds.", "evaluation."))]
-    rest = [name for name in dotted if name not in _INDIFFERENT and name != "model.alpha"]
-    return [*_PREFERRED, *rest]
-
-
-def _distinguishing(runs: pd.DataFrame, mixed: dict[str, str]) -> list[str]:
-    """Return strategy, and as few settings as tell apart the runs of one strategy that differ in any."""
+def _distinguishing(runs: pd.DataFrame, settings: list[str], mixed: dict[str, str]) -> list[str]:
+    """Return the strategy, and as few settings as distinguish the runs of a strategy that differ in any."""
     text = runs.astype(object).where(runs.notna(), "none").astype(str)
     by_strategy = text.groupby("strategy")
-    varying = [
-        column
-        for column in _settings(runs)
-        if column in text and column not in mixed and (by_strategy[column].nunique() > 1).any()
-    ]
+    varying = [column for column in settings if column not in mixed and (by_strategy[column].nunique() > 1).any()]
     base = [*mixed, "strategy"]
     target = text.groupby([*base, *varying]).ngroups
     chosen: list[str] = []
@@ -175,14 +164,14 @@ def _distinguishing(runs: pd.DataFrame, mixed: dict[str, str]) -> list[str]:
     return ["strategy", *chosen]
 
 
-def _without_repeats(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out all but the last of runs that repeat one config and seed."""
+def _without_repeats(
+    runs: pd.DataFrame, columns: Sequence[str], metrics: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out runs that repeat the config and seed of another: the one with most metrics stays, then the latest."""
     text = runs.astype(object).where(runs.notna(), "none").astype(str)
-    same = [column for column in ("benchmark", "data", "strategy", "seed", *_settings(runs), *by) if column in text]
-    same += [str(column) for column in text if str(column).startswith("benchmark.")]
-    known = (
-        runs[[metric for metric in METRICS if metric in runs]].notna().sum(axis=1)
-    )  # one evaluated within tasks has more
+    same = ["benchmark", "data", "strategy", "seed", *columns]
+    same += [column for column in text.columns if column.startswith("benchmark.")]
+    known = runs[list(metrics)].notna().sum(axis=1)
     later = text.assign(known=known).sort_values(["known", "finished"], kind="stable")
     repeats = later[later.duplicated(list(dict.fromkeys(same)), keep="last")].index
     kept = runs.drop(index=repeats)
@@ -193,7 +182,7 @@ def _without_repeats(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFram
 
 
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
-    """Return the runs of each group by seed, groups in the order their first run was given in."""
+    """Return the runs of each group, ordered by seed; the groups are in the order of their first runs."""
     keys = {
         str(name): tuple(repr(runs.loc[name, column]) if pd.notna(runs.loc[name, column]) else "" for column in by)
         for name in runs.index
@@ -211,7 +200,7 @@ def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _label(row: pd.Series, by: Sequence[str], runs: pd.DataFrame) -> str:
-    """Return the strategy, and what else a group is told by where that varies for it."""
+    """Return the strategy, and the values of the other columns that vary within it."""
     parts = []
     for column in by:
         value = row[column]
@@ -229,30 +218,30 @@ def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _varying(runs: pd.DataFrame, groups: dict[str, list[str]]) -> list[str]:
+def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[str]) -> list[str]:
     lines = []
     for label, names in groups.items():
         rows = runs.loc[names]
         varying = [
             f"{column} ({', '.join(sorted({_short(value) for value in rows[column]}))})"
-            for column in ("strategy", "benchmark", "data", "scenario", *_settings(runs))
-            if column in rows and rows[column].nunique(dropna=False) > 1
+            for column in ("strategy", "benchmark", "data", "scenario", *settings)
+            if rows[column].nunique(dropna=False) > 1
         ]
         if varying:
-            lines.append(f"{label}: its runs differ in {', '.join(varying)}, and are averaged all the same")
+            lines.append(f"{label}: its runs differ in {', '.join(varying)} and are averaged anyway")
     return lines
 
 
-def _different_settings(runs: pd.DataFrame, groups: dict[str, list[str]], by: Sequence[str]) -> list[str]:
-    """Tell of training settings that differ between groups without being what tells them apart."""
+def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[str]) -> list[str]:
+    """Warn of training settings that differ between groups, other than those that distinguish the groups."""
     lines = []
-    for column in _settings(runs):
-        if column in by or not column.startswith("train.") or column not in runs:
+    for column in settings:
+        if not column.startswith("train."):
             continue
         values = {label: set(map(_short, runs.loc[names, column])) for label, names in groups.items()}
         if len(set(map(frozenset, values.values()))) > 1:
-            told = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in values.items())
-            lines.append(f"groups differ in {column}: {told}")
+            listed = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in values.items())
+            lines.append(f"groups differ in {column}: {listed}")
     return lines
 
 
@@ -268,19 +257,28 @@ def _missing_seeds(runs: pd.DataFrame, groups: dict[str, list[str]]) -> list[str
 
 def _diverged(runs: pd.DataFrame) -> list[str]:
     return [
-        f"{name}: no better than guessing on task(s) {', '.join(map(str, tasks))}, which count all the same"
+        f"{name}: no better than guessing on task(s) {', '.join(map(str, tasks))}, which count anyway"
         for name, tasks in runs["diverged_tasks"].items()
         if isinstance(tasks, list) and tasks
     ]
 
 
-def _metrics(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
-    known = [metric for metric in METRICS if metric in runs and pd.to_numeric(runs[metric]).notna().any()]
-    if not metrics:
-        return known
-    for metric in metrics:
-        if metric not in known:
-            near = difflib.get_close_matches(metric, known, n=1)
+def _measured(runs: pd.DataFrame, columns: Sequence[str]) -> dict[str, Metric]:
+    """Return the metrics that some run has: those registered, then those of plugins that are not imported now."""
+    known: dict[str, Metric] = registry.metrics()
+    known |= {name: Metric(name, name, "", None, None) for name in columns if name not in known}
+    return {
+        name: metric
+        for name, metric in known.items()
+        if name in runs and pd.to_numeric(runs[name], errors="coerce").notna().any()
+    }
+
+
+def _choose(measured: dict[str, Metric], names: Sequence[str]) -> dict[str, Metric]:
+    """Return the metrics of these names; chosen ones are headline metrics."""
+    for name in names:
+        if name not in measured:
+            near = difflib.get_close_matches(name, measured, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigurationError(f"--metric {metric}: no run has it; {hint}choose from: {', '.join(known)}")
-    return list(metrics)
+            raise ConfigurationError(f"--metric {name}: no run has it; {hint}choose from: {', '.join(measured)}")
+    return {name: replace(measured[name], level="headline") for name in names}

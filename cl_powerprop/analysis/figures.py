@@ -1,39 +1,39 @@
-"""The figures of a comparison as PNG and SVG."""
+"""The figures of a comparison, drawn with matplotlib: as PNG and SVG files, or as arrays of pixels."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
+from cl_powerprop.analysis.matplotlib_elements import (
+    MOST_PANELS,
+    draw_legend,
+    draw_lines,
+    heat_maps,
+    label_panels,
+    many_panels,
+    one_panel,
+    spread,
+)
 from cl_powerprop.analysis.style import COLOURS, DASHES, MARKERS, colour, dash, shades
 
-_MOST_PANELS = 12  # tasks, or groups, that one picture shows side by side
-_MOST_NUMBERS = 12  # tasks up to which a heat map has its numbers written into it
-_COLUMNS = 4
 _DPI = 120
-
-
 _STYLE: Any = {
     "svg.hashsalt": "cl-powerprop",
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.grid": True,
-    "text.parse_math": False,  # a dollar in a label is a dollar
+    "text.parse_math": False,  # a label may contain a dollar sign
     "grid.alpha": 0.3,
 }
 
@@ -49,7 +49,7 @@ def draw_figures(comparison: Comparison, folder: Path) -> list[str]:
 
 
 def figure_images(comparison: Comparison, names: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
-    """Return some figures as pictures ``[height, width, 3]``, those that the runs have data for."""
+    """Return each of these figures that the runs have data for, as an image ``[height, width, 3]``."""
     images = {}
     for name, figure in _figures(comparison, names):
         figure.set_dpi(_DPI)
@@ -65,81 +65,23 @@ def _figures(comparison: Comparison, names: Iterable[str]) -> Iterator[tuple[str
             figure = DRAWINGS[name](comparison)
             if figure is not None:
                 yield name, figure
-                plt.close(figure)
-
-
-def _columns(panels: int) -> int:
-    return min(_COLUMNS, math.ceil(math.sqrt(panels)))
-
-
-def _panels(count: int, height: float = 2.2, width: float = 2.6, **options: object) -> tuple[Figure, list[Axes]]:
-    columns = _columns(count)
-    rows = -(-count // columns)
-    size = (max(4.5, width * columns), height * rows + 0.9)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)  # type: ignore[call-overload]
-    flat = list(axes.flat)
-    for unused in flat[count:]:
-        unused.set_visible(False)
-    return figure, flat[:count]
-
-
-def _label(panels: list[Axes], x: str, y: str) -> None:
-    """Label the lowest and the leftmost of some panels."""
-    columns = _columns(len(panels))
-    for place, axes in enumerate(panels):
-        if place + columns >= len(panels):
-            axes.set_xlabel(x)
-            axes.tick_params(labelbottom=True)
-        if place % columns == 0:
-            axes.set_ylabel(y)
-
-
-def _spread(count: int, most: int = _MOST_PANELS) -> list[int]:
-    """Return up to ``most`` numbers below ``count``, the first and last among them."""
-    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))})
-
-
-def _lines(axes: Axes, comparison: Comparison, table: pd.DataFrame, x: str) -> None:
-    """Draw a line with its band for each group."""
-    for index, label in enumerate(comparison.groups):
-        rows = table[table["group"] == label]
-        if rows.empty:
-            continue
-        marker = MARKERS[index % len(MARKERS)] if len(rows) <= 25 else None
-        axes.plot(
-            rows[x],
-            rows["mean"],
-            color=colour(index),
-            linestyle=DASHES[dash(index)],
-            marker=marker,
-            markersize=3,
-            linewidth=1.4,
-            label=label,
-        )
-        if rows["low"].notna().any():
-            axes.fill_between(rows[x], rows["low"], rows["high"], color=colour(index), alpha=0.2, linewidth=0)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, max(1, len(labels))), frameon=False)
 
 
 def _forgetting_curves(comparison: Comparison) -> Figure:
     table = series.forgetting_curves(comparison)
     tasks = int(comparison.runs.runs["n_tasks"].max())
-    shown = _spread(tasks)
-    figure, panels = _panels(len(shown), sharex=True, sharey=True)
+    shown = spread(tasks)
+    figure, panels = many_panels(len(shown), sharex=True, sharey=True)
     for axes, task in zip(panels, shown, strict=True):
-        _lines(axes, comparison, table[table["task"] == str(task)], "progress")
+        draw_lines(axes, comparison, table[table["task"] == str(task)], "progress")
         axes.axvspan(task, task + 1, color="0.9", zorder=0)
         axes.set_title(f"task {task}", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     figure.suptitle(
-        "Test accuracy on a task over the sequence (grey: while it trains; bands: 95 % t-interval)", fontsize=10
+        "Test accuracy on a task over the sequence (grey: its own training; bands: 95 % t-interval)", fontsize=10
     )
-    _label(panels, "tasks trained", "test accuracy")
-    _legend(figure, panels[0])
+    label_panels(panels, "tasks trained", "test accuracy")
+    draw_legend(figure, panels[0])
     return figure
 
 
@@ -148,70 +90,47 @@ def _average_accuracy(comparison: Comparison) -> Figure | None:
     table = table[table["task"] == series.AVERAGE]
     if table.empty:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    _lines(axes, comparison, table, "progress")
+    figure, axes = one_panel()
+    draw_lines(axes, comparison, table, "progress")
     axes.set(xlabel="tasks trained", ylabel="average test accuracy", title="Average over the tasks learned so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, axes)
-    return figure
-
-
-def _heat_maps(maps: dict[str, np.ndarray], title: str, x: str, y: str, first_row: int) -> Figure:
-    figure, panels = _panels(min(len(maps), _MOST_PANELS), height=2.6, width=3.0)
-    image = None
-    size = 5 if len(panels) > 1 else 8
-    for axes, (label, matrix) in zip(panels, maps.items(), strict=False):
-        image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="cividis", aspect="auto")
-        axes.grid(visible=False)
-        axes.set_title(label, fontsize=8)
-        ticks = _spread(len(matrix), 10)
-        axes.set_xticks(ticks)
-        axes.set_yticks(ticks, [str(tick + first_row) for tick in ticks])
-        if len(matrix) <= _MOST_NUMBERS:
-            for (row, column), value in np.ndenumerate(matrix):
-                if not np.isnan(value):
-                    ink = "white" if value < 0.6 else "black"
-                    axes.text(
-                        column, row, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=size, color=ink
-                    )
-    figure.suptitle(title, fontsize=10)
-    _label(panels, x, y)
-    if image is not None:
-        figure.colorbar(image, ax=panels, shrink=0.8)
+    draw_legend(figure, axes)
     return figure
 
 
 def _accuracy_matrix(comparison: Comparison) -> Figure:
     maps = {label: matrix.to_numpy() for label, matrix in series.accuracy_matrices(comparison).items()}
-    return _heat_maps(maps, "Test accuracy, mean over seeds", "task tested", "tasks trained", first_row=1)
+    return heat_maps(maps, "Test accuracy, mean over seeds", "task tested", "tasks trained", first_row=1)
 
 
 def _mask_overlap(comparison: Comparison) -> Figure | None:
     maps = series.mask_overlaps(comparison)
     if not maps:
         return None
-    return _heat_maps(maps, "Weights that two masks share, of those that either holds", "task", "task", first_row=0)
+    return heat_maps(
+        maps, "Weights in both masks, as a share of those in either (Jaccard index)", "task", "task", first_row=0
+    )
 
 
 def _capacity_growth(comparison: Comparison) -> Figure | None:
     table = series.capacity_growth(comparison)
     if table.empty:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    _lines(axes, comparison, table, "tasks")
+    figure, axes = one_panel()
+    draw_lines(axes, comparison, table, "tasks")
     axes.set(xlabel="tasks trained", ylabel="maskable weights in use", title="Capacity used", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend(figure, axes)
+    draw_legend(figure, axes)
     return figure
 
 
 def _mask_composition(comparison: Comparison) -> Figure | None:
     table = series.mask_composition(comparison)
-    labels = [label for label in comparison.groups if label in set(table["group"])][:_MOST_PANELS]
+    labels = [label for label in comparison.groups if label in set(table["group"])][:MOST_PANELS]
     if not labels:
         return None
-    figure, panels = _panels(len(labels), height=2.6, width=3.2, sharey=True)
+    figure, panels = many_panels(len(labels), height=2.6, width=3.2, sharey=True)
     tasks = int(table["task"].max()) + 1
     colours = shades(tasks)
     for axes, label in zip(panels, labels, strict=True):
@@ -229,13 +148,13 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
         axes.set_title(label, fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.suptitle("Each task's mask, by the task that froze its weights\n(outlined: newly frozen)", fontsize=10)
-    _label(panels, "task", "share of the maskable weights")
-    scale = mpl.cm.ScalarMappable(
-        mpl.colors.Normalize(0, max(1, tasks - 1)),
-        mpl.colors.LinearSegmentedColormap.from_list("tasks", shades(max(2, tasks))),
+    figure.suptitle(
+        "Each task's mask, by the task that froze its weights\n(outlined: frozen by the task itself)", fontsize=10
     )
-    figure.colorbar(scale, ax=panels, label="frozen by task", shrink=0.8, ticks=_spread(tasks, 8))
+    label_panels(panels, "task", "share of the maskable weights")
+    colour_map = LinearSegmentedColormap.from_list("tasks", shades(max(2, tasks)))
+    scale = ScalarMappable(Normalize(0, max(1, tasks - 1)), colour_map)
+    figure.colorbar(scale, ax=panels, label="frozen by task", shrink=0.8, ticks=spread(tasks, 8))
     return figure
 
 
@@ -243,7 +162,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
     points = list(series.pareto_points(comparison))
     if not points:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    figure, axes = one_panel()
     for index, label, capacity, accuracy in points:
         axes.errorbar(
             capacity.mean,
@@ -257,7 +176,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
             label=label,
         )
     axes.set(
-        xlabel="weights used, of one network's maskable ones",
+        xlabel="weights used, as a share of one network's maskable weights",
         ylabel="average test accuracy at the end",
         title="Accuracy against capacity (bars: 95 % t-interval)",
     )
@@ -265,7 +184,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
     if max(capacity.mean for _, _, capacity, _ in points) > 2:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend(figure, axes)
+    draw_legend(figure, axes)
     return figure
 
 
@@ -273,7 +192,7 @@ def _weights(comparison: Comparison) -> Figure | None:
     table = series.weight_sizes(comparison)
     if table.empty:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    figure, axes = one_panel()
     for index, label in enumerate(comparison.groups):
         rows = table[(table["group"] == label) & (table["low"] > 0)].sort_values("low")
         if len(rows):
@@ -287,11 +206,11 @@ def _weights(comparison: Comparison) -> Figure | None:
             )
     axes.set(
         xscale="log",
-        xlabel="size of a weight, |theta|",
-        ylabel="share of the used weights (bins of a tenth decade)",
-        title="How large the used weights are",
+        xlabel="magnitude of a weight, |theta|",
+        ylabel="share of the used weights (bins: a tenth of a decade)",
+        title="Magnitudes of the used weights",
     )
-    _legend(figure, axes)
+    draw_legend(figure, axes)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Table and plot of one-shot pruning: accuracy against the share of weights that is left."""
+"""Table and plot of one-shot pruning: accuracy against the share of the weights that is left."""
 
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ def summarize_pruning(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_pruning(summary: pd.DataFrame) -> None:
-    """Print the mean accuracy for each alpha at a few densities."""
+    """Print the mean accuracy of each alpha at a few densities."""
     wide: Any = summary.pivot_table(index="alpha", columns="density", values="mean")
     nearest = [min(wide.columns, key=lambda density: abs(density - shown)) for shown in _SHOWN]
-    table = Table(title=f"test accuracy by the share of weights left, mean over {int(summary['count'].max())} seed(s)")
+    table = Table(
+        title=f"test accuracy by the share of the weights left, mean over {int(summary['count'].max())} seed(s)"
+    )
     table.add_column("alpha", justify="right")
     columns = list(dict.fromkeys(nearest))
     for density in columns:
@@ -42,12 +44,10 @@ def print_pruning(summary: pd.DataFrame) -> None:
 
 def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
     """Write the plot as ``<path>.png`` and ``<path>.svg``; bands are one standard deviation over seeds."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for index, (alpha, rows) in enumerate(summary.groupby("alpha")):
         colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
         axes.plot(rows["density"], rows["mean"], color=colour, marker=marker, markersize=4, label=f"alpha {alpha:g}")
@@ -63,4 +63,3 @@ def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
     axes.legend()
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=150)
-    plt.close(figure)

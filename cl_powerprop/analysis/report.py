@@ -1,4 +1,4 @@
-"""`report.html`: the figures of a comparison, interactive, in one file that works offline."""
+"""`report.html`: the tables and interactive figures of a comparison, in one file that works offline."""
 
 import json
 import math
@@ -9,12 +9,20 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cl_powerprop import __version__
+from cl_powerprop import __version__, registry
 from cl_powerprop.analysis.charts import make_charts
-from cl_powerprop.analysis.comparison import METRICS, Comparison
+from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import colour, dash
-from cl_powerprop.analysis.tables import format_estimate, format_number, heading, smallest_p
+from cl_powerprop.analysis.tables import (
+    best_groups,
+    format_estimate,
+    format_interval,
+    format_number,
+    format_value,
+    heading,
+    smallest_p,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = ("strategy", "alpha", "optimizer", "seed", "status", "device", "host", "git_commit", "started")
@@ -42,7 +50,7 @@ def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.Da
         charts=charts,
         specifications=_script_json({chart.name: {"data": chart.traces, "layout": chart.layout} for chart in charts}),
         summary=_summary(comparison, summary),
-        pairs=_pairs(pairwise),
+        pairs=_pairs(comparison, pairwise),
         smallest_p=smallest_p(pairwise),
         runs=_runs(comparison),
         warnings=comparison.warnings,
@@ -54,7 +62,7 @@ def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.Da
 
 
 def _script_json(content: Any) -> str:
-    """Return JSON that is safe between script tags; what is not finite becomes null."""
+    """Return JSON that is safe between script tags; numbers that are not finite become null."""
     return json.dumps(_plain(content), separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -69,54 +77,56 @@ def _plain(value: Any) -> Any:
 
 
 def _summary(comparison: Comparison, summary: pd.DataFrame) -> dict[str, Any]:
+    """Return the headings of the columns, and for each group its cells: text, number, and whether it is the best."""
     cells = {(row.group, row.metric): row for row in each_row(summary)}
+    best = best_groups(comparison, summary)
     rows = []
     for label, names in comparison.groups.items():
-        values: list[tuple[str, Any]] = [(str(len(names)), len(names))]
-        for metric in comparison.metrics:
-            row = cells.get((label, metric))
-            values.append((format_estimate(metric, row), None if row is None else float(row.mean)))
+        values: list[tuple[str, float, bool]] = [(str(len(names)), len(names), False)]
+        for name, metric in comparison.metrics.items():
+            row = cells.get((label, name))
+            mean = np.nan if row is None else float(row.mean)
+            values.append((format_estimate(metric, row), mean, (label, name) in best))
         rows.append((label, values))
-    return {"columns": ["runs", *(METRICS.get(metric, metric) for metric in comparison.metrics)], "rows": rows}
+    return {"columns": ["runs", *(metric.label for metric in comparison.metrics.values())], "rows": rows}
 
 
-def _pairs(pairwise: pd.DataFrame) -> list[dict[str, Any]]:
+def _pairs(comparison: Comparison, pairwise: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
-            "metric": METRICS.get(row.metric, row.metric),
-            "a": row.a,
-            "b": row.b,
-            "n": row.n,
-            "mean": row.mean,
-            "mean_text": format_number(row.mean, "+.4f"),
-            "p_text": format_number(row.p, ".3g"),
-            "p_holm_text": format_number(row.p_holm, ".3g"),
-            "interval": "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}",
-            "p": row.p,
-            "p_holm": row.p_holm,
+            "names": (comparison.metrics[row.metric].label, row.a, row.b),
+            "numbers": (
+                (str(row.n), row.n),
+                (format_number(row.mean, "+.4f"), row.mean),
+                (format_interval(row), row.t_low),
+                (format_number(row.p, ".3g"), row.p),
+                (format_number(row.p_holm, ".3g"), row.p_holm),
+            ),
         }
         for row in each_row(pairwise)
     ]
 
 
-def _runs(comparison: Comparison) -> list[dict[str, Any]]:
+def _runs(comparison: Comparison) -> dict[str, Any]:
+    """Return the headings of the numeric columns, and one row per run."""
     runs = comparison.runs.runs
+    metrics = {metric.name: metric for metric in (*comparison.headline, registry.metrics()["seconds.total"])}
+    numbers = runs.reindex(columns=list(metrics)).apply(pd.to_numeric, errors="coerce")
     rows = []
     for label, names in comparison.groups.items():
         for name in names:
             run: Any = runs.loc[name]
             folder = Path(run["path"])
+            values = zip(metrics.values(), numbers.loc[name].astype(float), strict=True)
             rows.append(
                 {
                     "name": name,
                     "group": label,
-                    "seed": int(run["seed"]),
-                    "accuracy": run.get("average_accuracy"),
-                    "seconds": run.get("seconds.total"),
+                    "numbers": [(str(run["seed"]), run["seed"]), *((format_value(*pair), pair[1]) for pair in values)],
                     "facts": {key: run[key] for key in _FACTS if key in run and pd.notna(run[key])},
                     "command": f"cl-powerprop run --config-dir {folder.as_posix()} --config-name config",
                     "config": (folder / "config.yaml").read_text(encoding="utf-8"),
                     "messages": run["messages"] if isinstance(run["messages"], list) else [],
                 }
             )
-    return rows
+    return {"columns": ["seed", *(metric.label for metric in metrics.values())], "rows": rows}

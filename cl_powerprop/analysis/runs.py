@@ -1,4 +1,4 @@
-"""Run folders as pandas tables. Reads the files of a run folder and nothing else."""
+"""Run folders as pandas tables, read from the files of the run folders alone."""
 
 import json
 import os
@@ -13,36 +13,40 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.run_folder import COPY, SCHEMA_VERSION
+from cl_powerprop.registry import canonical
+from cl_powerprop.results.folder import COPY, SCHEMA_VERSION
 
-_MANY = 50  # runs that take long enough to show a bar
+_MANY = 50  # from this many runs on, a progress bar is shown
 
-# What a run says of itself, beside its config, and ends up as a column.
+# Keys of run.json that become columns, besides metrics and seconds.
 _FACTS = (
     *("run_id", "status", "error", "benchmark", "scenario", "data", "strategy", "model", "alpha", "optimizer", "seed"),
     *("n_tasks", "trained_tasks", "device", "host", "git_commit", "started", "finished", "peak_memory_mb"),
     *("zero_forgetting_verified", "diverged_tasks", "messages"),
 )
-_FROM_THE_CONFIG = ("seed", "name")  # stands among the facts already
+_ALREADY_FACTS = ("seed", "name")  # keys of the config whose values run.json has too
 _NOT_SETTINGS = ("defaults", "run_dir", "progress", "save_model", "references", "references_dir", "logger", "pruning")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs as tables, tidy: one row an observation, and a ``run`` column that says whose it is.
+    """Runs as tidy tables: one row per observation, with the run's name in the column ``run``.
 
     Attributes:
-        runs: one row a run, by ``run``: what it was, its settings (``optimizer.lr``), metrics, seconds and ``path``.
+        runs: one row per run, indexed by ``run``: facts (strategy, seed, ...), settings (``optimizer.lr``), metrics,
+            seconds and ``path``.
+        metrics: the columns of ``runs`` that were among the metrics of some run.
         accuracy: run, trained_tasks (1 to T), eval_task (from 0), name, accuracy: the accuracy matrix.
         curves: run, and the columns of `curves.csv`.
         capacity: run, and the columns of `capacity.csv`; only of runs with masks.
         reuse: run, task, layer, from_task, weights; only of runs with masks.
-        overlap: run, task, other, weights: what masks share; only of runs with masks.
-        weights: run, layer, state, low, high, weights: how large the weights are at the end.
-        problems: one line for each run folder, or file of one, that could not be read.
+        overlap: run, task, other, weights: how many weights two masks share; only of runs with masks.
+        weights: run, layer, state, low, high, weights: the histogram of weight magnitudes at the end.
+        problems: one line for each run folder, or file in one, that could not be read.
     """
 
     runs: pd.DataFrame
+    metrics: list[str]
     accuracy: pd.DataFrame
     curves: pd.DataFrame
     capacity: pd.DataFrame
@@ -52,7 +56,7 @@ class Runs:
     problems: list[str] = field(default_factory=list)
 
     def select(self, names: Sequence[str]) -> "Runs":
-        """Return some of the runs, by the index of ``runs``."""
+        """Return the runs of these names only."""
         kept: dict[str, Any] = {}
         for table in ("accuracy", *_TIDY):
             frame: pd.DataFrame = getattr(self, table)
@@ -60,7 +64,7 @@ class Runs:
         return replace(self, runs=self.runs.loc[list(names)], **kept)
 
 
-# Tidy files of a run folder: the columns that must be there. The first must exist, the others come with masks.
+# The tidy files of a run folder, and the columns each must have. A file that is absent is an empty table.
 _TIDY: dict[str, tuple[str, ...]] = {
     "curves": ("run_id", "trained_tasks", "epoch", "step", "eval_task", "split", "metric", "value"),
     "capacity": ("task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"),
@@ -79,8 +83,8 @@ def each_row(frame: pd.DataFrame) -> Iterator[Any]:
 def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
     """Return the run folders at or below some paths, each once, in the order of the paths.
 
-    Folders whose name begins with a dot are left out, and copies that a dashboard keeps. A path without a run becomes a
-    line of ``problems``.
+    Folders whose name begins with a dot are skipped, and so are the copies kept for a dashboard. A path without a run
+    becomes a line of ``problems``.
 
     Raises:
         RunFolderError: for a path that does not exist, or if there is no run at all.
@@ -106,7 +110,7 @@ def _walk(root: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above
+        if real in seen:  # reached through a symbolic link before
             subfolders.clear()
             continue
         seen.add(real)
@@ -117,20 +121,21 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _natural(name: str) -> tuple[int, str]:
+    """Return a sort key under which 2 comes before 10."""
     return (len(name), name) if name.isdecimal() else (0, name)
 
 
 def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = False) -> Runs:
     """Read all runs at or below some paths.
 
-    A run whose files are damaged, or of another schema version, becomes a line of ``problems``; the others are there.
+    A run whose files are damaged, or of another schema version, becomes a line of ``problems``; the others are loaded.
 
     Args:
-        paths: run folders, or folders that hold them, however deep.
-        progress: show a bar on a terminal, if there are many.
+        paths: run folders, or folders that contain them at any depth.
+        progress: show a progress bar if there are many runs and the output is a terminal.
 
     Raises:
-        RunFolderError: for a path that does not exist, or if not one run could be read.
+        RunFolderError: for a path that does not exist, or if no run could be read.
     """
     problems: list[str] = []
     folders = find_run_folders([paths] if isinstance(paths, str | os.PathLike) else paths, problems)
@@ -138,19 +143,22 @@ def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], 
     console = Console(stderr=True)
     show = progress and len(folders) >= _MANY and console.is_terminal
     rows: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, None] = {}  # an ordered set
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("accuracy", *_TIDY)}
     for folder in track(folders, "reading runs", console=console, disable=not show, transient=True):
         try:
-            row = _read_run(folder)
-            if row is None:
+            content = _read_json(folder)
+            if "strategy" not in content:
                 problems.append(f"{folder}: not a task sequence (a pruning experiment), left out")
                 continue
+            row = _row(folder, content)
             read = _read_tables(folder, row, problems)
         except (RunFolderError, OSError) as error:
             problems.append(f"{folder}: {error}")
             continue
         name = names[folder]
         rows[name] = row
+        metrics |= dict.fromkeys(content.get("metrics") or {})
         for table, frame in read.items():
             frame.insert(0, "run", name)
             tables[table].append(frame)
@@ -160,7 +168,7 @@ def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], 
     joined = {
         table: pd.concat(frames, ignore_index=True) if frames else _empty(table) for table, frames in tables.items()
     }
-    return Runs(runs, **joined, problems=problems)
+    return Runs(runs, list(metrics), **joined, problems=problems)
 
 
 def _and_more(count: int) -> str:
@@ -173,7 +181,7 @@ def _empty(table: str) -> pd.DataFrame:
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return the shortest paths that tell the folders apart."""
+    """Return each folder's path below the folder they have in common; a single folder's own name."""
     shared = os.path.commonpath([folder.absolute() for folder in folders]) if len(folders) > 1 else None
     return {
         folder: folder.name if shared is None else folder.absolute().relative_to(shared).as_posix()
@@ -181,16 +189,23 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _read_run(folder: Path) -> dict[str, Any] | None:
+def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         version = content["schema_version"]
     except (ValueError, TypeError, KeyError) as error:
         raise RunFolderError(f"run.json is damaged ({type(error).__name__}: {error})") from error
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"schema version {version}; this version of cl-powerprop reads {SCHEMA_VERSION}")
-    if "strategy" not in content:
-        return None
+    return content
+
+
+def _row(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's row of the table of runs.
+
+    Raises:
+        RunFolderError: if `run.json` or `config.yaml` is damaged.
+    """
     missing = [key for key in ("run_id", "status", "benchmark", "n_tasks", "seed") if key not in content]
     if missing:
         raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
@@ -199,6 +214,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     if content["status"] == "complete" and not content.get("metrics"):
         raise RunFolderError("run.json is damaged: it is complete and has no metrics")
     row = _settings(folder) | {key: content.get(key) for key in _FACTS}
+    row["benchmark"] = canonical("benchmark", content["benchmark"])  # which may have been renamed since the run
     row |= content.get("metrics") or {}
     row |= {f"seconds.{part}": value for part, value in (content.get("seconds") or {}).items()}
     row["path"] = str(folder)
@@ -206,7 +222,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return the config with dotted keys; lists as text, so that they can be grouped by."""
+    """Return the config with dotted keys; lists become text, so that runs can be grouped by them."""
     try:
         loaded = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, yaml.YAMLError) as error:
@@ -223,12 +239,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
-        elif key not in _FROM_THE_CONFIG:
+        elif key not in _ALREADY_FACTS:
             yield prefix + key, json.dumps(value) if isinstance(value, list) else value
 
 
 def _read_tables(folder: Path, row: dict[str, Any], problems: list[str]) -> dict[str, pd.DataFrame]:
-    """Read the CSV files. The accuracy matrix of a complete run must be whole; what else is damaged is left out."""
+    """Return the CSV files as tables; a damaged one becomes a line of ``problems`` and is left out.
+
+    Raises:
+        RunFolderError: if the accuracy matrix of a complete run is damaged.
+    """
     tables: dict[str, pd.DataFrame] = {}
     try:
         tables["accuracy"] = _read_matrix(folder / "accuracy_matrix.csv", row["n_tasks"])

@@ -1,4 +1,4 @@
-"""What the figures of a comparison draw, as tidy tables: the pictures and the report show the same numbers."""
+"""The numbers behind the figures of a comparison, as tidy tables; image files and report draw the same ones."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,15 @@ import pandas as pd
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.statistics import Estimate, estimate, t_quantile
 
-AVERAGE = "average"  # in the place of a task: the mean over the tasks learned so far
+AVERAGE = "average"  # instead of a task: the mean over the tasks learned so far
 
 
 def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
     """Return test accuracy over the sequence: group, task, progress, n, mean, low, high.
 
-    ``task`` is a task's number or :data:`AVERAGE`. ``progress`` counts tasks trained, with fractions where a run was
-    evaluated within them. A task's curve begins with its own training. low and high: 95 % t-interval over runs.
+    ``task`` is a task's number or :data:`AVERAGE`. ``progress`` is the number of tasks trained, with a fraction for an
+    evaluation in the middle of a task. A task's curve begins with its own training. low and high are the 95 %
+    t-interval over seeds.
     """
     points = _points(comparison)
     averaged = _average(points)
@@ -25,11 +26,11 @@ def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
 
 
 def _points(comparison: Comparison) -> pd.DataFrame:
-    """Return run, eval_task, progress, trained_tasks, value: accuracy on tasks in or after their training."""
+    """Return run, eval_task, progress, trained_tasks, value: accuracy on tasks during and after their training."""
     curves = comparison.runs.curves
     tested = curves[(curves["split"] == "test") & (curves["metric"] == "accuracy")]
     parts = []
-    # When a task is learned its validation accuracy is measured, whatever else is tested then.
+    # The end of a task's training is where its validation accuracy is measured, even if nothing is tested there.
     learned = curves[(curves["split"] == "valid") & (curves["metric"] == "accuracy")]
     learned = learned if len(learned) else tested
     ends_of = learned[learned["trained_tasks"] > 0].groupby(["run", "trained_tasks"])["step"].min()
@@ -67,7 +68,7 @@ def _points(comparison: Comparison) -> pd.DataFrame:
 
 
 def _average(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over the tasks whose training is finished, where all of them were tested."""
+    """Return the mean over the tasks whose training is finished, at the points where all of them were tested."""
     finished = points[points["eval_task"] < points["trained_tasks"]]
     groups = finished.groupby(["run", "progress"])
     table = groups.agg(value=("value", "mean"), tested=("eval_task", "nunique"), learned=("trained_tasks", "max"))
@@ -85,16 +86,15 @@ def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> p
     quantiles = {n: t_quantile(int(n) - 1) for n in table["n"].unique() if n > 1}
     half = table["n"].map(quantiles) * table["std"] / table["n"] ** 0.5
     table["low"], table["high"] = table["mean"] - half, table["mean"] + half
-    order = {label: place for place, label in enumerate(comparison.groups)}
     table = (
         table.sort_values(keys, kind="stable") if keys[0] != "task" else table.sort_values("progress", kind="stable")
     )
-    table = table.iloc[np.argsort(table["group"].map(order), kind="stable")]
+    table = table.iloc[np.argsort(table["group"].map(comparison.position), kind="stable")]
     return table.drop(columns="std").reset_index(drop=True)
 
 
 def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
-    """Return for each group the mean accuracy matrix: rows trained tasks (from 1), columns task names."""
+    """Return each group's mean accuracy matrix: a row for each number of trained tasks, a column for each task."""
     accuracy = comparison.runs.accuracy
     accuracy = accuracy.assign(group=accuracy["run"].map(comparison.group_of))
     matrices = {}
@@ -104,15 +104,17 @@ def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
         matrix = rows.pivot_table(index="trained_tasks", columns="eval_task", values="accuracy")
         matrix = matrix.reindex(index=range(1, tasks + 1), columns=range(tasks)).astype(float)
         names = rows.groupby("eval_task")["name"].unique()
-        # Under a random order of tasks each seed has others.
-        alike = [names[task][0] if task in names and len(names[task]) == 1 else f"task {task}" for task in range(tasks)]
-        matrix.columns = pd.Index(alike)
+        # With a random order of the tasks, the first task of one seed is not that of another.
+        common = [
+            names[task][0] if task in names and len(names[task]) == 1 else f"task {task}" for task in range(tasks)
+        ]
+        matrix.columns = pd.Index(common)
         matrices[label] = matrix
     return matrices
 
 
 def capacity_growth(comparison: Comparison) -> pd.DataFrame:
-    """Return the share of the maskable weights in use: group, tasks, n, mean, low, high. Groups with masks only."""
+    """Return the share of the maskable weights in use, of groups with masks: group, tasks, n, mean, low, high."""
     masked = comparison.runs.capacity
     masked = masked[masked["kind"] == "masked"]
     if masked.empty:
@@ -125,16 +127,16 @@ def capacity_growth(comparison: Comparison) -> pd.DataFrame:
 
 
 def mask_composition(comparison: Comparison) -> pd.DataFrame:
-    """Return where each task's mask comes from: group, task, source, share of the maskable weights (mean over runs).
+    """Return the composition of each task's mask: group, task, source, share of the maskable weights (mean over runs).
 
-    ``source`` is the earlier task that owns the weights, or the task itself for those it froze.
+    ``source`` is the task that froze the weights: an earlier one, or the task itself.
     """
     runs = comparison.runs
     masked = runs.capacity[runs.capacity["kind"] == "masked"]
     if masked.empty:
         return pd.DataFrame(columns=["group", "task", "source", "share"])
     reused = masked.groupby("run")["reused"].sum()
-    unknown = [run for run in reused[reused > 0].index if run not in set(runs.reuse["run"])]  # a damaged reuse.csv
+    unknown = [run for run in reused[reused > 0].index if run not in set(runs.reuse["run"])]  # reuse.csv is damaged
     masked = masked[~masked["run"].isin(unknown)]
     totals = masked.groupby(["run", "task"])[["weights", "newly_frozen"]].sum().reset_index()
     own = totals.assign(source=totals["task"], held=totals["newly_frozen"])[["run", "task", "source", "held"]]
@@ -149,7 +151,7 @@ def mask_composition(comparison: Comparison) -> pd.DataFrame:
 
 
 def mask_overlaps(comparison: Comparison) -> dict[str, np.ndarray]:
-    """Return for each group with masks ``[T, T]``: what two masks share of what either holds (Jaccard), run mean."""
+    """Return the Jaccard index of each pair of masks, ``[T, T]``, for each group with masks (mean over runs)."""
     found: dict[str, np.ndarray] = {}
     overlap = comparison.runs.overlap
     by_run = dict(list(overlap.groupby("run"))) if len(overlap) else {}
@@ -173,7 +175,7 @@ def mask_overlaps(comparison: Comparison) -> dict[str, np.ndarray]:
 
 
 def weight_sizes(comparison: Comparison) -> pd.DataFrame:
-    """Return how large the used weights are: group, low, high, share of them (mean over runs)."""
+    """Return the histogram of the magnitudes of the used weights: group, low, high, share (mean over runs)."""
     weights = comparison.runs.weights
     used = weights[weights["state"] == "used"]
     if used.empty:
@@ -188,8 +190,8 @@ def weight_sizes(comparison: Comparison) -> pd.DataFrame:
 
 
 def pareto_points(comparison: Comparison) -> Iterator[tuple[int, str, Estimate, Estimate]]:
-    """Yield (place, group, estimate of capacity used, estimate of average accuracy)."""
-    if "capacity_used" not in comparison.runs.runs:
+    """Yield (position of the group, group, estimate of capacity used, estimate of average accuracy)."""
+    if not {"capacity_used", "average_accuracy"} <= set(comparison.runs.runs):
         return
     for index, label in enumerate(comparison.groups):
         capacity = estimate(comparison.values(label, "capacity_used").to_numpy())

@@ -1,4 +1,4 @@
-"""Means with intervals, and paired tests, for the few seeds that a run is repeated with."""
+"""Means with intervals, and paired tests, for runs repeated over a few seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 RESAMPLES = 10_000
-_EXACT_UP_TO = 16  # pairs: 2**16 ways to flip their signs
+_EXACT_UP_TO = 16  # pairs, with 2**16 assignments of signs
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Estimate:
 def estimate(values: Sequence[float] | Values, level: float = 0.95) -> Estimate:
     """Return the mean with its intervals: Student's t, and the percentile bootstrap (Efron & Tibshirani 1993, ch. 13).
 
-    With few values the bootstrap is too narrow, for it can draw only what was seen; t takes the values to be normal.
+    With few values the bootstrap interval is too narrow, because it resamples only those; t assumes normal values.
 
     Args:
-        values: one for each seed; NaN ones are left out.
+        values: one for each seed; NaN is left out.
         level: of the intervals.
     """
     kept = np.asarray(values, dtype=np.float64)
@@ -50,14 +50,14 @@ def estimate(values: Sequence[float] | Values, level: float = 0.95) -> Estimate:
 
 
 def t_quantile(freedom: int, level: float = 0.95) -> float:
-    """Return how many standard errors the t-interval reaches to each side."""
+    """Return half the width of the t-interval, in standard errors."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def bootstrap_interval(values: Values, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Return the percentile-bootstrap interval of the mean; the same draws for the same number of values."""
+    """Return the percentile-bootstrap interval of the mean; equal numbers of values get the same draws."""
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     tail = (1.0 - level) / 2
     low, high = np.quantile(values[draws].mean(axis=1), [tail, 1.0 - tail])
@@ -65,14 +65,14 @@ def bootstrap_interval(values: Values, level: float = 0.95, seed: int = 0) -> tu
 
 
 def sign_flip_p(differences: Values, seed: int = 0) -> float:
-    """Return the two-sided p of paired differences: how often flipped signs give a mean at least as far from 0.
+    """Return the two-sided p of paired differences: how often random signs give a mean at least as far from 0.
 
-    Exact over all 2**n flips up to n = 16, above over 100,000 random ones (with the observed one). With n pairs no p is
-    below 2 / 2**n: five seeds cannot reach 0.05. (Fisher 1935; Good, Permutation Tests, 2000, ch. 3.)
+    Exact up to n = 16, over all 2**n assignments of signs; above, over 100,000 random ones and the observed one. With n
+    pairs p is at least 2 / 2**n: five seeds cannot reach 0.05. (Fisher 1935; Good, Permutation Tests, 2000, ch. 3.)
 
     Args:
         differences: ``[n]``, one for each seed; n at least 1.
-        seed: of the random flips.
+        seed: of the random signs.
     """
     n = len(differences)
     if n <= _EXACT_UP_TO:
@@ -86,7 +86,7 @@ def sign_flip_p(differences: Values, seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for how many there are (Holm 1979); NaN stays NaN and does not count."""
+    """Return p-values corrected for their number (Holm 1979); NaN stays NaN and is not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p), np.nan)
     order = [int(index) for index in np.argsort(p) if not np.isnan(p[index])]

@@ -1,4 +1,4 @@
-"""Runs as a table."""
+"""The table of runs that is printed when they have finished."""
 
 import json
 from collections.abc import Iterable
@@ -7,67 +7,48 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-RUN = ("benchmark", "scenario", "data", "model", "strategy", "alpha", "optimizer", "seed", "status")
-METRICS = (
-    *("average_accuracy", "average_forgetting", "learning_accuracy", "validation_accuracy"),
-    *("task_identification", "capacity_used"),
-)
+from cl_powerprop import registry
+from cl_powerprop.analysis.tables import NONE, format_value
+from cl_powerprop.evaluation.metrics import Metric
 
-
-def load_summary(folders: Iterable[Path]) -> pd.DataFrame:
-    """Return one row a run: what it was, its metrics, its time and its status."""
-    rows = []
-    for folder in folders:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        row = {key: content[key] for key in RUN}
-        row |= {metric: content["metrics"].get(metric) for metric in METRICS}
-        row["zero_forgetting_verified"] = content["zero_forgetting_verified"]
-        row["seconds"] = content["seconds"]["total"]
-        row["folder"] = str(folder)
-        rows.append(row)
-    return pd.DataFrame(rows)
+_FACTS = ("strategy", "alpha", "optimizer", "seed")
+_VERIFIED = {True: "verified to the bit", False: "no", None: NONE}
 
 
 def print_runs(folders: Iterable[Path]) -> None:
-    """Print the runs as a table, and below it where they are and what a user should know of them."""
+    """Print one row per run: what it was, its metrics and its time; then its messages, and where the runs are."""
     folders = list(folders)
-    runs = load_summary(folders)
-    table = Table(title=", ".join(f"{row.benchmark} on {row.data}" for row in _distinct(runs, "benchmark", "data")))
-    columns = ["strategy", "alpha", "optimizer", "seed"]
-    if runs.scenario.nunique() > 1 or runs.scenario.iloc[0] != "task":
-        columns.insert(0, "scenario")
-    found = ["tasks found"] if runs.task_identification.notna().any() else []
-    for name in (*columns, "average accuracy", *found, "forgetting", "capacity used", "zero forgetting", "time"):
+    runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    metrics = _shown(runs)
+    scenarios = {run["scenario"] for run in runs}
+    facts = _FACTS if scenarios == {"task"} else ("scenario", *_FACTS)
+    table = Table(title=", ".join(dict.fromkeys(f"{run['benchmark']} on {run['data']}" for run in runs)))
+    for name in (*facts, *(escape(metric.label) for metric in metrics), "zero forgetting", "time"):
         table.add_column(name, justify="left" if name in ("scenario", "strategy") else "right")
-    row: Any
-    for row in runs.itertuples():
-        verified = {True: "verified to the bit", False: "no", None: "-"}[row.zero_forgetting_verified]
-        table.add_row(
-            *(str(getattr(row, column)) for column in columns),
-            _number(row.average_accuracy, ".4f"),
-            *(_number(row.task_identification, ".1%") for _ in found),
-            _number(row.average_forgetting, ".4f"),
-            _number(row.capacity_used, ".1%"),
-            verified,
-            f"{row.seconds:.0f} s",
-        )
-    console = Console(width=None if Console().is_terminal else 120)
+    for run in runs:
+        values = [format_value(metric, _number(run, metric)) for metric in metrics]
+        verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
+        table.add_row(*(str(run[fact]) for fact in facts), *values, verified, f"{seconds:.0f} s")
+    console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    for folder in folders:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        for message in content["messages"]:
-            print(f"{content['strategy']}, seed {content['seed']}: {message}")
-        if content["status"] != "complete":
-            print(f"{content['strategy']}, seed {content['seed']}: {content['status']}: {content['error']}")
+    for run in runs:
+        name = f"{run['strategy']}, seed {run['seed']}"
+        for message in run["messages"]:
+            print(f"{name}: {message}")
+        if run["status"] != "complete":
+            print(f"{name}: {run['status']}: {run['error']}")
     print(f"run folder: {folders[0]}" if len(folders) == 1 else f"run folders: {folders[0].parent}/*")
 
 
-def _distinct(runs: pd.DataFrame, *columns: str) -> Iterable[Any]:
-    distinct: Iterable[Any] = runs[list(columns)].drop_duplicates().itertuples()
-    return distinct
+def _shown(runs: list[dict[str, Any]]) -> list[Metric]:
+    """Return the headline metrics that some run has."""
+    metrics: list[Metric] = [metric for metric in registry.metrics().values() if metric.level == "headline"]
+    return [metric for metric in metrics if any(not pd.isna(_number(run, metric)) for run in runs)]
 
 
-def _number(value: float | None, pattern: str) -> str:
-    return "-" if value is None or pd.isna(value) else format(value, pattern)
+def _number(run: dict[str, Any], metric: Metric) -> float:
+    value = run["metrics"].get(metric.name)
+    return float("nan") if value is None else float(value)

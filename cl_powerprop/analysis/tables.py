@@ -1,4 +1,4 @@
-"""The tables of a comparison: numbers in numeric columns, and Markdown for people."""
+"""The tables of a comparison: numeric for programs (CSV), formatted for readers (Markdown)."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cl_powerprop.analysis.comparison import METRICS, Comparison
+from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.statistics import estimate, holm, sign_flip_p
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.evaluation.metrics import Metric
 
-_WHOLE = ("mask_bits", "seconds.total", "peak_memory_mb")  # shown without decimals
-_IN_MARKDOWN = (
-    *("average_accuracy", "average_forgetting", "learning_accuracy", "forward_transfer", "min_accuracy"),
-    *("worst_case_accuracy", "intransigence", "joint_gap", "task_identification", "capacity_used"),
-)
+NONE = "-"  # in a table, where there is no value
 
 
 def summary_table(comparison: Comparison) -> pd.DataFrame:
@@ -25,35 +22,34 @@ def summary_table(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for label, names in comparison.groups.items():
         first: Any = comparison.runs.runs.loc[names[0]]
-        told = {column: first[column] for column in comparison.by}
+        settings = {column: first[column] for column in comparison.by}
         for metric in comparison.metrics:
             values = comparison.values(label, metric).dropna()
             if len(values):
                 seeds = " ".join(map(str, values.index))
-                rows.append(
-                    {"group": label, **told, "metric": metric, **asdict(estimate(values.to_numpy())), "seeds": seeds}
-                )
+                numbers = asdict(estimate(values.to_numpy()))
+                rows.append({"group": label, **settings, "metric": metric, **numbers, "seeds": seeds})
     return pd.DataFrame(rows)
 
 
 def pairwise_table(comparison: Comparison, baseline: str | None = None) -> pd.DataFrame:
-    """Return paired differences over the seeds that both groups have, a minus b, for each metric that is tested.
+    """Return the paired differences a - b over the seeds that both groups have, for each headline metric.
 
-    p is exact over all flips of sign; p_holm is corrected over the pairs of a metric.
+    p is that of the sign-flip test; p_holm is corrected for the number of pairs, metric by metric.
 
     Args:
         comparison: the groups.
         baseline: compare each other group with this one only; None for every pair.
 
     Raises:
-        ConfigurationError: for a baseline that is no group.
+        ConfigurationError: for a baseline that is not a group.
     """
     labels = list(comparison.groups)
     if baseline is not None and baseline not in labels:
         raise ConfigurationError(f"--baseline {baseline}: no such group; choose from: {', '.join(labels)}")
     pairs = [(label, baseline) for label in labels if label != baseline] if baseline else list(combinations(labels, 2))
     columns = ["metric", "a", "b", *asdict(estimate([])), "p", "p_holm", "seeds"]
-    tables = [pd.DataFrame(_paired(comparison, metric, pairs), columns=columns) for metric in comparison.tested]
+    tables = [pd.DataFrame(_paired(comparison, metric.name, pairs), columns=columns) for metric in comparison.headline]
     for table in tables:
         table["p_holm"] = holm(table["p"].tolist())
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
@@ -69,7 +65,7 @@ def _paired(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) -
 
 
 def smallest_p(pairwise: pd.DataFrame) -> str:
-    """Return a sentence on what the numbers of shared seeds can show at all."""
+    """Return a sentence on the smallest p that the number of shared seeds allows."""
     if pairwise.empty:
         return "There is no pair to test."
     fewest, most = int(pairwise["n"].min()), int(pairwise["n"].max())
@@ -77,21 +73,36 @@ def smallest_p(pairwise: pd.DataFrame) -> str:
         return "No pair has two seeds in common: there is nothing to test."
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
     sentence = f"With {seeds} seeds in common the smallest p that a pair can have is {2.0 ** (1 - min(most, 17)):.3g}"
-    return sentence + ("; below 0.05 it takes 6." if most < 6 else ".")
+    return sentence + ("; p below 0.05 needs at least 6 seeds." if most < 6 else ".")
+
+
+def best_groups(comparison: Comparison, summary: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return each (group, metric) whose mean, as it is printed, is the best; none where all print alike."""
+    best = set()
+    for name, rows in summary.groupby("metric"):
+        metric = comparison.metrics[str(name)]
+        if metric.direction is not None:
+            first = format_value(metric, rows["mean"].agg(metric.direction))
+            printed = {str(row.group): format_value(metric, row.mean) for row in each_row(rows)}
+            if set(printed.values()) != {first}:
+                best |= {(group, metric.name) for group, text in printed.items() if text == first}
+    return best
 
 
 def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame) -> str:
     """Return the comparison as Markdown: groups, pairs, and warnings."""
-    metrics = [metric for metric in comparison.metrics if metric in _IN_MARKDOWN] or comparison.metrics
+    metrics = [metric for metric in comparison.metrics.values() if metric.level != "detail"]
     lines = ["# Comparison", "", heading(comparison), ""]
-    lines += _markdown_rows(
-        ["group", "seeds", *(METRICS.get(metric, metric) for metric in metrics)], "l" + "r" * (len(metrics) + 1)
-    )
+    lines += _markdown_header(["group", "seeds", *(metric.label for metric in metrics)], "l" + "r" * (len(metrics) + 1))
     cells = {(row.group, row.metric): row for row in each_row(summary)}
+    best = best_groups(comparison, summary)
     for label in comparison.groups:
-        shown = [format_estimate(metric, cells.get((label, metric))) for metric in metrics]
+        shown = []
+        for metric in metrics:
+            cell = format_estimate(metric, cells.get((label, metric.name)))
+            shown.append(f"**{cell}**" if (label, metric.name) in best else cell)
         lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown]) + " |")
-    lines += ["", "Means with half the 95 % interval by Student's t; `summary.csv` has the bootstrap's too."]
+    lines += ["", "Mean ± half the 95 % t-interval, best means in bold; `summary.csv` has bootstrap intervals too."]
     lines += _pairs_in_markdown(comparison, pairwise)
     if comparison.warnings:
         lines += ["", "## Warnings", "", *(f"- {line}" for line in comparison.warnings)]
@@ -99,25 +110,18 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
 
 
 def _pairs_in_markdown(comparison: Comparison, pairwise: pd.DataFrame) -> list[str]:
-    """Return the differences in average accuracy; of whatever is tested, if that is not."""
+    """Return the differences in average accuracy; if that is not tested, those in all metrics that are."""
     if pairwise.empty:
         return []
-    shown = ["average_accuracy"] if "average_accuracy" in comparison.tested else comparison.tested
+    accuracy = pairwise[pairwise["metric"] == "average_accuracy"]
     lines = ["", "## Differences over the same seeds", ""]
-    lines += _markdown_rows(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
-    for row in each_row(pairwise[pairwise["metric"].isin(shown)]):
-        interval = "-" if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}"
-        tested = [format_number(row.p, ".3g"), format_number(row.p_holm, ".3g")]
-        cells = [
-            METRICS.get(row.metric, row.metric),
-            row.a,
-            row.b,
-            str(row.n),
-            format_number(row.mean, "+.4f"),
-            interval,
-        ]
-        lines.append("| " + " | ".join([*cells, *tested]) + " |")
-    return [*lines, "", "Exact test over all flips of sign. " + smallest_p(pairwise)]
+    lines += _markdown_header(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
+    for row in each_row(pairwise if accuracy.empty else accuracy):
+        numbers = [format_number(row.mean, "+.4f"), format_interval(row)]
+        numbers += [format_number(row.p, ".3g"), format_number(row.p_holm, ".3g")]
+        cells = [comparison.metrics[row.metric].label, row.a, row.b, str(row.n), *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", "p: paired sign-flip test, exact up to 16 seeds. " + smallest_p(pairwise)]
 
 
 def heading(comparison: Comparison) -> str:
@@ -129,24 +133,35 @@ def heading(comparison: Comparison) -> str:
     return f"{what[0]} on {what[1]}, {tasks} tasks, scenario {what[2]}; {len(runs)} runs in {groups} groups"
 
 
-def _markdown_rows(names: list[str], align: str) -> list[str]:
+def _markdown_header(names: list[str], align: str) -> list[str]:
     rule = ["---:" if side == "r" else "---" for side in align]
     return ["| " + " | ".join(names) + " |", "| " + " | ".join(rule) + " |"]
 
 
-def format_estimate(metric: str, row: Any) -> str:
-    """Return "mean ± half of the t-interval" in the metric's unit; "-" if there is none."""
-    if row is None:
-        return "-"
-    mean, low = float(row.mean), float(row.t_low)
-    scale, pattern = (100, ".1f") if metric == "capacity_used" else (1, ".0f" if metric in _WHOLE else ".4f")
-    half = "" if np.isnan(low) else f" ± {format(scale * (mean - low), pattern)}"
-    return f"{format(scale * mean, pattern)}{half}" + (" %" if metric == "capacity_used" else "")
+def format_value(metric: Metric, value: float, half: float = np.nan) -> str:
+    """Return ``value`` in the metric's unit, "± half" if that is given; "-" for NaN."""
+    if np.isnan(value):
+        return NONE
+    scale, pattern = (100, "z.1f") if metric.unit == "%" else (1, "z.0f" if metric.is_whole else "z.4f")
+    text = format(scale * value, pattern)
+    if not np.isnan(half):
+        text += f" ± {format(scale * half, pattern)}"
+    return f"{text} %" if metric.unit == "%" else text
+
+
+def format_estimate(metric: Metric, row: Any) -> str:
+    """Return "mean ± half of the t-interval" for a row of the summary; "-" for None."""
+    return NONE if row is None else format_value(metric, row.mean, row.mean - row.t_low)
+
+
+def format_interval(row: Any) -> str:
+    """Return the t-interval of a difference; "-" if there is none."""
+    return NONE if np.isnan(row.t_low) else f"{row.t_low:+.4f} to {row.t_high:+.4f}"
 
 
 def format_number(value: float, pattern: str) -> str:
     """Return the number as text; "-" for NaN."""
-    return "-" if np.isnan(value) else format(value, pattern)
+    return NONE if np.isnan(value) else format(value, pattern)
 
 
 def seeds_of(comparison: Comparison, group: str) -> int:

@@ -1,29 +1,50 @@
-"""What every data set offers. Imports no torch, so that `data status` answers at once."""
+"""The interface of data sets. Imports no torch, so that `cl-powerprop data status` is quick."""
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cl_powerprop.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cl_powerprop.data.omniglot import Drawings
 
 DATA_ROOT_VARIABLE = "CL_POWERPROP_DATA"
 
 DEFAULT_ROOT = "~/.cache/cl-powerprop"
 
-Progress = Callable[[str, int, int], None]  # (file, done so far, in all): bytes, or pictures
+Progress = Callable[[str, int, int], None]  # (file, done so far, total), in bytes or images
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return ``root``, else $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop."""
+    """Return the folder of the data: ``root``, else $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop."""
     return Path(root or os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Options of every data set.
+
+    Attributes:
+        name: name of the data set.
+        root: folder of the data; None: see :func:`data_root`.
+        download: download the data if it is missing.
+    """
+
+    name: str
+    root: str | None = None
+    download: bool = False
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures and labels: uint8 ``[n, height, width]`` and int64 ``[n]``, for training and for testing."""
+    """Training and test data: images uint8 ``[n, height, width]``, labels int64 ``[n]``."""
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
@@ -32,11 +53,11 @@ class Images:
 
 
 class Dataset(ABC):
-    """One data set: where it is, whether it is whole, and how to fetch it.
+    """One data set: where its files are, whether they are complete, and how to download and read them.
 
     Attributes:
         name: as in ``data=<name>``.
-        mean, std: of the training pixels, as a share of 255; pictures are normalised by them.
+        mean, std: of the training pixels, scaled to [0, 1]; images are normalised by them.
     """
 
     name: str
@@ -45,11 +66,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def status(self, root: Path) -> str:
-        """Say in one line where the data is, or what is missing."""
+        """Return one line that says where the data is, or what is missing."""
 
     @abstractmethod
     def verify(self, root: Path, progress: Progress | None = None) -> str:
-        """Read and check everything, and say in one line what there is.
+        """Read and check everything, and return one line that describes it.
 
         Raises:
             DataError: if a file is missing, truncated or altered.
@@ -57,18 +78,40 @@ class Dataset(ABC):
 
     @abstractmethod
     def download(self, root: Path, progress: Progress | None = None) -> None:
-        """Fetch what is missing or damaged into ``root``; every file is checked before it gets its name.
+        """Download missing or damaged files into ``root``; a file gets its final name only after it was checked.
 
         Raises:
-            DataError: if no source answers, or what it sends is not the file that was expected.
+            DataError: if no source sends a file with the expected checksum, or ``root`` cannot be written.
         """
+
+    def images(self, root: Path, config: DataConfig) -> Images:
+        """Return training and test images, for task sequences that are made from labelled images.
+
+        Raises:
+            ConfigurationError: if the data set does not offer them.
+            DataError: if a file is missing, truncated or altered.
+        """
+        raise ConfigurationError(
+            f"data={self.name} is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k"
+        )
+
+    def drawings(self, root: Path, config: DataConfig) -> "Drawings":
+        """Return drawings and who drew them, for task sequences that are split by drawer.
+
+        Raises:
+            ConfigurationError: if the data set does not offer them.
+            DataError: if a file is missing, truncated or altered.
+        """
+        raise ConfigurationError(
+            f"data={self.name} does not say who drew an image; this benchmark needs data=omniglot, not {self.name}"
+        )
 
 
 class ImageDataset(Dataset):
-    """Pictures of some classes, divided into training and test data by whoever published them.
+    """A data set of labelled images, divided into training and test data.
 
     Attributes:
-        classes: how many classes there are.
+        classes: number of classes; labels count from 0.
     """
 
     classes: int
@@ -81,13 +124,16 @@ class ImageDataset(Dataset):
             DataError: if a file is missing, truncated or altered.
         """
 
+    def images(self, root: Path, config: DataConfig) -> Images:
+        return self.read(root)
+
     def verify(self, root: Path, progress: Progress | None = None) -> str:
         images = self.read(root)
-        return f"{len(images.train_labels):,} training and {len(images.test_labels):,} test pictures"
+        return f"{len(images.train_labels):,} training and {len(images.test_labels):,} test images"
 
 
 def every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return where every fifth sample of each class is: test data of a set that comes undivided."""
+    """Return the boolean mask ``[n]`` of every fifth sample of each class: test data, if a data set has none."""
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         chosen[np.flatnonzero(labels == label)[4::5]] = True

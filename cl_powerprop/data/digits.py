@@ -1,4 +1,4 @@
-"""The 1,797 digits of 8 x 8 pixels that scikit-learn ships (UCI, E. Alpaydin, C. Kaynak): the smallest data set."""
+"""The 1,797 digits of 8 x 8 pixels that come with scikit-learn (UCI, E. Alpaydin, C. Kaynak); the smallest data set."""
 
 from pathlib import Path
 
@@ -6,10 +6,12 @@ import numpy as np
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth
 from cl_powerprop.errors import DataError
+from cl_powerprop.registry import register_dataset
 
 
+@register_dataset("digits")
 class Digits(ImageDataset):
-    """About 180 digits a class. Every fifth drawing of a class is for testing: 1,442 to train on, 355 to test."""
+    """About 180 digits per class. Every fifth image of a class is test data: 1,442 for training, 355 for testing."""
 
     name = "digits"
     classes = 10
@@ -19,7 +21,7 @@ class Digits(ImageDataset):
         return "present in the installed package scikit-learn"
 
     def read(self, root: Path) -> Images:
-        from sklearn.datasets import load_digits  # takes a second, which `data status` need not wait for
+        from sklearn.datasets import load_digits  # takes a second to import, and `data status` does not need it
 
         bunch = load_digits()
         if bunch.images.shape != (1797, 8, 8):
@@ -31,4 +33,4 @@ class Digits(ImageDataset):
         return Images(images[~test], labels[~test], images[test], labels[test])
 
     def download(self, root: Path, progress: Progress | None = None) -> None:
-        """Do nothing: the digits came with the installation."""
+        """Do nothing: the digits come with the installation."""

@@ -1,6 +1,7 @@
 """Fashion-MNIST: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747, licence MIT."""
 
 from cl_powerprop.data.idx import IdxDataset, IdxFile
+from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile("train-images-idx3-ubyte", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
@@ -11,8 +12,9 @@ FILES = {
 MIRRORS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
 
 
+@register_dataset("fashion_mnist")
 class FashionMNIST(IdxDataset):
-    """60,000 training and 10,000 test pictures of ten kinds of clothing, 28 x 28."""
+    """60,000 training and 10,000 test images of ten kinds of clothing, 28 x 28."""
 
     name = "fashion_mnist"
     classes = 10

@@ -1,4 +1,4 @@
-"""Download a file with a checksum: resumed where it stopped, and named only once it is whole."""
+"""Download a file and check it: an interrupted download is resumed, and only a checked file gets its final name."""
 
 import hashlib
 import http.client
@@ -21,12 +21,12 @@ def md5(path: Path) -> str:
 
 
 def fetch(urls: Sequence[str], path: Path, expected_md5: str, progress: Progress | None = None) -> None:
-    """Fetch ``path`` from the first of ``urls`` that answers with the expected bytes.
+    """Download ``path`` from the first of ``urls`` that sends a file with the expected checksum.
 
     An interrupted download is kept as ``<path>.part`` and continued by the next call.
 
     Raises:
-        DataError: if no url gave a file with that checksum.
+        DataError: if no URL sends such a file, or the folder cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _stream(url: str, part: Path, name: str, progress: Progress | None) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing left to send; the checksum decides
+        if error.code == 416:  # nothing is left to send; the checksum is compared next
             return
         raise
     with response:

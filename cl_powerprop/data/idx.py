@@ -1,4 +1,4 @@
-"""Data sets in IDX files, as MNIST and its kin come: torchvision's layout, files as they are or gzipped."""
+"""Data sets in IDX files, the format of MNIST and its variants: torchvision's folder layout, files plain or gzipped."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, where that is published, of its bytes."""
+    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, if published, the MD5 of the plain one."""
 
     name: str
     gz_md5: str
@@ -31,7 +31,7 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     """Return the array in an IDX file of unsigned bytes.
 
     Raises:
-        DataError: if the bytes are not such a file, or fewer or more than its header says.
+        DataError: if ``content`` is not such a file, or not as long as its header says.
     """
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError(f"{name} is not an IDX file of unsigned bytes")
@@ -49,10 +49,10 @@ class IdxDataset(ImageDataset):
     """Four IDX files in ``<root>/<folder>/raw``.
 
     Attributes:
-        folder: as torchvision names it.
+        folder: name of the folder, as in torchvision.
         files: one for each of :data:`PARTS`.
-        mirrors: urls that the gzipped files' names are appended to.
-        shapes: what the pictures of training and testing must have.
+        mirrors: base URLs, to which the names of the gzipped files are appended.
+        shapes: expected shapes ``[n, height, width]`` of training and test images.
     """
 
     folder: str
@@ -79,7 +79,7 @@ class IdxDataset(ImageDataset):
             if images.shape != shape or labels.shape != shape[:1] or labels.max(initial=0) >= self.classes:
                 file = self._folder(root) / self.files[f"{part}_images"].name
                 raise self._damaged(
-                    file, f"pictures {images.shape}, labels {labels.shape} up to {labels.max(initial=0)}"
+                    file, f"images {images.shape}, labels {labels.shape} up to {labels.max(initial=0)}"
                 )
         return Images(
             arrays["train_images"],
@@ -96,7 +96,7 @@ class IdxDataset(ImageDataset):
                 f"data={self.name}: {path} was not found; `cl-powerprop data download {self.name}` fetches it "
                 "(data.root or $CL_POWERPROP_DATA name another folder; data=mnist5k needs no download)"
             )
-        # A plain file with no published checksum is trusted less than the gzipped one beside it.
+        # Without a published checksum of the plain file, the gzipped file beside it can be checked and is preferred.
         plain = path.exists() and (file.md5 is not None or not gzipped.exists())
         source = path if plain else gzipped
         try:

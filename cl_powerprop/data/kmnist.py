@@ -1,6 +1,7 @@
 """Kuzushiji-MNIST: Clanuwat et al. 2018, arXiv:1812.01718, licence CC BY-SA 4.0."""
 
 from cl_powerprop.data.idx import IdxDataset, IdxFile
+from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile("train-images-idx3-ubyte", "bdb82020997e1d708af4cf47b453dcf7"),
@@ -11,8 +12,9 @@ FILES = {
 MIRRORS = ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",)
 
 
+@register_dataset("kmnist")
 class KMNIST(IdxDataset):
-    """60,000 training and 10,000 test pictures of ten hiragana in cursive script, 28 x 28."""
+    """60,000 training and 10,000 test images of ten hiragana in cursive script, 28 x 28."""
 
     name = "kmnist"
     classes = 10

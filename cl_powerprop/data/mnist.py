@@ -1,6 +1,7 @@
 """The full MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, licence CC BY-SA 3.0."""
 
 from cl_powerprop.data.idx import IdxDataset, IdxFile
+from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile(
@@ -22,6 +23,7 @@ MIRRORS = (
 )
 
 
+@register_dataset("mnist")
 class MNIST(IdxDataset):
     """60,000 training and 10,000 test digits, 28 x 28."""
 

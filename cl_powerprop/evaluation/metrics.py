@@ -1,15 +1,79 @@
-"""Continual-learning metrics as pure functions of the accuracy matrix.
+"""Continual-learning metrics: pure functions of the accuracy matrix, and the one list of those that a run reports.
 
 ``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T tasks.
-Suites disagree on these definitions, so each names its source.
+Suites disagree on these definitions, so each names its source. Run, tables, comparisons and dashboards all read the
+list at the end of this file; :func:`~cl_powerprop.registry.register_metric` adds to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cl_powerprop.registry import register_metric
+
 Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a finished run has measured: what every metric is a function of.
+
+    Attributes:
+        matrix: ``[T, T]``, the accuracy matrix.
+        evaluations: ``[E, T]``, accuracy on each task in every evaluation in the order they were made, within tasks
+            too; NaN where a task was not tested. None if there was none within tasks.
+        learned: ``[T]``, which evaluation was the first after each task's training.
+        references: accuracy ``[T]`` of the reference runs "joint", "independent" and "untrained"; NaN if not known.
+        validation: accuracy on each task's validation data at the end, of the tasks that have some.
+        identified: for each task, the share of test samples whose task was inferred right; empty if none was inferred.
+        capacity_used: share of the maskable weights that some task holds.
+        dense_weights: parameters that tasks have to themselves beside masked weights: heads, biases, norms.
+        mask_bits: bits that the stored masks take.
+    """
+
+    matrix: Matrix
+    evaluations: Matrix | None = None
+    learned: Sequence[int] = ()
+    references: Mapping[str, Matrix] = field(default_factory=dict)
+    validation: Mapping[int, float] = field(default_factory=dict)
+    identified: Mapping[int, float] = field(default_factory=dict)
+    capacity_used: float = 1.0
+    dense_weights: int = 0
+    mask_bits: int = 0
+
+    def reference(self, name: str) -> Matrix:
+        """Return the accuracy ``[T]`` of a reference run; NaN if there was none."""
+        return self.references.get(name, np.full(len(self.matrix), np.nan))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a run is judged by.
+
+    Attributes:
+        name: its key in ``metrics`` of `run.json`, and its column in tables.
+        label: what tables and charts call it.
+        unit: "" for a number as it is, "%" for a share that is shown in per cent, or what it is counted in.
+        direction: whether more is better ("max"), less ("min"), or neither (None).
+        function: computes it; NaN and None become an empty field. None for what `run.json` has outside ``metrics``.
+        level: "headline" ones stand in every table and are tested in pairs, "table" ones in longer tables, "detail"
+            ones in the report only.
+    """
+
+    name: str
+    label: str
+    unit: str
+    direction: Literal["max", "min"] | None
+    function: Callable[[Measurements], float | None] | None
+    level: Literal["headline", "table", "detail"] = "table"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is shown without decimals."""
+        return self.unit in ("bits", "weights", "s", "MiB")
 
 
 def average_accuracy(matrix: Matrix) -> float:
@@ -116,3 +180,55 @@ def average_incremental_accuracy(matrix: Matrix) -> float:
     """
     rows = [matrix[index, : index + 1].mean() for index in range(len(matrix))]
     return float(np.mean(rows))
+
+
+def _min_accuracy(run: Measurements) -> float | None:
+    return None if run.evaluations is None else min_accuracy(run.evaluations, run.learned)
+
+
+def _worst_case_accuracy(run: Measurements) -> float | None:
+    return None if run.evaluations is None else worst_case_accuracy(run.evaluations, run.learned)
+
+
+def _mean(values: Mapping[int, float]) -> float | None:
+    return float(np.mean(list(values.values()))) if values else None
+
+
+# Best first where more is better, then where less is; time and memory last.
+for _metric in (
+    Metric("average_accuracy", "average accuracy", "", "max", lambda run: average_accuracy(run.matrix), "headline"),
+    Metric(
+        "average_forgetting", "average forgetting", "", "min", lambda run: average_forgetting(run.matrix), "headline"
+    ),
+    Metric("learning_accuracy", "learning accuracy", "", "max", lambda run: learning_accuracy(run.matrix), "headline"),
+    Metric("backward_transfer", "backward transfer", "", "max", lambda run: backward_transfer(run.matrix), "detail"),
+    Metric(
+        "forward_transfer",
+        "forward transfer",
+        "",
+        "max",
+        lambda run: forward_transfer(run.matrix, run.reference("untrained")),
+    ),
+    Metric(
+        "average_incremental_accuracy",
+        "average incremental accuracy",
+        "",
+        "max",
+        lambda run: average_incremental_accuracy(run.matrix),
+        "detail",
+    ),
+    Metric("min_accuracy", "min-accuracy", "", "max", _min_accuracy),
+    Metric("worst_case_accuracy", "worst-case accuracy", "", "max", _worst_case_accuracy),
+    Metric(
+        "intransigence", "intransigence", "", "min", lambda run: intransigence(run.matrix, run.reference("independent"))
+    ),
+    Metric("joint_gap", "gap to joint training", "", "min", lambda run: joint_gap(run.matrix, run.reference("joint"))),
+    Metric("task_identification", "tasks identified", "%", "max", lambda run: _mean(run.identified), "headline"),
+    Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline"),
+    Metric("dense_weights", "weights beside masks", "weights", "min", lambda run: run.dense_weights, "detail"),
+    Metric("mask_bits", "bits of masks", "bits", "min", lambda run: run.mask_bits, "detail"),
+    Metric("validation_accuracy", "validation accuracy", "", "max", lambda run: _mean(run.validation), "detail"),
+    Metric("seconds.total", "seconds", "s", "min", None, "detail"),
+    Metric("peak_memory_mb", "peak memory (MiB)", "MiB", "min", None, "detail"),
+):
+    register_metric(_metric)

@@ -1,1 +1,1 @@
-"""Networks as plain torch modules, with heads and biases a task can call its own."""
+"""The models by name: features over which heads are put. One file each; imports torch only when one is built."""

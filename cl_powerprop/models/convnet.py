@@ -1,27 +1,46 @@
 """Four convolutional blocks, as few-shot work on Omniglot uses: Vinyals et al., "Matching Networks", NeurIPS 2016."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.norm import make_norm
+from cl_powerprop.models.base import ModelConfig
+from cl_powerprop.registry import register_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BLOCKS = 4
 
 
+@dataclass(kw_only=True)
+class ConvConfig(ModelConfig):
+    """`model=convnet` and `model=resnet18`."""
+
+    width: int
+    norm: str
+
+
+@register_model("convnet", ConvConfig)
 def convnet(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) -> nn.Module:
     """Return four blocks of 3 x 3 convolution, normalisation, ReLU and 2 x 2 max-pooling.
 
     Args:
         sample_shape: (channels, height, width) of one sample, at least 16 x 16.
         width: channels of each block; 64 in the papers.
-        norm: see :func:`make_norm`.
+        norm: see :func:`~cl_powerprop.networks.norm.make_norm`.
         bias: whether convolutions have biases (those of a normalised one stand in its norm) and norms are affine.
 
     Raises:
         ConfigurationError: for a width below 1 or an unknown norm.
     """
+    from torch import nn
+
+    from cl_powerprop.networks.norm import make_norm
+
     if width < 1:
         raise ConfigurationError(f"model.width must be at least 1, not {width}")
     layers: list[nn.Module] = []

@@ -1,12 +1,18 @@
 """LeNet-5: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998; ReLU and max-pooling."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cl_powerprop.models.mlp import mlp
+from cl_powerprop.registry import register_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
+@register_model("lenet5")
 def lenet5(sample_shape: Sequence[int], *, bias: bool) -> nn.Module:
     """Return two convolutions (6 and 16 channels) and two hidden layers (120 and 84).
 
@@ -14,6 +20,8 @@ def lenet5(sample_shape: Sequence[int], *, bias: bool) -> nn.Module:
         sample_shape: (channels, height, width) of one sample, at least 12 x 12; 28 x 28 as published.
         bias: whether layers have biases.
     """
+    from torch import nn
+
     channels, height, width = sample_shape
     maps = (16, (height // 2 - 4) // 2, (width // 2 - 4) // 2)
     return nn.Sequential(

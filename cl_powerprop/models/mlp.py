@@ -1,14 +1,30 @@
-"""Fully connected networks: the 784-100-100 of the continual-learning trials, and LeNet-300-100."""
+"""Fully connected networks: 784-100-100, and LeNet-300-100."""
+
+from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-
-from torch import nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.models.base import ModelConfig
+from cl_powerprop.registry import register_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
+@dataclass(kw_only=True)
+class MLPConfig(ModelConfig):
+    """`model=mlp` and `model=lenet_300_100`."""
+
+    hidden: list[int]
+
+
+@register_model("mlp", MLPConfig)
+@register_model("lenet_300_100", MLPConfig)
 def mlp(sample_shape: Sequence[int], *, hidden: Sequence[int], bias: bool) -> nn.Module:
     """Return ReLU layers over flattened samples.
 
@@ -20,6 +36,8 @@ def mlp(sample_shape: Sequence[int], *, hidden: Sequence[int], bias: bool) -> nn
     Raises:
         ConfigurationError: for a width below 1.
     """
+    from torch import nn
+
     if any(width < 1 for width in hidden):
         raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
     layers: list[nn.Module] = [nn.Flatten()]

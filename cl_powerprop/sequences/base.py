@@ -1,181 +1,35 @@
-"""Tasks as views on one set of tensors: no task ever holds a copy of the data."""
+"""What every task sequence's options have."""
 
-import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from cl_powerprop.errors import ConfigurationError, check_choice
 
-from cl_powerprop.data.dataset import Dataset
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.seeding import generator
-
-Scenario = Literal["task", "domain", "class"]
-
-View = Callable[[Tensor], Tensor]
-"""How a task shows pictures: from uint8 ``[k, channels, height, width]`` to that shape, values from 0 to 255."""
+SCENARIOS = ("task", "domain", "class")
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """All pictures of a data set on the device, uint8 ``[n, channels, height, width]``, and how to normalise them."""
-
-    images: Tensor
-    labels: Tensor
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class Split:
-    """Some rows of :class:`Pixels`, perhaps shown in a way of their own and under other labels.
+@dataclass(kw_only=True)
+class SequenceConfig:
+    """What every `benchmark` has.
 
     Attributes:
-        rows: int64 ``[n]`` on the device, the pictures of this split.
-        labels: int64 ``[n]``, the label of each row within its task (or of the whole sequence, by scenario).
-        view: how the pictures are shown; None: as they are.
-    """
-
-    source: Pixels
-    rows: Tensor
-    labels: Tensor
-    view: View | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (channels, height, width)."""
-        return tuple(self.source.images.shape[1:])
-
-    def images(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Return float32 ``[k, channels, height, width]`` for some positions of this split, all by default."""
-        pixels = self.source.images.index_select(0, self.rows[which])
-        if self.view is not None:
-            pixels = self.view(pixels)
-        return pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
-
-    def subset(self, which: Tensor) -> "Split":
-        """Return the samples at some positions as a split of their own."""
-        which = which.to(self.rows.device)
-        return replace(self, rows=self.rows[which], labels=self.labels[which])
-
-    def fingerprint(self) -> str:
-        """Return a hash of the very samples and labels, to prove that two runs see the same data."""
-        digest = hashlib.sha256(self.images().cpu().numpy().tobytes())
-        digest.update(self.labels.cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task: its name, how many classes it has, and its three splits."""
-
-    name: str
-    classes: int
-    train: Split
-    valid: Split
-    test: Split
-
-
-@dataclass(frozen=True)
-class TaskSequence:
-    """The tasks of a benchmark in the order they are learned."""
-
-    name: str
-    scenario: Scenario
-    tasks: Sequence[Task]
-    sample_shape: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sample_shape", self.tasks[0].train.shape)
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """How many classes each task has."""
-        return tuple(task.classes for task in self.tasks)
-
-
-def to_pixels(dataset: Dataset, pictures: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Pixels:
-    """Put pictures ``[n, height, width]`` of a data set on the device, once."""
-    return Pixels(
-        torch.tensor(pictures).unsqueeze(1).to(device), torch.tensor(labels).to(device), dataset.mean, dataset.std
-    )
-
-
-def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide ``count`` training rows at random into (training, validation), each sorted.
-
-    Args:
-        count: rows there are.
-        size: validation rows: a share below 1, or a number of rows.
-        seed: of the run; the division depends on nothing else.
-
-    Raises:
-        ConfigurationError: if either part would be empty.
-    """
-    held_out = 0 if not math.isfinite(size) else round(size * count) if size < 1 else int(size)
-    if not 0 < held_out < count:
-        raise ConfigurationError(
-            f"benchmark.validation={size} of {count} training samples leaves nothing to train or to validate on; "
-            "give a share in (0, 1) or a number of samples"
-        )
-    order = torch.randperm(count, generator=generator(seed, "validation"))
-    return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-def divide(train: Pixels, test: Pixels, validation: float, seed: int) -> list[tuple[Pixels, Tensor]]:
-    """Return (pictures, rows) of training, validation and test.
-
-    Raises:
-        ConfigurationError: see :func:`split_validation`.
-    """
-    device = train.images.device
-    train_rows, valid_rows = split_validation(len(train.labels), validation, seed)
-    test_rows = torch.arange(len(test.labels), device=device)
-    return [(train, train_rows.to(device)), (train, valid_rows.to(device)), (test, test_rows)]
-
-
-def same_pictures(
-    name: str,
-    train: Pixels,
-    test: Pixels,
-    classes: int,
-    views: Mapping[str, View | None],
-    *,
-    scenario: Scenario,
-    validation: float,
-    seed: int,
-) -> TaskSequence:
-    """Return a sequence whose tasks have the same pictures and labels, each seen in its own way.
-
-    Args:
         name: of the sequence.
-        train, test: the pictures.
-        classes: how many classes they show.
-        views: name of each task and how it shows the pictures.
-        scenario: "task" or "domain".
-        validation, seed: see :func:`split_validation`.
-
-    Raises:
-        ConfigurationError: for no task, an empty split, or scenario "class" (tasks share their classes).
+        n_tasks: how many tasks there are.
+        scenario: what a test says about the task (van de Ven & Tolias 2019): "task", "domain" or "class".
+        validation: of the training data: a share below 1, or a number of samples.
     """
-    check_n_tasks(len(views))
-    if scenario == "class":
-        raise ConfigurationError(f"{name} has the same classes in every task: scenario is task or domain")
-    # Rows and labels are shared by all tasks, so that a task costs its view and nothing else.
-    parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
-    tasks = [Task(task, classes, *(Split(*part, view) for part in parts)) for task, view in views.items()]
-    return TaskSequence(name, scenario, tasks)
+
+    name: str
+    n_tasks: int = 5
+    scenario: str = "task"
+    validation: float = 0.1
+
+    def check(self) -> None:
+        """Refuse a value that no sequence can have.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        check_choice("benchmark.scenario", self.scenario, SCENARIOS)
 
 
 def check_n_tasks(n_tasks: int) -> int:

@@ -4,17 +4,26 @@ People's drawings are what generalises, so splits are made by drawer: nobody's d
 character has all three. The last drawers of each alphabet are for testing, whatever the seed; who validates is drawn.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
-from cl_powerprop.data.omniglot import DRAWERS, Drawings, Omniglot
+from cl_powerprop.data.dataset import Dataset
+from cl_powerprop.data.omniglot import DRAWERS, Drawings
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import Pixels, Scenario, Split, Task, TaskSequence, check_n_tasks, to_pixels
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from cl_powerprop.source import DataSource
+    from cl_powerprop.tasks import Pixels, Scenario, Split, TaskSequence
 
 Order = Literal["fixed", "random"]
 SplitBy = Literal["drawer", "picture"]
@@ -23,8 +32,23 @@ CHARACTERS_A_TASK = 12
 _ROTATIONS = 4
 
 
+@dataclass(kw_only=True)
+class OmniglotConfig(SequenceConfig):
+    """`benchmark=omniglot`."""
+
+    test: float
+    order: str
+
+
+@dataclass(kw_only=True)
+class OmniglotRotationConfig(OmniglotConfig):
+    """`benchmark=omniglot_rotation`."""
+
+    split_by: str
+
+
 def omniglot(
-    dataset: Omniglot,
+    dataset: Dataset,
     drawings: Drawings,
     device: torch.device,
     *,
@@ -39,7 +63,7 @@ def omniglot(
 
     Args:
         dataset, drawings: what :class:`Omniglot` reads.
-        device: where the pictures go.
+        device: where the images go.
         n_tasks: how many alphabets, the first of the order.
         scenario: labels count from 0 in each alphabet, or with "class" over all of them.
         order: "fixed": as published, background alphabets before evaluation ones; "random": drawn from the seed.
@@ -49,6 +73,10 @@ def omniglot(
     Raises:
         ConfigurationError: for too many tasks, an unknown order, or an empty split.
     """
+    import torch
+
+    from cl_powerprop.tasks import Task, TaskSequence, to_pixels
+
     names = _ordered(order, list(range(len(drawings.alphabets))), n_tasks, "alphabets", seed)
     pixels = to_pixels(dataset, drawings.images, drawings.character, device)
     alphabet, drawer = (torch.from_numpy(column).to(device) for column in (drawings.alphabet, drawings.drawer))
@@ -66,7 +94,7 @@ def omniglot(
 
 
 def omniglot_rotation(
-    dataset: Omniglot,
+    dataset: Dataset,
     drawings: Drawings,
     device: torch.device,
     *,
@@ -81,7 +109,7 @@ def omniglot_rotation(
     """Return tasks of twelve characters, each drawing in four rotations under one label.
 
     As used for winning subnetworks (Kang et al., "Forget-free Continual Learning with Winning Subnetworks", ICML 2022),
-    but split by drawer; ``split_by="picture"`` splits at random over pictures, rotated copies of one drawing included,
+    but split by drawer; ``split_by="picture"`` splits at random over images, rotated copies of one drawing included,
     as theirs does, and lets a network be tested on drawings it was trained on.
 
     Args:
@@ -93,6 +121,10 @@ def omniglot_rotation(
     Raises:
         ConfigurationError: for too many tasks, an unknown order or split, or an empty split.
     """
+    import torch
+
+    from cl_powerprop.tasks import Pixels, Split, Task, TaskSequence, to_pixels
+
     characters = list(range(int(drawings.character.max()) + 1))
     most = len(characters) // CHARACTERS_A_TASK
     if check_n_tasks(n_tasks) > most:
@@ -135,6 +167,8 @@ def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float
     Raises:
         ConfigurationError: if either of the three would have no drawer.
     """
+    import torch
+
     validating, testing = _counts(validation, test, DRAWERS, "drawers")
     tested = DRAWERS - testing
     order = torch.randperm(tested, generator=generator(seed, "drawers", alphabet))
@@ -146,6 +180,8 @@ def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float
 
 
 def _divide_pictures(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:
+    import torch
+
     rows = mine.nonzero()[:, 0]
     validating, testing = _counts(validation, test, len(rows), "pictures")
     order = rows[torch.randperm(len(rows), generator=generator(seed, "pictures", task)).to(rows.device)]
@@ -173,6 +209,8 @@ def _ordered(order: str, items: Sequence[int], count: int, what: str, seed: int)
     if not 1 <= count <= len(items):
         raise ConfigurationError(f"benchmark.n_tasks must be from 1 to {len(items)}, the number of {what}, not {count}")
     if order == "random":
+        import torch
+
         shuffled = torch.randperm(len(items), generator=generator(seed, what))
         return [items[place] for place in shuffled[:count].tolist()]
     if order != "fixed":
@@ -181,5 +219,23 @@ def _ordered(order: str, items: Sequence[int], count: int, what: str, seed: int)
 
 
 def _split(pixels: Pixels, mine: Tensor, first: int) -> Split:
+    from cl_powerprop.tasks import Split
+
     rows = mine.nonzero()[:, 0]
     return Split(pixels, rows, pixels.labels[rows] - first)
+
+
+@register_sequence("omniglot", OmniglotConfig)
+def _from_config(config: OmniglotConfig, data: DataSource, seed: int) -> TaskSequence:
+    return omniglot(data.dataset, data.drawings(), data.device, **_options(config, seed))
+
+
+@register_sequence("omniglot_rotation", OmniglotRotationConfig)
+def _rotation_from_config(config: OmniglotRotationConfig, data: DataSource, seed: int) -> TaskSequence:
+    options = {"split_by": config.split_by, **_options(config, seed)}
+    return omniglot_rotation(data.dataset, data.drawings(), data.device, **options)
+
+
+def _options(config: OmniglotConfig, seed: int) -> dict[str, Any]:
+    shared = ("n_tasks", "scenario", "order", "validation", "test")
+    return {name: getattr(config, name) for name in shared} | {"seed": seed}

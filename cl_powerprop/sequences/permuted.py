@@ -1,25 +1,42 @@
-"""Permuted pictures: every task shows the same pictures through a pixel permutation of its own.
+"""Permuted pixels: every task shows the same images through a pixel permutation of its own.
 
 Goodfellow et al., "An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural Networks", 2013.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import Pixels, Scenario, TaskSequence, check_n_tasks, same_pictures
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cl_powerprop.source import DataSource
+    from cl_powerprop.tasks import Pixels, Scenario, TaskSequence
+
+
+@dataclass(kw_only=True)
+class PermutedConfig(SequenceConfig):
+    """`benchmark=permuted`."""
+
+    permute_first: bool
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """Pixel i of a picture is shown pixel ``order[i]``; int64 ``[channels * height * width]`` on the device."""
+    """Pixel i of an image is shown pixel ``order[i]``; int64 ``[channels * height * width]`` on the device."""
 
     order: Tensor
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        import torch
+
         flat = pixels.flatten(1)
         if flat.is_cpu:  # numpy does this five times as fast as torch
             return torch.from_numpy(np.take(flat.numpy(), self.order.numpy(), axis=1)).view_as(pixels)
@@ -42,6 +59,10 @@ def permuted(
     Raises:
         ConfigurationError: for ``n_tasks`` below 1, an empty split, or scenario "class" (tasks share their classes).
     """
+    import torch
+
+    from cl_powerprop.tasks import same_images
+
     device, pixels = train.images.device, train.images[0].numel()
 
     def view(task: int) -> Permutation | None:
@@ -50,6 +71,19 @@ def permuted(
         return Permutation(torch.randperm(pixels, generator=generator(seed, "permutation", task)).to(device))
 
     views = {f"permutation_{task}": view(task) for task in range(check_n_tasks(n_tasks))}
-    return same_pictures(
-        "permuted_mnist", train, test, classes, views, scenario=scenario, validation=validation, seed=seed
+    return same_images("permuted", train, test, classes, views, scenario=scenario, validation=validation, seed=seed)
+
+
+@register_sequence("permuted", PermutedConfig, aliases=["permuted_mnist"])
+def _from_config(config: PermutedConfig, data: DataSource, seed: int) -> TaskSequence:
+    train, test = data.pixels()
+    return permuted(
+        train,
+        test,
+        data.classes,
+        n_tasks=config.n_tasks,
+        permute_first=config.permute_first,
+        scenario=config.scenario,  # type: ignore[arg-type]
+        validation=config.validation,
+        seed=seed,
     )

@@ -1,33 +1,51 @@
-"""Rotated pictures: every task shows the same pictures turned by an angle of its own.
+"""Rotated images: every task shows the same images turned by an angle of its own.
 
 Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import Pixels, Scenario, TaskSequence, check_n_tasks, same_pictures
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
 
-_AT_A_TIME = 2000  # pictures, so that a task's floats are not held twice
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cl_powerprop.source import DataSource
+    from cl_powerprop.tasks import Pixels, Scenario, TaskSequence
+
+_AT_A_TIME = 2000  # images, so that a task's floats are not held twice
+
+
+@dataclass(kw_only=True)
+class RotatedConfig(SequenceConfig):
+    """`benchmark=rotated`."""
+
+    angles: list[float] | None
+    largest: float
+    order: str
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns pictures counter-clockwise about their centre, by bilinear interpolation; what comes in from outside is 0.
+    """Turns images counter-clockwise about their centre, by bilinear interpolation; what comes in from outside is 0.
 
-    Quarter turns of square pictures move pixels and interpolate nothing.
+    Quarter turns of square images move pixels and interpolate nothing.
     """
 
     degrees: float
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        import torch
+        from torch.nn import functional
+
         if self.degrees % 90 == 0 and pixels.shape[-1] == pixels.shape[-2]:
             return pixels.rot90(int(self.degrees // 90), (2, 3))
         angle = math.radians(self.degrees)
@@ -37,7 +55,7 @@ class Rotation:
         matrix = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
         size = [1, 1, height, width]
         grid = functional.affine_grid(matrix.unsqueeze(0), size, align_corners=False).to(pixels.device)
-        # As channels of one picture, all share one grid.
+        # As channels of one image, all share one grid.
         turned = [
             functional.grid_sample(part.flatten(0, 1).unsqueeze(0).float(), grid, align_corners=False)
             for part in pixels.split(_AT_A_TIME)
@@ -58,6 +76,8 @@ def angles(n_tasks: int, listed: Sequence[float] | None, largest: float, order: 
     Raises:
         ConfigurationError: if as many angles as tasks are not listed, or for an unknown order.
     """
+    import torch
+
     check_n_tasks(n_tasks)
     if listed is not None:
         if len(listed) != n_tasks:
@@ -88,11 +108,25 @@ def rotated(
     Raises:
         ConfigurationError: for an angle that is not finite or comes twice, an empty split, or scenario "class".
     """
+    from cl_powerprop.tasks import same_images
+
     if not all(math.isfinite(angle) for angle in degrees) or len(set(degrees)) < len(degrees):
         raise ConfigurationError(f"benchmark.angles must be finite and differ from each other, not {list(degrees)}")
     views = {f"rotation_{angle:.6g}": Rotation(angle) if angle else None for angle in degrees}
     if len(views) < len(degrees):
         raise ConfigurationError(f"benchmark.angles are closer together than six digits tell: {list(degrees)}")
-    return same_pictures(
-        "rotated_mnist", train, test, classes, views, scenario=scenario, validation=validation, seed=seed
+    return same_images("rotated", train, test, classes, views, scenario=scenario, validation=validation, seed=seed)
+
+
+@register_sequence("rotated", RotatedConfig, aliases=["rotated_mnist"])
+def _from_config(config: RotatedConfig, data: DataSource, seed: int) -> TaskSequence:
+    train, test = data.pixels()
+    return rotated(
+        train,
+        test,
+        data.classes,
+        degrees=angles(config.n_tasks, config.angles, config.largest, config.order, seed),
+        scenario=config.scenario,  # type: ignore[arg-type]
+        validation=config.validation,
+        seed=seed,
     )

@@ -1,16 +1,31 @@
-"""Split pictures: the classes are divided over the tasks.
+"""Split classes: the classes are divided over the tasks.
 
 Scenarios as in van de Ven & Tolias, "Three scenarios for continual learning", 2019: with "task" and "domain" labels
 count from 0 in each task, with "class" they are those of the data set.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences.base import Pixels, Scenario, Split, Task, TaskSequence, check_n_tasks, divide
+from cl_powerprop.registry import register_sequence
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cl_powerprop.source import DataSource
+    from cl_powerprop.tasks import Pixels, Scenario, Split, Task, TaskSequence
+
+
+@dataclass(kw_only=True)
+class SplitConfig(SequenceConfig):
+    """`benchmark=split`."""
+
+    classes: list[list[int]] | None = None
 
 
 def class_groups(classes: int, n_tasks: int, listed: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
@@ -51,11 +66,15 @@ def split_by_class(
     validation: float,
     seed: int,
 ) -> TaskSequence:
-    """Return a task for each group of classes (see :func:`class_groups`), each with the pictures of its classes.
+    """Return a task for each group of classes (see :func:`class_groups`), each with the images of its classes.
 
     Raises:
         ConfigurationError: if a split would be empty.
     """
+    import torch
+
+    from cl_powerprop.tasks import Split, Task, TaskSequence, divide
+
     parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
 
     def view(source: Pixels, rows: Tensor, labels: Tensor, places: Tensor) -> Split:
@@ -71,4 +90,18 @@ def split_by_class(
             raise ConfigurationError(f"{name} has an empty split; raise benchmark.validation")
         return task
 
-    return TaskSequence("split_mnist", scenario, [make(group) for group in groups])
+    return TaskSequence("split", scenario, [make(group) for group in groups])
+
+
+@register_sequence("split", SplitConfig, aliases=["split_mnist"])
+def _from_config(config: SplitConfig, data: DataSource, seed: int) -> TaskSequence:
+    train, test = data.pixels()
+    return split_by_class(
+        train,
+        test,
+        data.classes,
+        groups=class_groups(data.classes, config.n_tasks, config.classes),
+        scenario=config.scenario,  # type: ignore[arg-type]
+        validation=config.validation,
+        seed=seed,
+    )

@@ -1,4 +1,4 @@
-"""Powerpropagation and per-task masks for any torch model. Pure torch: nothing here knows Avalanche."""
+"""Powerpropagation and per-task masks for any torch model. Pure torch: nothing here depends on Avalanche."""
 
 from cl_powerprop.sparsity.allocator import LayerCapacity, MaskAllocator
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, powerpropagate

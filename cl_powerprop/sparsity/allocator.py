@@ -1,7 +1,7 @@
-"""The per-task mask allocator: every task gets a mask over one network, and what it holds is frozen.
+"""The per-task mask allocator: every task gets a mask over one shared network, and the weights in it are frozen.
 
-Masks and frozen sets as in PackNet (Mallya & Lazebnik, CVPR 2018, arXiv:1711.05769) and, with masks that may leave out
-earlier tasks' weights, EfficientPackNet (Schwarz et al. 2021, section 4).
+Masks and frozen weights are as in PackNet (Mallya & Lazebnik, CVPR 2018, arXiv:1711.05769) and, if masks may leave out
+weights of earlier tasks, as in EfficientPackNet (Schwarz et al. 2021, section 4).
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,12 +28,23 @@ from cl_powerprop.sparsity.task_aware import select_task
 
 Unmasked = Literal["per_task", "frozen"]
 
-_BYTES_AT_A_TIME = 2**15  # of each mask, when masks are compared
+_BYTES_AT_A_TIME = 2**15  # of each mask that are unpacked together when masks are compared
 
 
 @dataclass(frozen=True)
 class LayerCapacity:
-    """What one task holds of one tensor, in weights. ``reused_from[j]`` are owned by the earlier task j."""
+    """How much of one tensor a task uses, in weights.
+
+    Attributes:
+        task: index of the task.
+        layer: name of the masked layer, or of the dense tensor.
+        kind: "masked", or "dense" for a tensor that no mask covers.
+        weights: size of the tensor.
+        kept: weights in the task's mask.
+        newly_frozen: weights in the mask that were free before this task.
+        free: weights that no task uses yet.
+        reused_from: ``reused_from[j]`` is the number of weights in the mask that the earlier task j froze.
+    """
 
     task: int
     layer: str
@@ -46,21 +57,30 @@ class LayerCapacity:
 
     @property
     def reused(self) -> int:
+        """Weights in the mask that earlier tasks froze."""
         return self.kept - self.newly_frozen
 
 
 class MaskAllocator:
-    """Gives each task a mask over the weights of ``model``; what a task holds never changes again, bit for bit.
+    """Gives each task a mask over the weights of ``model``; a weight in a mask never changes again, bit for bit.
 
-    A task runs through ``begin_task``, training with ``restore_frozen`` after every optimizer step, optionally
-    ``propose`` (train on through a mask), and ``end_task``. ``select_task(model, k)`` then answers as task k.
+    For each task, call ``begin_task``, train with ``restore_frozen`` after every optimizer step, optionally ``propose``
+    masks and continue training through them, and call ``end_task``. After ``select_task(model, k)`` the model computes
+    the outputs of task k.
 
     Args:
         model: any torch model; its Linear and Conv weights become maskable in place.
-        unmasked: what becomes of the other parameters: a value of their own for each task ("per_task"), or frozen
+        unmasked: how the other parameters are treated: each task has its own values ("per_task"), or they are frozen
             after the first task that trains them ("frozen"). Statistics of norm layers are always per task.
         exclude: module types that are not masked, such as multi-head classifiers. Their parameters are frozen after
             the first task that trains them: a head belongs to its task.
+
+    Attributes:
+        history: the rows that :meth:`end_task` returned, of all finished tasks.
+
+    Raises:
+        ConfigurationError: for another value of ``unmasked``, a model without a layer to mask, or one in which two
+            layers share a weight.
     """
 
     def __init__(
@@ -97,19 +117,19 @@ class MaskAllocator:
 
     @property
     def tasks(self) -> int:
-        """How many tasks are finished."""
+        """Number of finished tasks."""
         return next(iter(self.weights.values())).tasks
 
     def phi(self, name: str) -> Tensor:
-        """Return the trained parameter of a masked layer."""
+        """Return the trained parameter ``phi`` of a masked layer."""
         return original(self.layers[name], "weight")
 
     def theta(self, name: str) -> Tensor:
-        """Return the weight of a masked layer with nothing hidden."""
+        """Return the weight ``theta`` of a masked layer, with no mask applied."""
         return self.weights[name].theta(self.phi(name))
 
     def begin_task(self, generator: torch.Generator) -> None:
-        """Start the next task: free weights are drawn anew (not for the first task), frozen ones remembered."""
+        """Start the next task: re-initialise the free weights (except for the first task), remember the frozen ones."""
         select_task(self.model, self.tasks)
         if self.tasks and not self.history:
             self._freeze_loaded()
@@ -126,12 +146,12 @@ class MaskAllocator:
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
     def restore_frozen(self) -> None:
-        """Put frozen weights back to their bits: momentum and decay move a weight whose gradient is zero."""
+        """Restore the frozen weights bit for bit: momentum and weight decay move a weight even without a gradient."""
         for name, (free, frozen_values) in self._frozen_phi.items():
             overwrite_(self.phi(name).detach(), free, frozen_values)
 
     def propose(self, masks: Mapping[str, Tensor]) -> None:
-        """See and train only ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
+        """Use and train only the weights in ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
         for name, weight in self.weights.items():
             weight.set_training_view(masks[name])
 
@@ -141,11 +161,11 @@ class MaskAllocator:
             weight.set_training_view(None)
 
     def end_task(self) -> list[LayerCapacity]:
-        """Give the proposed mask (all weights, if none was proposed) to the task and freeze what it holds.
+        """Assign the proposed masks to the task (all weights, if none were proposed) and freeze the weights in them.
 
         Returns:
-            One row a masked layer, and one a dense tensor that this task trained (head, bias, norm) or keeps a value of
-            its own of (statistics of a norm layer).
+            One row per masked layer, and one per dense tensor that this task trained (head, bias, norm) or of which it
+            keeps its own values (statistics of a norm layer).
         """
         self.restore_frozen()
         task = self.tasks
@@ -174,14 +194,14 @@ class MaskAllocator:
         return LayerCapacity(task, name, "masked", size, kept, kept - sum(reused), free, tuple(reused))
 
     def _unmasked(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the trainable parameters that no mask covers."""
+        """Yield (name, parameter) of the trainable parameters that no mask covers."""
         masked = {id(self.phi(name)) for name in self.layers}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and id(parameter) not in masked:
                 yield name, parameter
 
     def _freeze_loaded(self) -> None:
-        """Freeze what was frozen when loaded masks were saved: `requires_grad` is not in a state dict."""
+        """Freeze what was frozen when the loaded masks were saved: a state dict does not hold `requires_grad`."""
         keep = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
         keep |= {id(self.phi(name)) for name in self.layers}
         for _, module in named_modules_outside(self.model, self._exclude):
@@ -190,7 +210,7 @@ class MaskAllocator:
                     parameter.requires_grad_(False)
 
     def _freeze_trained(self) -> Iterator[tuple[str, Tensor]]:
-        """Freeze and yield the unmasked parameters that this task has moved; per-task ones stay trainable."""
+        """Freeze and yield the unmasked parameters that this task has changed; per-task ones stay trainable."""
         per_task = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
         for name, parameter in list(self._unmasked()):
             before = self._before.get(name)
@@ -198,25 +218,25 @@ class MaskAllocator:
                 continue
             if id(parameter) not in per_task:
                 parameter.requires_grad_(False)
-                parameter.grad = None  # an optimizer skips a parameter without gradient, decay included
+                parameter.grad = None  # optimizers skip a parameter without a gradient, and do not decay it either
             yield name.replace(".parametrizations", "").removesuffix(".original"), parameter
 
     @property
     def capacity_used(self) -> float:
-        """The share of all maskable weights that some task holds."""
+        """Share of all maskable weights that at least one task uses, from 0 to 1."""
         held = sum(int(weight.frozen.sum()) for weight in self.weights.values())
         return held / sum(weight.owner.numel() for weight in self.weights.values())
 
     def overlaps(self) -> Tensor:
-        """Return int64 ``[tasks, tasks]`` on the CPU: how many weights the masks of both tasks hold."""
+        """Return int64 ``[tasks, tasks]`` on the CPU: the number of weights that are in the masks of both tasks."""
         total = torch.zeros(self.tasks, self.tasks, dtype=torch.int64)
         for weight in self.weights.values():
             for part in weight.masks.split(_BYTES_AT_A_TIME, dim=1):
                 bits = unpack(part.flatten(), torch.Size((self.tasks, 8 * part.shape[1]))).float()
-                total += (bits @ bits.T).long().cpu()  # exact: far below 2**24
+                total += (bits @ bits.T).long().cpu()  # exact in float32: counts stay far below 2**24
         return total
 
     @property
     def mask_bits(self) -> int:
-        """Bits that the stored masks take."""
+        """Size of the stored masks, in bits."""
         return 8 * sum(weight.masks.numel() for weight in self.weights.values())

@@ -1,4 +1,4 @@
-"""Masking floats by their bits: exact for every value, inf and nan included, and several times faster than `where`."""
+"""Masking floats by their bits: exact for every value, even inf and nan, and several times faster than `where`."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,28 @@ _INTEGERS = {
 
 
 def to_bits(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return integers that keep (all ones) or clear (0) floats of ``dtype``, from a boolean mask or such integers."""
+    """Return a mask for floats of ``dtype`` as integers of the same size: all ones to keep a float, 0 to clear it.
+
+    Args:
+        mask: boolean, or such integers for another dtype.
+        dtype: of the floats.
+    """
     integer = _INTEGERS[dtype]
     return mask.to(integer).neg_() if mask.dtype == torch.bool else mask.to(integer)
 
 
 def keep_(values: Tensor, bits: Tensor) -> Tensor:
-    """Clear in place the floats that ``bits`` do not keep."""
+    """Set the floats that ``bits`` does not keep to 0, in place."""
     values.view(bits.dtype).bitwise_and_(bits)
     return values
 
 
 def keep(values: Tensor, bits: Tensor) -> Tensor:
-    """Return ``values`` with the floats cleared that ``bits`` do not keep."""
+    """Return ``values`` with the floats that ``bits`` does not keep set to 0."""
     return (values.view(bits.dtype) & bits).view(values.dtype)
 
 
 def overwrite_(values: Tensor, keep_bits: Tensor, replacement_bits: Tensor) -> Tensor:
-    """Replace in place the floats that ``keep_bits`` do not keep by ``replacement_bits``, which are 0 elsewhere."""
+    """Replace the floats that ``keep_bits`` does not keep by ``replacement_bits`` (0 elsewhere), in place."""
     values.view(keep_bits.dtype).bitwise_and_(keep_bits).bitwise_or_(replacement_bits)
     return values

@@ -1,7 +1,7 @@
-"""One weight tensor: Powerpropagation and the masks of all tasks, as a torch parametrization.
+"""Powerpropagation and the masks of all tasks for one weight tensor, as a torch parametrization.
 
-``torch.nn.utils.parametrize`` keeps the original Parameter object (it now holds ``phi``), so an optimizer that was
-built before stays valid, and ``layer.weight`` reads as ``theta * mask`` everywhere.
+``torch.nn.utils.parametrize`` keeps the original Parameter object, which now holds ``phi``: an optimizer that was built
+before stays valid, and reading ``layer.weight`` gives ``theta * mask`` everywhere.
 """
 
 import math
@@ -31,18 +31,27 @@ def torch_default_init(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 
 class MaskedWeight(nn.Module, TaskAware):
-    """Map ``phi`` to ``theta * mask``; hold one packed mask a task, and who owns each weight.
+    """Maps ``phi`` to ``theta * mask``; stores one packed mask per task, and which task owns each weight.
+
+    Args:
+        shape: shape of the weight.
+        alpha, init_scale, initializer: see :func:`powerpropagate`.
+        device: where the masks are stored.
 
     Attributes:
         masks: uint8 ``[tasks, ceil(n / 8)]``, the masks of finished tasks (saved with the model).
-        owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived, not saved).
-        theta_gradient: hand dL/dtheta to the optimizer instead of dL/dphi.
+        owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived from the masks, not
+            saved).
+        theta_gradient: give dL/dtheta to the optimizer instead of dL/dphi.
+
+    Raises:
+        ConfigurationError: if ``alpha`` is not a finite number of at least 1.
     """
 
     masks: Tensor
     owner: Tensor
-    _visible: Tensor | None  # bits of what the forward pass uses, None for everything
-    _gate: Tensor | None  # bits of what gets a gradient, None for whatever is visible
+    _visible: Tensor | None  # bits of the weights that the forward pass uses; None for all
+    _gate: Tensor | None  # bits of the weights that get a gradient; None for all visible ones
 
     def __init__(
         self,
@@ -65,12 +74,12 @@ class MaskedWeight(nn.Module, TaskAware):
         self.register_buffer("_gate", None, persistent=False)
 
     def forward(self, phi: Tensor) -> Tensor:
-        """Return the weight in use."""
+        """Return the effective weight: ``theta`` under the mask in use, shaped like ``phi``."""
         visible, gate = self._visible, self._gate
         if self.alpha == 1.0 and visible is None and gate is None:
             return phi
         size = phi.element_size()
-        if visible is not None and visible.element_size() != size:  # fresh, or the model changed its dtype
+        if visible is not None and visible.element_size() != size:  # still boolean, or the model's dtype has changed
             self._visible = visible = to_bits(visible, phi.dtype)
         if gate is not None and gate.element_size() != size:
             self._gate = gate = to_bits(gate, phi.dtype)
@@ -78,16 +87,16 @@ class MaskedWeight(nn.Module, TaskAware):
         return theta
 
     def right_inverse(self, theta: Tensor) -> Tensor:
-        """Return the ``phi`` of an assigned weight, so that ``layer.weight = theta`` means what it says."""
+        """Return the ``phi`` that gives ``theta``, so that assigning ``layer.weight = theta`` works as expected."""
         return to_phi(theta, self.alpha)
 
     def theta(self, phi: Tensor) -> Tensor:
-        """Return the weight with nothing masked, without autograd."""
+        """Return the weight with no mask applied, detached from autograd."""
         return to_theta(phi.detach(), self.alpha)
 
     @property
     def tasks(self) -> int:
-        """How many tasks hold a mask."""
+        """Number of tasks that have a mask."""
         return self.masks.shape[0]
 
     @property
@@ -97,12 +106,12 @@ class MaskedWeight(nn.Module, TaskAware):
 
     @property
     def visible(self) -> Tensor | None:
-        """Boolean, shaped like the weight: what the forward pass uses; None for everything."""
+        """Boolean, shaped like the weight: the weights that the forward pass uses; None for all."""
         return None if self._visible is None else self._visible.bool()
 
     @property
     def training_view(self) -> Tensor | None:
-        """Boolean, shaped like the weight: what the task in training sees, whichever task is selected."""
+        """Boolean, shaped like the weight: the weights that the task in training uses; None for all."""
         return self._training_view
 
     def mask_of(self, task: int) -> Tensor:
@@ -110,7 +119,7 @@ class MaskedWeight(nn.Module, TaskAware):
         return unpack(self.masks[task], self.owner.shape)
 
     def set_training_view(self, mask: Tensor | None) -> None:
-        """Train through ``mask`` (None: through everything); frozen and hidden weights get no gradient."""
+        """Train through ``mask`` (None: all weights); frozen and hidden weights get no gradient."""
         frozen = self.frozen
         learning = ~frozen if mask is None else mask & ~frozen
         self._training_view = mask
@@ -118,25 +127,25 @@ class MaskedWeight(nn.Module, TaskAware):
         self._gate = None if mask is None and not frozen.any() else learning
 
     def open_gate(self) -> None:
-        """Give frozen weights a gradient too, to measure it; keeping their bits is the allocator's part."""
+        """Compute the gradients of frozen weights too; the allocator still restores the weights after each step."""
         self._gate = None
 
     def select_task(self, task: int | None) -> None:
-        """See the mask of ``task``; a task that holds none yet is seen as the training does."""
+        """Use the mask of ``task``; for None or a task without a mask, use the view of the task in training."""
         if task is None or task >= self.tasks:
             self._visible = self._training_view
         else:
             self._visible = self.mask_of(task)
 
     def allocate(self, mask: Tensor) -> None:
-        """Append the mask of the next task and freeze what it holds."""
+        """Append the mask of the next task and freeze the weights in it."""
         self.owner[mask & ~self.frozen] = self.tasks
         self.masks = torch.cat([self.masks, pack(mask).unsqueeze(0)])
         self.set_training_view(None)
 
     @torch.no_grad()
     def reinitialize_free(self, phi: Tensor, generator: torch.Generator) -> None:
-        """Draw every free weight anew, in place: at 0, where pruning leaves it, ``phi`` could never move again."""
+        """Re-initialise every free weight in place: with alpha > 1, a pruned weight near 0 gets almost no gradient."""
         theta = self.initializer(phi.shape, generator).to(phi) * self.init_scale
         phi.copy_(torch.where(self.frozen, phi, to_phi(theta, self.alpha)))
 
@@ -152,10 +161,10 @@ class MaskedWeight(nn.Module, TaskAware):
 
 
 class _MaskedWeightOnly(parametrize.ParametrizationList):
-    """A parametrization list that goes straight to its one step; torch's way there costs more than the step itself."""
+    """A parametrization list that calls its only step directly: torch's own dispatch costs more than the step."""
 
     def forward(self) -> Tensor:
-        if len(self._modules) > 1:  # a user put another parametrization on top
+        if len(self._modules) > 1:  # a user has added another parametrization
             return super().forward()
         step: Any = self._modules["0"]
         return step.forward(self._parameters["original"])  # type: ignore[no-any-return]
@@ -181,7 +190,7 @@ class PerTaskTensor(nn.Module, TaskAware):
         self.selected = task if task is not None and task < self.values.shape[0] else None
 
     def store(self, value: Tensor) -> None:
-        """Keep ``value`` as that of the next task."""
+        """Append ``value`` as that of the next task."""
         self.values = torch.cat([self.values, value.detach().unsqueeze(0)])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -200,7 +209,7 @@ def find_parametrization(module: nn.Module, tensor: str, kind: type[T]) -> T | N
 
 
 def original(module: nn.Module, tensor: str) -> Tensor:
-    """Return the stored tensor behind a parametrized one: ``phi`` behind ``weight``."""
+    """Return the stored tensor behind a parametrized one, such as ``phi`` behind ``weight``."""
     stored: Tensor = module.parametrizations[tensor].original  # type: ignore[index, union-attr]
     return stored
 
@@ -208,7 +217,7 @@ def original(module: nn.Module, tensor: str) -> Tensor:
 def named_modules_outside(
     model: nn.Module, exclude: tuple[type[nn.Module], ...], prefix: str = ""
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (name, module) as ``named_modules`` does, but nothing at or below a module of an excluded type."""
+    """Yield (name, module) as ``named_modules`` does, but skip modules of excluded types and everything below them."""
     seen: set[int] = set()
 
     def walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -243,7 +252,7 @@ def maskable_layers(model: nn.Module, exclude: tuple[type[nn.Module], ...] = ())
 
 
 def sparse_weight(layer: nn.Module, alpha: float = 1.0, **options: Any) -> MaskedWeight:
-    """Return the layer's :class:`MaskedWeight`, putting one there first if it has none."""
+    """Return the layer's :class:`MaskedWeight`; if it has none, add one with ``alpha`` and the given ``options``."""
     weight = find_parametrization(layer, "weight", MaskedWeight)
     if weight is None:
         value: Tensor = layer.weight  # type: ignore[assignment]
@@ -263,15 +272,18 @@ def powerpropagate(
 ) -> nn.Module:
     """Reparameterise every Linear and Conv weight of ``model`` in place, and return the model.
 
+    Schwarz et al. 2021, arXiv:2110.00296, section 2.
+
     Args:
-        model: any torch model; its network at this moment stays what it is, but for ``init_scale``.
-        alpha: the exponent, a float >= 1. With 1 (and no mask) the model stays bit for bit the ordinary one.
-        init_scale: multiplies the weights now, and every weight drawn anew for a later task.
-        initializer: draws ``theta`` for weights that are freed; torch's own default for these layers.
-        exclude: module types left as they are, with all that is below them (such as per-task heads).
+        model: any torch model; apart from ``init_scale``, it keeps computing the same function.
+        alpha: the exponent, a float >= 1. With 1 and no mask, the model behaves bit for bit like the ordinary one.
+        init_scale: multiplies the weights now, and every weight that is re-initialised for a later task.
+        initializer: draws ``theta`` when weights are re-initialised; by default as torch does for these layers.
+        exclude: module types that are left unchanged, with everything below them (such as per-task heads).
 
     Raises:
-        ConfigurationError: for an impossible alpha or scale, a model without such layers, or done twice.
+        ConfigurationError: for an impossible alpha or scale, a model without such layers, two layers that share a
+            weight, or a model that is reparameterised already.
     """
     check_alpha(alpha)
     if not math.isfinite(init_scale) or init_scale <= 0:

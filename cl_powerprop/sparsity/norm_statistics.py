@@ -1,4 +1,4 @@
-"""Batch normalisation under masks: its running statistics are those of the network as it was trained, not as masked."""
+"""Batch-norm statistics of a masked network: the running ones were gathered in training, before it was masked."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -26,27 +26,28 @@ def _measuring(norms: list[_BatchNorm], momentum: float | None) -> Iterator[None
 
 @contextlib.contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms of a model in evaluation use each batch's own statistics; the running ones stay as they are."""
+    """Let batch norms of a model in evaluation mode use each batch's own statistics; the running ones do not change."""
     with _measuring(_tracking(model), 0.0):
         yield
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, outputs: Iterable[Tensor]) -> None:
-    """Measure the running statistics of all batch norms anew; without any, do nothing.
+    """Recompute the running statistics of all batch norms; a model without any is not changed.
 
     Args:
-        model: in evaluation meanwhile, but for its batch norms.
-        outputs: of the model, computed batch by batch as this iterates; statistics become the mean over the batches.
+        model: it is in evaluation mode meanwhile, except for its batch norms.
+        outputs: an iterator that runs the model on one batch at a time; the statistics become the mean over the
+            batches.
     """
     norms = _tracking(model)
     if not norms:
         return
-    evaluated = model.training
+    was_training = model.training
     model.eval()
-    with _measuring(norms, None):  # None: the mean over all batches since the reset
+    with _measuring(norms, None):  # momentum None: the mean over all batches since the reset
         for norm in norms:
             norm.reset_running_stats()
         for _ in outputs:
             pass
-    model.train(evaluated)
+    model.train(was_training)

@@ -1,4 +1,4 @@
-"""Boolean masks at one bit a weight."""
+"""Boolean masks packed into one bit per weight."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ _BIT_VALUES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def packed_size(weights: int) -> int:
-    """Return how many bytes hold one bit for each of ``weights`` weights."""
+    """Return the number of bytes that hold one bit for each of ``weights`` weights."""
     return -(-weights // 8)
 
 
@@ -20,7 +20,7 @@ def pack(mask: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, shape: torch.Size) -> Tensor:
-    """Undo :func:`pack`: return the boolean tensor of ``shape``."""
+    """Undo :func:`pack`: return the boolean tensor of shape ``shape``."""
     values = torch.tensor(_BIT_VALUES, dtype=torch.uint8, device=packed.device)
     bits = (packed.unsqueeze(1) & values).ne(0).view(-1)
     return bits[: shape.numel()].view(shape)

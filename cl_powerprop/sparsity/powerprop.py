@@ -1,8 +1,9 @@
 """Powerpropagation: train ``phi``, compute with ``theta = phi * |phi|^(alpha - 1)``.
 
 Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation", NeurIPS 2021,
-arXiv:2110.00296, section 2. The gradient reaches ``phi`` scaled by ``alpha * |phi|^(alpha - 1)``, so
-large weights move fast and small ones hardly: training itself pushes weights towards zero.
+arXiv:2110.00296, section 2. The gradient with respect to ``phi`` is the one with respect to ``theta``, scaled by
+``alpha * |phi|^(alpha - 1)``: large weights move fast and small ones hardly at all, so training itself makes the
+weights sparse.
 """
 
 import math
@@ -28,9 +29,9 @@ def check_alpha(alpha: float) -> float:
 
 
 def magnitude_power(phi: Tensor, alpha: float) -> Tensor:
-    """Return ``|phi|^(alpha - 1)``, by multiplication where alpha is a whole number.
+    """Return ``|phi|^(alpha - 1)``, shaped like ``phi``; by multiplication if alpha is a whole number.
 
-    A general ``pow`` over every weight in every step is a visible cost on a CPU.
+    On a CPU, a general ``pow`` of every weight in every step takes a noticeable share of the training time.
     """
     if not alpha.is_integer():
         return phi.abs().pow_(alpha - 1.0)
@@ -44,30 +45,30 @@ def magnitude_power(phi: Tensor, alpha: float) -> Tensor:
 
 
 def to_theta(phi: Tensor, alpha: float) -> Tensor:
-    """Return the weight in use, ``phi * |phi|^(alpha - 1)`` (paper, eq. 1)."""
+    """Return the weight ``theta = phi * |phi|^(alpha - 1)`` (paper, eq. 1)."""
     return phi if alpha == 1.0 else phi * magnitude_power(phi, alpha)
 
 
 def to_phi(theta: Tensor, alpha: float) -> Tensor:
-    """Return the trained parameter whose weight is ``theta``: ``sign(theta) * |theta|^(1/alpha)``."""
+    """Return the ``phi`` that gives the weight ``theta``: ``sign(theta) * |theta|^(1 / alpha)``."""
     return theta if alpha == 1.0 else theta.sign() * theta.abs().pow(1.0 / alpha)
 
 
 class SparseWeightFunction(torch.autograd.Function):
-    """``theta * mask`` from ``phi`` in one node, with the gradient scaled and gated.
+    """Computes ``theta * mask`` from ``phi`` in one autograd node, with the gradient scaled and gated.
 
-    Inputs of :meth:`forward`: ``phi`` (any shape); ``alpha``; ``visible`` and ``gate``, each None or bits like ``phi``
-    (see :func:`to_bits`): which weights are seen, and which get a gradient; ``theta_gradient``, whether to hand back
-    dL/dtheta instead of dL/dphi.
+    Inputs of :meth:`forward`: ``phi`` (any shape); ``alpha``; ``visible`` and ``gate``, each None or bits shaped like
+    ``phi`` (see :func:`to_bits`), for the weights that are used and those that get a gradient; ``theta_gradient``,
+    whether to return dL/dtheta instead of dL/dphi.
     """
 
     @staticmethod
     def forward(
         ctx: Any, phi: Tensor, alpha: float, visible: Tensor | None, gate: Tensor | None, theta_gradient: bool
     ) -> Tensor:
-        """Return the weight in use."""
+        """Return the effective weight, shaped like ``phi``."""
         scale = None if alpha == 1.0 else magnitude_power(phi, alpha)
-        # Neither is an input or output of the network that others could change: saving them as such costs time only.
+        # Nothing changes these tensors before the backward pass: the checks of save_for_backward would only cost time.
         ctx.alpha, ctx.scale, ctx.gate = alpha, None if theta_gradient else scale, visible if gate is None else gate
         if scale is not None:
             theta = phi * scale
@@ -81,7 +82,7 @@ class SparseWeightFunction(torch.autograd.Function):
         Raises:
             RuntimeError: if the gradient itself is to be differentiated.
         """
-        if torch.is_grad_enabled():  # as torch's once_differentiable, at a tenth of its cost
+        if torch.is_grad_enabled():  # like torch's once_differentiable, at a tenth of its cost
             raise RuntimeError("a Powerpropagation weight is differentiable once only; create_graph=True asks for more")
         scale, gate = ctx.scale, ctx.gate
         if scale is not None:

@@ -1,4 +1,4 @@
-"""What a tensor or a head is for one task: the one protocol that masks, biases, norms and heads share."""
+"""The interface of modules that depend on the selected task: masks, biases, norms and heads."""
 
 from abc import ABC, abstractmethod
 
@@ -6,15 +6,18 @@ from torch import nn
 
 
 class TaskAware(ABC):
-    """A module that answers differently for each task."""
+    """A module whose output depends on the selected task."""
 
     @abstractmethod
     def select_task(self, task: int | None) -> None:
-        """Answer as ``task`` from now on; None is the view of the task in training."""
+        """Compute the outputs of ``task`` from now on; None selects the task in training."""
 
 
 def select_task(model: nn.Module, task: int | None) -> None:
-    """Make the whole of ``model`` answer as ``task`` (once an experience, never once a batch)."""
+    """Make the whole ``model`` compute the outputs of ``task``; None selects the task in training.
+
+    This visits every module: call it once per experience, not once per batch.
+    """
     for module in model.modules():
         if isinstance(module, TaskAware):
             module.select_task(task)

@@ -1,7 +1,8 @@
-"""The optimizer's step in theta-space, for optimizers that would divide Powerpropagation's rescaling away.
+"""Optimizer steps in theta-space, for optimizers that would cancel Powerpropagation's scaling of the gradient.
 
-Adam, RMSProp and Adagrad normalise the gradient, so ``alpha * |phi|^(alpha - 1)`` cancels. The paper's remedy (Schwarz
-et al. 2021, section 2): compute the step, moments included, from dL/dtheta, then scale it and apply it to ``phi``.
+Adam, RMSProp and Adagrad normalise the gradient, so the factor ``alpha * |phi|^(alpha - 1)`` cancels. As in the paper
+(Schwarz et al. 2021, section 2), the step and its moments are computed from dL/dtheta, then scaled and applied to
+``phi``.
 """
 
 import torch
@@ -13,16 +14,20 @@ from cl_powerprop.sparsity.powerprop import magnitude_power
 
 
 def is_adaptive(optimizer: Optimizer) -> bool:
-    """Return whether the optimizer normalises its gradients (everything but SGD is taken to)."""
+    """Return whether the optimizer normalises its gradients; every optimizer except SGD is assumed to."""
     return not isinstance(optimizer, SGD)
 
 
 class ThetaSpaceStep:
     """Makes an optimizer step in theta-space: its own step, scaled by ``alpha * |phi|^(alpha - 1)``, moves ``phi``.
 
-    Installed by hooks, so the optimizer stays itself: schedulers, ``param_groups`` and ``state_dict`` are untouched.
-    Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), on ``phi``
-    for a reparameterised weight: for SGD without momentum both spaces then agree.
+    This works through hooks on the optimizer, whose schedulers, ``param_groups`` and ``state_dict`` stay as they are.
+    Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), to ``phi``
+    for a reparameterised weight: for SGD without momentum, steps in both spaces are then the same.
+
+    Args:
+        optimizer: the optimizer of the model.
+        model: the model; its weights with ``alpha`` above 1 are stepped in theta-space.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
@@ -40,7 +45,7 @@ class ThetaSpaceStep:
         ]
 
     def remove(self) -> None:
-        """Give the optimizer its plain step, and the weights their plain gradient, back."""
+        """Restore the optimizer's plain step and the weights' plain gradient."""
         for hook in self._hooks:
             hook.remove()
         for _, weight in self._weights:

@@ -1,6 +1,6 @@
-"""Selecting the top share of a score, per layer or over all layers at once.
+"""Select the top share of a score, within one layer or over all layers together.
 
-Both functions decide every tie, so a mask never grows beyond its share.
+Ties are broken by position, so a mask never grows beyond its share.
 """
 
 from collections.abc import Mapping
@@ -10,24 +10,27 @@ from torch import Tensor
 
 
 def rank(score: Tensor) -> Tensor:
-    """Return the place of every element, 0 for the highest score; ties go to the earlier element.
+    """Return the rank of every element, 0 for the highest score; of equal elements, the earlier one ranks first.
 
     ``score`` and the result (int64) have the same shape. ``rank(score) < k`` is the mask of the top k.
     """
     flat = score.reshape(-1)
     order = torch.argsort(flat, descending=True, stable=True)
-    places = torch.empty_like(order)
-    places[order] = torch.arange(order.numel(), device=order.device)
-    return places.view(score.shape)
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(order.numel(), device=order.device)
+    return ranks.view(score.shape)
 
 
 def rank_global(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rank the elements of all tensors against each other; ties go to the earlier tensor and element."""
+    """Rank the elements of all tensors against each other; return int64 ranks by name, each shaped like its score.
+
+    Ties are broken by the order of the tensors, then by position.
+    """
     joined = rank(torch.cat([score.reshape(-1) for score in scores.values()]))
     parts = joined.split([score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def top_share(score: Tensor, share: float) -> Tensor:
-    """Return the boolean mask of the top ``share`` of the elements, rounded to the nearest count."""
+    """Return the boolean mask of the top ``share`` (0 to 1) of the elements, rounded to the nearest whole number."""
     return rank(score) < round(share * score.numel())

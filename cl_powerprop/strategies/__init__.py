@@ -1,7 +1,1 @@
-"""One file a method: each a plugin for any Avalanche strategy of the `SupervisedTemplate` family."""
-
-from cl_powerprop.strategies.epn import EPNPlugin
-from cl_powerprop.strategies.naive import NaivePlugin
-from cl_powerprop.strategies.packnet import PackNetPlugin
-
-__all__ = ["EPNPlugin", "NaivePlugin", "PackNetPlugin"]
+"""The continual-learning strategies by name, one file each: what the loop asks of a method."""

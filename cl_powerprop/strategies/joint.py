@@ -1,14 +1,36 @@
 """Joint training: all tasks at once, their samples mixed. What a network reaches when there is nothing to forget."""
 
-from typing import Any
+from __future__ import annotations
 
-from cl_powerprop.models.heads import select_samples
-from cl_powerprop.strategies.naive import NaivePlugin
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cl_powerprop.registry import register_strategy
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig
+
+if TYPE_CHECKING:
+    from avalanche.core import BasePlugin
+
+    from cl_powerprop.tasks import Task
+    from cl_powerprop.training.tensor_data import Samples
 
 
-class JointPlugin(NaivePlugin):
-    """Sends each sample of a mixed batch through the head of its own task, if the model has one a task."""
+@register_strategy("joint", StrategyConfig)
+class Joint(Strategy):
+    """Trains one experience that mixes the training samples of all tasks."""
 
-    def before_forward(self, strategy: Any, **_: Any) -> None:
-        """Select the heads of the batch."""
-        select_samples(strategy.model, strategy.mb_task_id)
+    tests_unseen = False
+    resumable = False
+
+    def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:
+        from cl_powerprop.training.tensor_data import MixedSamples
+
+        return [MixedSamples([task.train for task in tasks])]
+
+    def curriculum(self, stream: Sequence[Any], n_tasks: int) -> list[tuple[int, Any]]:
+        return [(n_tasks - 1, stream[0])]
+
+    def plugins(self, context: Context) -> list[BasePlugin]:
+        from cl_powerprop.plugins.task_selection import MixedTaskSelection
+
+        return [MixedTaskSelection()]

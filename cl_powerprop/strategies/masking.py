@@ -1,156 +1,123 @@
-"""What PackNet and EfficientPackNet share: a task trains, gets its mask, is retrained through it, and is frozen."""
+"""What PackNet and EPN share as strategies: a mask for each task over the weights of one network."""
 
-import logging
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-from avalanche.core import SupervisedPlugin
-from avalanche.models import MultiHeadClassifier
-from avalanche.models.utils import avalanche_forward
-from torch import Tensor, nn
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.heads import TaskHeads
-from cl_powerprop.seeding import generator
-from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, select_task
-from cl_powerprop.sparsity.allocator import Unmasked
-from cl_powerprop.sparsity.norm_statistics import recalibrate
-from cl_powerprop.training.tensor_data import evaluation_batches
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, Summary, TaskReport
+from cl_powerprop.training.phase import Phase
 
-log = logging.getLogger("cl_powerprop")
+if TYPE_CHECKING:
+    from avalanche.core import BasePlugin
+    from torch import nn
 
-HEADS = (TaskHeads, MultiHeadClassifier)
+    from cl_powerprop.plugins.masking import MaskingPlugin
+    from cl_powerprop.sparsity.allocator import Unmasked
+
+TASK_INFERENCE = ("none", "entropy")
 
 
-class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
-    """Runs the allocator through Avalanche's events. A method says only how it chooses a mask.
+@dataclass(kw_only=True)
+class MaskingConfig(StrategyConfig):
+    """What strategies with masks have.
 
-    The last ``retrain_epochs`` of a strategy's ``train_epochs`` go to retraining. Experiences need task labels of their
-    own; a task that was not learned yet is evaluated with the network as it stands.
-
-    Args:
-        retrain_epochs: epochs that train the new weights of the mask once it is chosen.
-        unmasked: what becomes of biases and norm parameters: "per_task" or "frozen" (see :class:`MaskAllocator`).
-        seed: free weights are drawn anew for task k from (seed, k).
+    Attributes:
+        retrain_epochs: epochs, of those a task is trained for, that come after its mask is chosen; None for half.
+        retrain_lr: times the optimizer's rate.
+        task_inference: "none", or "entropy" to infer the task of test samples.
+        inference_batch: test samples of one task that are known to belong together.
     """
 
-    def __init__(self, retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0) -> None:
-        super().__init__()
-        if retrain_epochs < 0:
-            raise ConfigurationError(f"strategy.retrain_epochs must be at least 0, not {retrain_epochs}")
-        self.retrain_epochs = retrain_epochs
-        self.unmasked: Unmasked = unmasked
-        self.seed = seed
-        self.allocator: MaskAllocator
-        self.capacity: list[LayerCapacity] = []  # rows of the task that ended last
-        self.search_seconds = 0.0
-        self.messages: list[str] = []  # what a user should know of this run
-        self._task_of_label: dict[int, int] = {}
-        self._training = False
+    retrain_epochs: int | None = None
+    retrain_lr: float = 0.5
+    task_inference: str = "none"
+    inference_batch: int = 100
+
+    def settle(self, epochs: int) -> None:
+        if self.retrain_epochs is None:
+            self.retrain_epochs = epochs // 2
+
+    def check(self, epochs: int) -> None:
+        if not self.retrain_lr >= 0.0:
+            raise ConfigurationError(f"strategy.retrain_lr must be at least 0, not {self.retrain_lr}")
+        if self.retraining < 0:
+            raise ConfigurationError(f"strategy.retrain_epochs must be at least 0, not {self.retrain_epochs}")
+        if self.retraining >= epochs:
+            raise ConfigurationError(
+                f"strategy.retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
+                f"train.epochs={epochs}, which counts both"
+            )
+        check_choice("strategy.task_inference", self.task_inference, TASK_INFERENCE)
+        if self.inference_batch < 1:
+            raise ConfigurationError(f"strategy.inference_batch must be at least 1, not {self.inference_batch}")
+
+    @property
+    def retraining(self) -> int:
+        """Epochs of retraining, as :meth:`settle` left them."""
+        return self.retrain_epochs or 0
+
+
+class MaskingStrategy(Strategy):
+    """Lets a :class:`MaskingPlugin` give each task its mask; a strategy says which."""
+
+    needs_task = True
+    tests_unseen = False
+    config: MaskingConfig
+    plugin: MaskingPlugin
+
+    def __init__(self, config: MaskingConfig) -> None:
+        super().__init__(config)
+        self.infers_task = config.task_inference != "none"
+        self._inference: Any = None
+        self._searched = 0.0  # seconds that were reported
 
     @abstractmethod
-    def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Return the mask of the task in training: boolean, by layer name."""
+    def make_plugin(self, context: Context, **shared: Any) -> MaskingPlugin:
+        """Return the strategy's own plugin; ``shared`` are the arguments of :class:`MaskingPlugin`."""
 
-    def prepare_task(self, strategy: Any) -> None:
-        """Do what a method needs before a task trains."""
+    def plugins(self, context: Context) -> list[BasePlugin]:
+        from cl_powerprop.plugins.task_inference import EntropyTaskInference
 
-    def task_of(self, experience: Any) -> int:
-        """Return which learned task an experience is of; the number of learned tasks if it is of none."""
-        return self._task_of_label.get(experience.task_label, self.allocator.tasks)
+        unmasked: Unmasked = "per_task" if context.bias == "per_task" else "frozen"
+        shared = {"retrain_epochs": self.config.retraining, "unmasked": unmasked, "seed": context.seed}
+        self.plugin = self.make_plugin(context, **shared)
+        if not self.infers_task:
+            return [self.plugin]
+        self._inference = EntropyTaskInference(self.plugin, self.config.inference_batch)
+        return [self.plugin, self._inference]
 
-    def tell(self, message: str) -> None:
-        """Keep a message for the report of the run, and log it."""
-        self.messages.append(message)
-        log.warning(message)
+    def phases(self, epochs: int) -> list[Phase]:
+        retraining = self.config.retraining
+        if not retraining:
+            return [Phase(epochs)]
+        return [Phase(epochs - retraining), Phase(retraining, self.config.retrain_lr)]
 
-    def resume(self, model: nn.Module, tasks: int, searched: float) -> None:
-        """Prepare for a model that is about to be loaded as it was after some tasks, labelled from 0.
+    def report(self) -> TaskReport:
+        plugin = self.plugin
+        messages, plugin.messages = plugin.messages, []
+        searched, self._searched = plugin.search_seconds - self._searched, plugin.search_seconds
+        return TaskReport(plugin.allocator.capacity_used, plugin.capacity, plugin.last_search(), searched, messages)
 
-        Args:
-            model: as it is built anew.
-            tasks: how many it will have learned.
-            searched: seconds that searches for their masks have taken.
-        """
-        self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
-        self._task_of_label = {task: task for task in range(tasks)}
-        self.search_seconds = searched
+    def identified(self) -> Mapping[int, float]:
+        return {} if self._inference is None else dict(self._inference.identified)
 
-    def before_training(self, strategy: Any, **_: Any) -> None:
-        """Put the allocator over the model, once."""
-        if not hasattr(self, "allocator"):
-            self.allocator = MaskAllocator(strategy.model, self.unmasked, exclude=HEADS)
+    def summary(self, model: nn.Module) -> Summary:
+        from cl_powerprop.evaluation.weights import weight_histogram
+        from cl_powerprop.networks.heads import TaskHeads
 
-    def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Start the next task.
+        allocator = self.plugin.allocator
+        return Summary(weight_histogram(model, (TaskHeads,), masked=True), allocator.mask_bits, allocator.overlaps())
 
-        Raises:
-            ConfigurationError: if its label was learned before, there is no epoch left to train before retraining, or a
-                masked layer was replaced since masking began.
-        """
-        if not 0 <= self.retrain_epochs < strategy.train_epochs:
-            raise ConfigurationError(
-                f"retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
-                f"train_epochs={strategy.train_epochs}, which counts both"
-            )
-        label = getattr(strategy.experience, "task_label", None)
-        if label is None:
-            raise ConfigurationError(
-                "masks need one task label for each experience, and this benchmark has none; add them with "
-                "avalanche.benchmarks.task_incremental_benchmark(benchmark)"
-            )
-        if label in self._task_of_label:
-            raise ConfigurationError(
-                f"task label {label} came twice; masks need a label of its own for each experience "
-                "(Avalanche's benchmarks give them with return_task_id=True)"
-            )
-        for name, layer in self.allocator.layers.items():
-            # Avalanche's IncrementalClassifier, for one, makes a new layer when classes come.
-            if strategy.model.get_submodule(name) is not layer:
-                raise ConfigurationError(
-                    f"layer {name} was replaced since masking began; give it all its outputs from the start"
-                )
-        self._task_of_label[label] = self.allocator.tasks
-        self._training = True
-        # A freed weight is a new weight: moments of its past life would move it.
-        strategy.optimizer.state.clear()
-        self.allocator.begin_task(generator(self.seed, "reinitialize", self.allocator.tasks))
-        self.prepare_task(strategy)
+    def mask_options(self) -> dict[str, Any]:
+        return {"unmasked": self.plugin.unmasked}
 
-    def after_update(self, strategy: Any, **_: Any) -> None:
-        """Put frozen weights back, whatever the optimizer did."""
-        self.allocator.restore_frozen()
+    def state_dict(self) -> dict[str, Any]:
+        return self.plugin.state_dict()
 
-    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Choose the mask when the epochs before retraining are over."""
-        if strategy.clock.train_exp_epochs + 1 == strategy.train_epochs - self.retrain_epochs:
-            start = time.perf_counter()
-            self.allocator.propose(self.choose_masks(strategy))
-            if not self.retrain_epochs:  # nothing else would tell batch norms of the mask
-                recalibrate(strategy.model, _outputs(strategy))
-            self.search_seconds += time.perf_counter() - start
-
-    def after_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Give the task its mask and freeze what it holds."""
-        self.capacity = self.allocator.end_task()
-        self._training = False
-
-    def before_eval_exp(self, strategy: Any, **_: Any) -> None:
-        """See the network as the task to evaluate does."""
-        if hasattr(self, "allocator"):  # before any training the network is evaluated as it is
-            select_task(strategy.model, self.task_of(strategy.experience))
-
-    def after_eval(self, strategy: Any, **_: Any) -> None:
-        """Go back to the task in training, if an evaluation came in between."""
-        if self._training:
-            select_task(strategy.model, self.allocator.tasks)
-
-
-def _outputs(strategy: Any) -> Iterator[Tensor]:
-    """Yield the model's outputs for its training data, in batches."""
-    label, size = strategy.experience.task_label, strategy.eval_mb_size
-    for batch in evaluation_batches(strategy.adapted_dataset, label, size, strategy.device):
-        if len(batch[1]) > 1:  # one sample alone has no statistics
-            yield avalanche_forward(strategy.model, batch[0], batch[-1])
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        self.plugin.load_state_dict(state, model)
+        self._searched = self.plugin.search_seconds

@@ -4,7 +4,7 @@ import csv
 from dataclasses import astuple, fields
 
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.results.folder import RunFolder
 from cl_powerprop.tracking.stream import Row
 
 

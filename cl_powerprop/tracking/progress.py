@@ -1,6 +1,7 @@
-"""What a person sees while a run goes on: task, epoch, loss, accuracy, capacity used and time left."""
+"""The progress of a run on a terminal: task, epoch, loss, accuracy, capacity used and time left."""
 
-from types import TracebackType
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -13,10 +14,10 @@ _STEPS_A_REFRESH = 50  # a bar needs no more, and every refresh costs
 class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
     """A live bar over the whole run on a terminal; nothing where the output is no terminal, or when switched off."""
 
-    def __init__(self, n_tasks: int, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         super().__init__()
         console = Console(stderr=True)
-        self._n_tasks = n_tasks
+        self._experiences = 1
         self._progress = Progress(
             TextColumn("task {task.fields[task]}  epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -31,20 +32,21 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         self._bar = self._progress.add_task("", total=None, **start)
         self._steps = 0
 
-    def __enter__(self) -> "ProgressDisplay":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+    @contextlib.contextmanager
+    def over(self, experiences: int) -> Iterator[None]:
+        """Show the bar while so many experiences are trained."""
+        self._experiences = experiences
+        with self._progress:
+            yield
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Show the task and epoch at hand; tasks are taken to be equally long."""
         task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
-        total = len(strategy.dataloader) * strategy.train_epochs * self._n_tasks
-        shown: dict[str, Any] = {"task": f"{task + 1}/{self._n_tasks}", "epoch": f"{epoch + 1}/{strategy.train_epochs}"}
+        total = len(strategy.dataloader) * strategy.train_epochs * self._experiences
+        shown: dict[str, Any] = {
+            "task": f"{task + 1}/{self._experiences}",
+            "epoch": f"{epoch + 1}/{strategy.train_epochs}",
+        }
         self._progress.update(self._bar, total=total, **shown)
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:

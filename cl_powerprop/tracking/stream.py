@@ -1,10 +1,21 @@
 """What a run measures, as rows; sinks take them where they are wanted."""
 
+from __future__ import annotations
+
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from cl_powerprop.registry import find
+
+if TYPE_CHECKING:
+    from cl_powerprop.results.facts import Facts
+    from cl_powerprop.sparsity import LayerCapacity
+    from cl_powerprop.tracking.pictures import RunPictures
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,74 @@ class Row:
         return f"{self.split}/{self.metric}/task_{self.eval_task:02}"
 
 
+@dataclass(kw_only=True)
+class SinkConfig:
+    """What every sink's options are derived from. An option `dir` is taken for a place of the user's, and not shown.
+
+    Attributes:
+        label: what messages call the sink; its name by default.
+    """
+
+    label: ClassVar[str] = ""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is to be logged at all."""
+        return True
+
+    def check(self) -> None:
+        """Refuse impossible values, before anything is loaded.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+
+    def prepare(self) -> None:
+        """Import what would take longer once torch is there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run.json` says at the end, or when a run has failed; also while it goes on."""
+
+    status: str
+    metrics: Mapping[str, float | None]
+    zero_forgetting_verified: bool | None
+    seconds: Mapping[str, float]
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a sink may know of the run that it logs.
+
+    Attributes:
+        facts: what the run is.
+        config: the run's whole config.
+        folder: the run folder.
+        capacity: what each task holds of each layer; grows by the rows of a task when it is trained.
+        steps: optimizer steps that each experience takes.
+        multirun: name of the multirun that the run is a job of, None for a run alone.
+        resumed_at: optimizer steps that were done when the run was resumed; None for a run from its start.
+        memory: the sink's own, kept in `run.json` under its name: what a resumed run is to know.
+        pictures: the run's figures.
+        tell: says something that a user should know, now and in `run.json`.
+        outcome: returns what is known of the run's end.
+    """
+
+    facts: Facts
+    config: Mapping[str, Any]
+    folder: Path
+    capacity: Sequence[LayerCapacity]
+    steps: Sequence[int]
+    multirun: str | None
+    resumed_at: int | None
+    memory: dict[str, Any]
+    pictures: RunPictures
+    tell: Callable[[str], None]
+    outcome: Callable[[], Outcome]
+
+
 class Sink(Protocol):
     """A place that rows go to."""
 
@@ -59,6 +138,14 @@ class Record(Protocol):
 
     def flush(self) -> None:
         """Write everything so far."""
+
+
+def open_sinks(configs: Mapping[str, SinkConfig], views: Mapping[str, RunView]) -> dict[str, Callable[[], Sink]]:
+    """Return what opens each sink, by what messages call it."""
+    return {
+        config.label or name: functools.partial(find("logger", name).make, config, views[name])
+        for name, config in configs.items()
+    }
 
 
 class RowStream:

@@ -1,23 +1,26 @@
-"""`cl-powerprop dashboard`: a saved W&B workspace with the panels that runs of this package are read by."""
+"""`cl-powerprop dashboard`: a saved W&B workspace with panels for the runs of this package."""
 
 import json
 from typing import Any
 
+from cl_powerprop import registry
 from cl_powerprop.errors import UserError
+from cl_powerprop.evaluation.metrics import Metric
 from cl_powerprop.tracking.wandb_account import open_account
 
 NAME = "cl-powerprop"
-TASKS = 10  # that have a panel of their own
+TASKS = 10  # how many have a panel of their own
+_FURTHER = "Further metrics"  # closed at first: many runs log none of them
 
 
 def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
-    """Return the workspace, not saved yet: forgetting curves, accuracy, capacity, masks, training.
+    """Return the workspace, not saved yet: forgetting curves, metrics, capacity, masks, training.
 
-    Runs are grouped by strategy: a line is the mean of a strategy's runs, with their range.
+    Runs are grouped by strategy: a line is the mean over a strategy's runs, with their range.
 
     Args:
         project, entity: of the runs to show.
-        tasks: how many, from the first on, have a forgetting curve in a panel of their own.
+        tasks: how many tasks, from the first on, have a forgetting curve in a panel of their own.
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -38,6 +41,12 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     def all_curves(title: str, pattern: str, x: str = "progress", title_x: str = "tasks trained") -> Any:
         return wr.LinePlot(title=title, x=x, metric_regex=pattern, title_x=title_x, max_runs_to_show=20)
 
+    def by_strategy(metric: Metric) -> Any:
+        title = metric.label[:1].upper() + metric.label[1:]
+        return wr.BarPlot(title=title, metrics=[metric.name], groupby=strategy)
+
+    metrics = registry.metrics()
+    logged: list[Metric] = [metric for metric in metrics.values() if metric.function is not None]
     forgetting = [
         all_curves("Test accuracy of every task", "test/accuracy/task_.*"),
         *(
@@ -52,15 +61,10 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
             y=wr.SummaryMetric("average_accuracy"),
             z=wr.Config("model.alpha"),
         ),
-        *(
-            wr.BarPlot(title=title, metrics=[metric], groupby=strategy)
-            for title, metric in (
-                ("Average accuracy", "average_accuracy"),
-                ("Average forgetting", "average_forgetting"),
-                ("Validation accuracy", "validation_accuracy"),
-            )
-        ),
+        *(by_strategy(metric) for metric in logged if metric.level == "headline"),
+        by_strategy(metrics["validation_accuracy"]),  # the one to choose settings by
     ]
+    further = [by_strategy(metric) for metric in logged if metric.level == "table"]
     matrices = [
         wr.MediaBrowser(title=title, media_keys=[f"pictures/{key}"], num_columns=3)
         for title, key in (
@@ -71,8 +75,8 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     ]
     capacity = [
         over_tasks("Capacity used", "capacity/used"),
-        all_curves("Reused, of each layer's weights", "capacity/.*/reused"),
-        all_curves("Newly frozen", "capacity/.*/newly_frozen"),
+        all_curves("Reused share of each layer's weights", "capacity/.*/reused"),
+        all_curves("Newly frozen share of each layer's weights", "capacity/.*/newly_frozen"),
     ]
     training = [
         all_curves("Training loss", "train/loss/.*", "step", "optimizer steps"),
@@ -84,18 +88,21 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
         "Accuracy matrix and masks": matrices,
         "Capacity": capacity,
         "Training": training,
+        _FURTHER: further,
     }
     return ws.Workspace(
         entity=entity,
         project=project,
         name=NAME,
-        sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
+        sections=[
+            ws.Section(name=title, panels=panels, is_open=title != _FURTHER) for title, panels in sections.items()
+        ],
         runset_settings=ws.RunsetSettings(groupby=[ws.Config("strategy.name")]),
     )
 
 
 def specification(made: Any) -> str:
-    """Return what would be saved, as JSON."""
+    """Return the workspace as JSON, as it would be saved."""
     content = json.loads(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
     return json.dumps(content, indent=2)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError, UserError
-from cl_powerprop.run_folder import COPY
+from cl_powerprop.results.folder import COPY
 from cl_powerprop.tracking.wandb_account import open_account
 
 # What is taken, by name: a file that someone else has put beside them is not.

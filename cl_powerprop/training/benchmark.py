@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.training.tensor_data import MixedSamples, Samples, TensorDataset, Transform
+from cl_powerprop.tasks import TaskSequence
+from cl_powerprop.training.tensor_data import Samples, TensorDataset, Transform
 
 _READ_AT_A_TIME = 1000
 
 
 def to_avalanche(
-    sequence: TaskSequence, train_transform: Transform | None = None, joint: bool = False
+    sequence: TaskSequence, train_transform: Transform | None = None, trained: Sequence[Samples] | None = None
 ) -> CLScenario[Any]:
     """Return the benchmark of a sequence, with the streams train, valid and test.
 
@@ -38,15 +38,13 @@ def to_avalanche(
     Args:
         sequence: the tasks.
         train_transform: applied to batches of training data when they are trained on, and to no others.
-        joint: the train stream is one experience that mixes the training samples of all tasks.
+        trained: the samples of each experience of the train stream; None for each task's training samples.
     """
     streams: dict[str, list[tuple[TensorDataset, int | None]]] = {
         name: [(TensorDataset(getattr(task, name)), index) for index, task in enumerate(sequence.tasks)]
         for name in ("valid", "test")
     }
-    trained: list[Samples] = [task.train for task in sequence.tasks]
-    if joint:
-        trained = [MixedSamples(trained)]
+    trained = [task.train for task in sequence.tasks] if trained is None else trained
     train: list[tuple[TensorDataset, int | None]] = [
         (TensorDataset(samples, train_transform), index) for index, samples in enumerate(trained)
     ]

@@ -4,7 +4,6 @@ De Lange, van de Ven & Tuytelaars, "Continual evaluation for lifelong learning: 
 2023, arXiv:2205.13452: an evaluation at the end of each task misses what is forgotten and learned again within one.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,34 +16,25 @@ class ContinualEvaluation(SupervisedPlugin):  # type: ignore[misc]
     The end of a task is left out: the evaluation between tasks measures it.
 
     Args:
-        evaluate: called as ``evaluate(task, epoch, step)``: epochs of the task and steps of the run that are finished.
+        evaluate: called as ``evaluate(epoch, step)``: epochs of the task and steps of the run that are finished.
         every_epochs, every_steps: how often; None for not at all.
-
-    Attributes:
-        seconds: what evaluations have taken so far.
     """
 
-    def __init__(self, evaluate: Callable[[int, int, int], None], every_epochs: int | None, every_steps: int | None):
+    def __init__(self, evaluate: Callable[[int, int], None], every_epochs: int | None, every_steps: int | None):
         super().__init__()
         self.evaluate = evaluate
         self.every_epochs = every_epochs
         self.every_steps = every_steps
-        self.seconds = 0.0
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Evaluate if it is time, counted in steps of the task."""
         steps = strategy.clock.train_exp_iterations + 1
         last = len(strategy.dataloader) * strategy.train_epochs
         if self.every_steps and steps % self.every_steps == 0 and steps != last:
-            self._evaluate(strategy, strategy.clock.train_exp_epochs, strategy.clock.train_iterations + 1)
+            self.evaluate(strategy.clock.train_exp_epochs, strategy.clock.train_iterations + 1)
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Evaluate if it is time, counted in epochs of the task."""
         epochs = strategy.clock.train_exp_epochs + 1
         if self.every_epochs and epochs % self.every_epochs == 0 and epochs != strategy.train_epochs:
-            self._evaluate(strategy, epochs, strategy.clock.train_iterations)
-
-    def _evaluate(self, strategy: Any, epoch: int, step: int) -> None:
-        start = time.perf_counter()
-        self.evaluate(strategy.experience.current_experience, epoch, step)
-        self.seconds += time.perf_counter() - start
+            self.evaluate(epochs, strategy.clock.train_iterations)

@@ -2,22 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.training.phase import Phase
 
 SCHEDULES = ("constant", "cosine")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Some epochs of a task with a schedule of their own: its rate starts at ``scale`` times the optimizer's."""
-
-    epochs: int
-    scale: float = 1.0
 
 
 class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]

@@ -13,7 +13,7 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Samples(Protocol):
-    """What a loader feeds from: a :class:`~cl_powerprop.sequences.Split`, or anything alike."""
+    """What a loader feeds from: a :class:`~cl_powerprop.tasks.Split`, or anything alike."""
 
     @property
     def labels(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Run folders written by hand, to compare without training."""
+"""Run folders written without training, to test how runs are compared."""
 
 import json
 import math
@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-METRICS = ("average_accuracy", "average_forgetting", "learning_accuracy", "capacity_used")
 
 
 def write_run(
@@ -21,10 +19,11 @@ def write_run(
     alpha: float = 1.0,
     status: str = "complete",
     record: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
     config: dict[str, Any] | None = None,
     within: bool = False,
 ) -> Path:
-    """Write the files of one run over the tasks of ``matrix``; masks hold ten more weights of a hundred each task."""
+    """Write the files of one run over the tasks of ``matrix``; each task adds ten of a hundred weights to the masks."""
     if matrix is None:
         matrix = forgetful(seed=seed)
     tasks = len(matrix)
@@ -34,7 +33,7 @@ def write_run(
         "schema_version": 1,
         "status": status,
         "run_id": f"run{strategy}{seed}",
-        "benchmark": "permuted_mnist",
+        "benchmark": "permuted",
         "scenario": "task",
         "data": "mnist5k",
         "strategy": strategy,
@@ -57,6 +56,7 @@ def write_run(
             "learning_accuracy": float(diagonal.mean()),
             "forward_transfer": None,
             "capacity_used": 0.1 * tasks if masked else 1.0,
+            **(metrics or {}),
         },
         "zero_forgetting_verified": masked,
         "diverged_tasks": [],
@@ -71,7 +71,7 @@ def write_run(
     settings = [f"alpha: {alpha}", *(f"{key}: {value}" for key, value in (config or {}).items() if "." not in key)]
     (folder / "config.yaml").write_text(
         "defaults:\n  - base\n"
-        f"benchmark:\n  name: permuted_mnist\n  n_tasks: {tasks}\n"
+        f"benchmark:\n  name: permuted\n  n_tasks: {tasks}\n"
         f"model:\n  name: mlp\n  {settings[0]}\n"
         f"optimizer:\n  name: sgd\n  lr: {(config or {}).get('optimizer.lr', 0.1)}\n"
         f"strategy:\n  name: {strategy}\n  gamma: {(config or {}).get('strategy.gamma', 'null')}\n"
@@ -86,7 +86,7 @@ def write_run(
 
 
 def forgetful(tasks: int = 3, seed: int = 0, drop: float = 0.1) -> np.ndarray:
-    """An accuracy matrix in which each task loses ``drop`` with every later one."""
+    """Return an accuracy matrix in which a task loses ``drop`` with each later task."""
     rows, columns = np.indices((tasks, tasks))
     matrix = 0.9 + 0.01 * seed - drop * (rows - columns)
     return np.where(rows >= columns, matrix, np.nan)
@@ -96,7 +96,7 @@ def _write_curves(folder: Path, matrix: np.ndarray, within: bool) -> None:
     rows = []
     for trained in range(1, len(matrix) + 1):
         tested = [task for task in range(len(matrix)) if not np.isnan(matrix[trained - 1, task])]
-        if within:  # half way through the task, earlier ones are at a tenth of what they are at its end
+        if within:  # in the middle of the task, accuracies are a tenth of those at its end
             for task in range(trained):
                 value = 0.1 * matrix[trained - 1, task]
                 rows.append((trained - 1, 1, 100 * trained - 50, task, "test", "accuracy", value))
@@ -110,7 +110,7 @@ def _write_curves(folder: Path, matrix: np.ndarray, within: bool) -> None:
 
 
 def _write_masks(folder: Path, tasks: int) -> None:
-    """Each task keeps all earlier weights and ten of its own, of a hundred."""
+    """Write masks of a hundred weights: each task uses all earlier tasks' weights and ten of its own."""
     capacity = [
         (task, "fc", "masked", 100, 10 * (task + 1), 10, 10 * task, 100 - 10 * (task + 1)) for task in range(tasks)
     ]
@@ -123,7 +123,7 @@ def _write_masks(folder: Path, tasks: int) -> None:
 
 
 def write_sweep(root: Path, seeds: int = 3, tasks: int = 3) -> Path:
-    """Three strategies over some seeds."""
+    """Write runs of three strategies over some seeds."""
     for seed in range(seeds):
         write_run(root / f"naive-{seed}", "naive", seed, forgetful(tasks, seed), within=True)
         write_run(root / f"packnet-{seed}", "packnet", seed, forgetful(tasks, seed, 0.0), masked=True)

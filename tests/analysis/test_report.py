@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, safe, and, in a real browser, alive."""
+"""The report: complete, self-contained, escaped, and interactive in a real browser."""
 
 import html
 import json
@@ -40,7 +40,7 @@ def specifications(report: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_every_figure_is_one_that_plotly_knows(report: Path) -> None:
+def test_every_figure_is_valid_for_plotly(report: Path) -> None:
     figures = specifications(report)
     assert list(figures) == CHARTS
     for name, figure in figures.items():
@@ -84,7 +84,7 @@ def test_a_single_task_with_masks(tmp_path: Path) -> None:
     assert "mask_composition.png" in compare([tmp_path / "runs"], tmp_path / "out", quiet=True).files
 
 
-def test_where_reuse_cannot_be_read_it_is_not_drawn_as_none(tmp_path: Path) -> None:
+def test_masks_whose_reuse_cannot_be_read_are_not_drawn(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "packnet", 0, masked=True)
     (run / "reuse.csv").write_text("x\n1\n")
     files = compare([run], tmp_path / "out", quiet=True).files
@@ -92,7 +92,7 @@ def test_where_reuse_cannot_be_read_it_is_not_drawn_as_none(tmp_path: Path) -> N
     assert "capacity_growth.png" in files
 
 
-def test_figures_of_an_earlier_comparison_go(tmp_path: Path) -> None:
+def test_figures_of_an_earlier_comparison_are_removed(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "packnet$^$", 0, masked=True)
     write_run(tmp_path / "b", "naive[red]", 0)
     compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out", quiet=True)
@@ -101,12 +101,20 @@ def test_figures_of_an_earlier_comparison_go(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "mask_overlap.svg").exists()
 
 
-def test_pictures_are_pictures(report: Path) -> None:
+def test_images_are_not_blank(report: Path) -> None:
     for path in report.parent.glob("*.png"):
-        with Image.open(path) as picture:
-            assert len(set(picture.convert("L").resize((60, 60)).tobytes())) > 5, path.name
+        with Image.open(path) as image:
+            assert len(set(image.convert("L").resize((60, 60)).tobytes())) > 5, path.name
     for path in report.parent.glob("*.svg"):
         assert "<svg" in path.read_text(encoding="utf-8")[:2000]
+
+
+def test_metrics_have_labels_and_the_best_means_are_bold(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert '<option value="capacity_used">capacity used</option>' in text
+    assert '<td class="number" data-value="0.92"><strong>0.9200 ± 0.0497</strong></td>' in text
+    assert re.search(r'<td class="number" data-value="0\.8[01]\d*">0\.8100 ± 0\.0248</td>', text)
+    assert re.search(r'<td class="number" data-value="0\.3\d*">30\.0 %</td>', text), "a single run's"
 
 
 def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
@@ -123,7 +131,7 @@ def test_a_folder_that_cannot_be_written(report: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, Debian's; CI must have it."""
+    """Debian's Chromium, headless; CI must have it."""
     if BROWSER is None or DRIVER is None:
         if os.environ.get("CI"):
             pytest.fail("CI has no chromium and chromedriver; .ci/run installs them")
@@ -173,12 +181,12 @@ def test_all_figures_are_drawn_without_a_console_error(browser: Any, report: Pat
     lines = "return document.querySelectorAll('#chart-forgetting .scatterlayer .js-line').length"
     assert browser.execute_script(lines) >= 3
     fits = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    assert browser.execute_script(fits), "nothing sticks out of the page"
+    assert browser.execute_script(fits), "nothing is wider than the page"
     ink = browser.execute_script("return document.querySelector('#chart-forgetting').layout.font.color")
     assert ink == ("#e8e8e8" if dark else "#1c1c1c")
 
 
-def test_a_strategy_switched_off_disappears_everywhere(browser: Any, report: Path) -> None:
+def test_a_strategy_switched_off_is_hidden_everywhere(browser: Any, report: Path) -> None:
     opened(browser, report)
     count = "document.querySelectorAll('#chart-forgetting .scatterlayer .js-line').length"
     before = browser.execute_script(f"return {count}")

@@ -1,4 +1,4 @@
-"""Run folders as tables; what is damaged is told and left out."""
+"""Run folders as tables; damaged ones are reported and left out."""
 
 import json
 import shutil
@@ -43,6 +43,20 @@ def test_nested_and_repeated_paths(tmp_path: Path) -> None:
     assert load_runs(tmp_path / "b" / "one").runs.index.tolist() == ["one"]
 
 
+def test_the_present_name_of_the_benchmark_and_the_columns_that_are_metrics(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", record={"benchmark": "permuted_mnist"}, metrics={"plasticity": 0.5})
+    write_run(tmp_path / "other", record={"benchmark": "somebody's"})
+    loaded = load_runs(tmp_path)
+    assert loaded.runs["benchmark"].tolist() == ["permuted", "somebody's"]
+    assert "benchmark.name" not in loaded.runs
+    assert loaded.metrics == [
+        *("average_accuracy", "average_forgetting", "learning_accuracy", "forward_transfer", "capacity_used"),
+        "plasticity",
+    ]
+    assert loaded.runs.loc["old", "plasticity"] == 0.5
+    assert loaded.select(["other"]).metrics == loaded.metrics
+
+
 def test_jobs_of_a_multirun_come_in_their_order(tmp_path: Path) -> None:
     for job in (0, 1, 2, 10):
         write_run(tmp_path / str(job), seed=job)
@@ -84,14 +98,14 @@ def _cut(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_run_is_one_line_and_the_others_are_there(tmp_path: Path, name: str) -> None:
+def test_a_damaged_run_is_reported_in_one_line_and_the_others_are_loaded(tmp_path: Path, name: str) -> None:
     write_sweep(tmp_path)
-    damage, told = DAMAGES[name]
+    damage, reason = DAMAGES[name]
     damage(tmp_path / "naive-1")
     loaded = load_runs(tmp_path)
     assert len(loaded.runs) == 8
     (problem,) = loaded.problems
-    assert told in problem
+    assert reason in problem
     assert str(tmp_path / "naive-1") in problem
     assert "\n" not in problem
 
@@ -108,24 +122,24 @@ def test_a_damaged_tidy_file_is_left_out_and_its_run_stays(tmp_path: Path, file:
     assert "left out" in problem
 
 
-def test_a_line_cut_in_the_middle_is_seen(tmp_path: Path) -> None:
+def test_a_line_cut_in_the_middle_is_noticed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "epn", masked=True)
     _cut(run / "capacity.csv", len((run / "capacity.csv").read_bytes()) - 5)
     assert "capacity.csv is damaged" in load_runs(run).problems[0]
 
 
-def test_a_run_that_has_only_begun_is_there(tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_is_loaded(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", status="running")
     for name in ("accuracy_matrix.csv", "curves.csv", "weights.csv"):
         (run / name).unlink()
     assert load_runs(run).runs.loc["run", "status"] == "running"
 
 
-def test_where_there_is_no_run(tmp_path: Path) -> None:
+def test_paths_without_a_run(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    for name, told in (("empty", "holds no run"), ("absent", "does not exist"), ("file", "is not a folder")):
-        with pytest.raises(RunFolderError, match=told):
+    for name, reason in (("empty", "holds no run"), ("absent", "does not exist"), ("file", "is not a folder")):
+        with pytest.raises(RunFolderError, match=reason):
             load_runs(tmp_path / name)
     write_run(tmp_path / "good")
     loaded = load_runs([tmp_path / "empty", tmp_path / "good"])
@@ -140,7 +154,7 @@ def test_where_there_is_no_run(tmp_path: Path) -> None:
 
 
 def test_loading_is_linear(tmp_path: Path) -> None:
-    """Ten times the runs take about ten times as long: counted in calls, for times on a busy machine mean little."""
+    """Ten times the runs take about ten times as long: counted in calls, because times on a busy machine vary."""
     write_run(tmp_path / "few" / "0", "epn", masked=True)
     for index in range(1, 6):
         shutil.copytree(tmp_path / "few" / "0", tmp_path / "few" / str(index))

@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy's, written for the same thing, and by hand."""
+"""Intervals and tests against those of scipy, and against values computed by hand."""
 
 import itertools
 

@@ -12,8 +12,8 @@ from cl_powerprop.data.fashion_mnist import FashionMNIST
 from cl_powerprop.data.idx import PARTS, IdxDataset, IdxFile
 from cl_powerprop.data.kmnist import KMNIST
 from cl_powerprop.data.mnist import MNIST
-from cl_powerprop.data.registry import DATASETS
 from cl_powerprop.errors import DataError
+from cl_powerprop.registry import parts
 
 from .idx import write_idx
 
@@ -63,7 +63,7 @@ def test_gzipped_files_are_checked_and_read(tmp_path: Path, small: Small) -> Non
     images = small.read(tmp_path)
     assert images.train_images.shape == (8, 4, 4)
     assert images.test_labels.dtype == np.int64
-    assert small.verify(tmp_path) == "8 training and 4 test pictures"
+    assert small.verify(tmp_path) == "8 training and 4 test images"
 
 
 def test_the_gzipped_file_is_trusted_more_than_a_plain_one_without_checksum(tmp_path: Path, small: Small) -> None:
@@ -81,7 +81,7 @@ def test_plain_files_alone_are_read_by_their_shape(tmp_path: Path, small: Small)
         gzipped.unlink()
     assert np.array_equal(small.read(tmp_path).train_images, expected.train_images)
     (tmp_path / "Small" / "raw" / "train_images").write_bytes(write_idx(np.zeros((7, 4, 4), np.uint8)))
-    with pytest.raises(DataError, match=r"train_images is truncated or altered \(pictures \(7, 4, 4\)"):
+    with pytest.raises(DataError, match=r"train_images is truncated or altered \(images \(7, 4, 4\)"):
         small.read(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_files_without_a_sample_are_refused(tmp_path: Path, small: Small) -> Non
         path = tmp_path / "Small" / "raw" / f"{part}.gz"
         path.with_name(part).write_bytes(write_idx(np.zeros((0, 4, 4) if "images" in part else (0,), np.uint8)))
         path.unlink()
-    with pytest.raises(DataError, match=r"pictures \(0, 4, 4\)"):
+    with pytest.raises(DataError, match=r"images \(0, 4, 4\)"):
         small.read(tmp_path)
 
 
@@ -137,7 +137,8 @@ def test_digits_are_all_there_and_divided_by_class() -> None:
 def test_every_data_set_has_a_config_and_a_status(tmp_path: Path) -> None:
     from cl_powerprop.catalogue import catalogue
 
-    assert set(DATASETS) == set(catalogue()["data"])
-    for name, dataset in DATASETS.items():
+    assert set(parts("data")) == set(catalogue()["data"])
+    for name, part in parts("data").items():
+        dataset = part.make()
         assert dataset.name == name
         assert dataset.status(tmp_path).startswith(("present in", "missing in"))

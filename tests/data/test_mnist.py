@@ -164,7 +164,7 @@ def test_a_damaged_raw_file_is_not_hidden_by_a_gzipped_one(root: Path) -> None:
 
 def test_verify_and_status_of_a_good_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for action, expected in (
-        ("verify", "mnist: whole, 30 training and 10 test pictures"),
+        ("verify", "mnist: whole, 30 training and 10 test images"),
         ("status", "mnist: present"),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -208,7 +208,7 @@ def test_the_full_set_verifies(full_root: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stopped:
         main(["data", "verify", "mnist", "--root", str(full_root)])
     assert stopped.value.code == 0
-    assert "mnist: whole, 60,000 training and 10,000 test pictures" in capsys.readouterr().out
+    assert "mnist: whole, 60,000 training and 10,000 test images" in capsys.readouterr().out
 
 
 @pytest.mark.full_data

@@ -131,7 +131,7 @@ def test_a_cache_of_other_zips_is_not_used(root: Path) -> None:
     first = next(iter(files["images_background.zip"]))
     files["images_background.zip"][first] = png(strokes(999))
     write_zips(root, files)
-    with pytest.raises(DataError, match="the drawings are not upstream's"):
+    with pytest.raises(DataError, match="the drawings differ from the published ones"):
         small_dataset().read(root)
 
 
@@ -207,7 +207,7 @@ def test_a_missing_alphabet_is_named(root: Path) -> None:
     files = small_files()
     drop(files, "/Runes/")
     write_zips(root, files)
-    with pytest.raises(DataError, match=r"40 pictures where there should be 60; first at odds: Runes, character 1"):
+    with pytest.raises(DataError, match=r"40 drawings instead of 60; first difference: Runes, character 1"):
         small_dataset().read(root)
 
 

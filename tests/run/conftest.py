@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from cl_powerprop.config import RunConfig, parse
-from cl_powerprop.data.registry import DATASETS
+from cl_powerprop import registry
+from cl_powerprop.config import RunConfig, compose
 
 from ..data.omniglot_zips import small_dataset, small_files, write_zips
 
@@ -61,9 +61,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 def compose_config(*overrides: str) -> RunConfig:
     """The real config, composed and parsed as the command does."""
-    GlobalHydra.instance().clear()
-    with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
-        return parse(compose("run", overrides=list(overrides)))
+    return compose(overrides)
 
 
 def tiny_config(*overrides: str) -> RunConfig:
@@ -105,7 +103,8 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def omniglot_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three small alphabets in the place of Omniglot's fifty."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(DATASETS, "omniglot", small_dataset())
+    part = replace(registry.find("data", "omniglot"), make=small_dataset)
+    monkeypatch.setitem(registry._parts["data"], "omniglot", part)
     write_zips(tmp_path / "data", small_files())
     return tmp_path / "data"
 

@@ -25,8 +25,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a logger for pruning": ("experiment=mnist_pruning data=mnist5k logger=[tensorboard]", ["leave logger out"]),
     # what is typed: what the line must say
     "unknown benchmark": (
-        "benchmark=permuted",
-        ["unknown benchmark 'permuted'", "omniglot, omniglot_rotation, permuted_mnist, rotated_mnist, split_mnist"],
+        "benchmark=permute",
+        ["unknown benchmark 'permute'", "omniglot, omniglot_rotation, permuted, rotated, split"],
     ),
     "unknown strategy": (
         "strategy=gem",
@@ -36,7 +36,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown data": ("data=cifar", ["unknown data 'cifar'", "digits, fashion_mnist, kmnist, mnist, mnist5k, omniglot"]),
     "unknown optimizer": ("optimizer=lion", ["unknown optimizer 'lion'", "adam, adamw, sgd"]),
     "unknown experiment": ("experiment=nothing", ["unknown experiment 'nothing'", "mnist_pruning", "quickstart/epn"]),
-    "unknown strategy name": ("strategy.name=gem", ["unknown strategy 'gem'", "naive, joint, independent"]),
+    "unknown strategy name": ("strategy.name=gem", ["unknown strategy 'gem'", "independent, joint, naive", "--import"]),
     "unknown key": ("strategy.gama=1", ["gama", "did you mean 'gamma'", "retrain_epochs"]),
     "unknown key in train": ("train.epoch=1", ["did you mean 'epochs'"]),
     "unknown top key": ("sed=1", ["sed", "did you mean 'seed'"]),
@@ -100,7 +100,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "retraining rate negative": ("strategy.retrain_lr=-1", ["strategy.retrain_lr", "-1"]),
     "class scenario of permuted": (
         "strategy=naive model.heads=shared benchmark.scenario=class",
-        ["permuted_mnist", "task or domain"],
+        ["permuted", "task or domain"],
     ),
     "domain scenario with EPN": (
         "benchmark.scenario=domain",
@@ -113,7 +113,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "inference where the task is known": ("strategy.task_inference=entropy", ["task_inference", "domain and class"]),
     "unknown inference": ("strategy.task_inference=luck", ["strategy.task_inference", "none, entropy"]),
     "inference from nothing": ("strategy.inference_batch=0", ["strategy.inference_batch", "at least 1"]),
-    "omniglot on other data": ("benchmark=omniglot data=mnist5k", ["benchmark=omniglot needs data=omniglot"]),
+    "omniglot on other data": ("benchmark=omniglot data=mnist5k", ["needs data=omniglot", "mnist5k"]),
     "other benchmark on omniglot": ("data=omniglot", ["data=omniglot", "mnist5k"]),
     "omniglot of no size": ("benchmark=omniglot data.size=0", ["data.size", "1 to 105"]),
     "omniglot that is not there": (
@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "class scenario of rotated": (
         "strategy=naive model.heads=shared benchmark=rotated_mnist benchmark.scenario=class",
-        ["rotated_mnist", "task or domain"],
+        ["rotated", "task or domain"],
     ),
     "too few angles": ("benchmark=rotated_mnist benchmark.angles=[1,2]", ["2 angles for 5 tasks"]),
     "the same angle twice": (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.experiment import run
 from cl_powerprop.privacy import redact
-from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.results.folder import RunFolder
 
 from .conftest import MASKED, Command, tiny_config, tree
 
@@ -136,8 +136,7 @@ def test_however_a_file_spells_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert json.loads((tmp_path / "run" / "a.json").read_text()) == {"deep": [{"message": "no <DB_PASSWORD> here"}]}
     assert redact(json.dumps([secret])) == '["<DB_PASSWORD>"]'
     config = tiny_config("strategy=naive", "logger=wandb")
-    assert config.logger.wandb is not None
-    config.logger.wandb.tags = [f"tag {secret}"]
+    config.logger["wandb"].tags = [f"tag {secret}"]
     assert yaml.safe_load(repeatable_yaml(config))["logger"]["wandb"]["tags"] == ["tag <DB_PASSWORD>"]
 
 

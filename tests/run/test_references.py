@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cl_powerprop import build
 from cl_powerprop.analysis import compare_runs, load_runs
 from cl_powerprop.analysis.series import forgetting_curves
+from cl_powerprop.assemble import describe_model, load_sequence
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.experiment import run
-from cl_powerprop.models.heads import NEVER, TaskHeads, select_samples
+from cl_powerprop.networks.build import build_model
+from cl_powerprop.networks.heads import NEVER, TaskHeads, select_samples
 from cl_powerprop.references import config_hash, load_references, reference_config
 from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples
 
@@ -126,8 +127,8 @@ def test_joint_with_heads_of_different_sizes(tmp_path: Path) -> None:
 def test_untrained_is_the_network_as_drawn(tmp_path: Path) -> None:
     config = tiny_config("strategy=untrained")
     result = run(config, tmp_path / "run")
-    sequence = build.load_sequence(config, torch.device("cpu"))
-    model = build.make_model(build.model_architecture(config, sequence), torch.device("cpu"))
+    sequence = load_sequence(config, torch.device("cpu"))
+    model = build_model(**describe_model(config, sequence))
     for fresh, kept in zip(model.parameters(), result.model.parameters(), strict=True):
         assert torch.equal(fresh, kept)
     assert read_matrix(result.path)[-1].mean() < 0.3
@@ -176,7 +177,7 @@ def test_a_curve_within_tasks_needs_no_test_between_them(tmp_path: Path) -> None
 
 
 def test_mixed_samples_are_those_of_the_tasks() -> None:
-    sequence = build.load_sequence(tiny_config(), torch.device("cpu"))
+    sequence = load_sequence(tiny_config(), torch.device("cpu"))
     parts = [task.train.subset(torch.arange(50 + index)) for index, task in enumerate(sequence.tasks)]
     mixed = MixedSamples(parts)
     assert len(mixed) == 153

@@ -24,7 +24,7 @@ from cl_powerprop.checkpoint import FILE, read_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.experiment import run
-from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.results.folder import RunFolder
 from cl_powerprop.training.meters import TrainingMeter
 
 from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
@@ -177,7 +177,7 @@ def test_what_cannot_be_resumed_is_one_line_and_the_others_go_on(
 
 def test_other_versions_are_told_of(cut: Path) -> None:
     checkpoint = read_checkpoint(cut)
-    checkpoint.state["record"]["content"]["versions"]["torch"] = "1.0"
+    checkpoint.results["run"]["versions"]["torch"] = "1.0"
     result = run(tiny_config("strategy=naive"), cut, checkpoint=checkpoint)
     assert f"torch 1.0 -> {version('torch')}" in result.record["messages"][0]
 
@@ -201,29 +201,63 @@ def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[
 
 def test_a_checkpoint_tells_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
-    monkeypatch.setattr("cl_powerprop.record.platform.node", lambda: "see /home/alice/notes")
+    monkeypatch.setattr("cl_powerprop.results.facts.platform.node", lambda: "see /home/alice/notes")
     with cut_off(task=1, epoch=0):
         run(tiny_config("strategy=naive"), tmp_path / "run")
     assert b"alice" not in (tmp_path / "run" / FILE).read_bytes()
     assert b"see ~/notes" in (tmp_path / "run" / FILE).read_bytes()
 
 
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """State and tensors of a checkpoint as they stand in the file."""
+    with safetensors.safe_open(path, "pt") as content:
+        return json.loads(content.metadata()["state"]), {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+
+
+def to_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as version 0.1.0 wrote it, with its names of the benchmarks."""
+    run = state["results"]["run"] | {"benchmark": "permuted_mnist", "searches": state["strategy"].get("searches", [])}
+    config = state["config"] | {"benchmark": state["config"]["benchmark"] | {"name": "permuted_mnist"}}
+    record = {"content": run, "capacity": state["results"]["capacity"]["rows"], **state["results"]["evaluations"]}
+    references = dict.fromkeys(("joint", "independent", "untrained"), [float("nan")] * 3)
+    record["references"] = references | record["references"]
+    return {"record": record, "rows": state["results"]["rows"], "step": state["step"], "config": config}
+
+
+@pytest.mark.parametrize("name", ["epn-momentum-frozen-biases", "naive-momentum-shared"])
+def test_a_run_that_version_0_1_0_began_goes_on(
+    name: str, finished: Finished, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cut_off(task=2, epoch=0):
+        run(config_of(name), tmp_path / "run")
+    state, tensors = read_file(tmp_path / "run" / FILE)
+    metadata = {"state": json.dumps(to_format_1(state))}
+    safetensors.torch.save_file(tensors, tmp_path / "run" / FILE, metadata=metadata)
+    written = (tmp_path / "run" / "config.yaml").read_text()
+    older = written.replace("name: permuted\n", "name: permuted_mnist\n")
+    older = older.replace("logger: {}", "logger:\n  wandb: null\n  tensorboard: null")
+    assert older.count("permuted_mnist") == older.count("wandb: null") == 1
+    (tmp_path / "run" / "config.yaml").write_text(older)
+    assert command("resume", tmp_path / "run") == 0, capsys.readouterr().err
+    assert_same(tmp_path / "run", finished(name).path)
+
+
 @pytest.mark.parametrize("damage", ["curves", "config", "schema", "state"])
 def test_what_does_not_belong_together_is_one_line(
     cut: Path, command: Command, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    checkpoint = read_checkpoint(cut)
-    state, config = checkpoint.state, (cut / "config.yaml").read_text()
+    state, tensors = read_file(cut / FILE)
+    config = (cut / "config.yaml").read_text()
     if damage == "curves":
         lines = (cut / "curves.csv").read_text().splitlines()
         (cut / "curves.csv").write_text("\n".join(lines[:3]) + "\n")
     elif damage == "config":
         (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
     elif damage == "schema":
-        state["record"]["content"]["schema_version"] = 0
+        state["results"]["run"]["schema_version"] = 0
     else:
-        del state["record"]["learned"]
-    safetensors.torch.save_file(checkpoint.tensors, cut / FILE, metadata={"state": json.dumps(state)})
+        del state["results"]["evaluations"]["learned"]
+    safetensors.torch.save_file(tensors, cut / FILE, metadata={"state": json.dumps(state)})
     before = {name: content for name, content in tree(cut).items() if name != "run.json"}
     assert command("resume", cut) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()

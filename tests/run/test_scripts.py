@@ -34,7 +34,7 @@ def test_the_reuse_table_adds_layers_up(finished: Finished) -> None:
     folder = finished("epn-momentum-frozen-biases").path
     lines = call("reuse_table.py", folder).splitlines()
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
-    assert rows["task"] == ["permuted_mnist: mask", "permuted_mnist: reused", "permuted_mnist: used"]
+    assert rows["task"] == ["permuted: mask", "permuted: reused", "permuted: used"]
     capacity = pd.read_csv(folder / "capacity.csv").query("kind == 'masked'")
     second = capacity[capacity.task == 1]
     assert rows["1"][0] == f"{second.kept.sum() / second.weights.sum():.1%}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cl_powerprop
-from cl_powerprop import build
+from cl_powerprop.assemble import load_sequence
 from cl_powerprop.experiment import run
 
 from .conftest import Command, compose_config
@@ -40,7 +40,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 def check_loaded(folder: Path, config: Any) -> None:
     """The saved model reaches the recorded accuracies, on test and on validation data."""
-    sequence = build.load_sequence(config, torch.device("cpu"))
+    sequence = load_sequence(config, torch.device("cpu"))
     model, matrix = cl_powerprop.load(folder), read_matrix(folder)
     curves = pd.read_csv(folder / "curves.csv").query("split == 'valid' and metric == 'accuracy'")
     for index, task in enumerate(sequence.tasks):
@@ -92,7 +92,7 @@ def test_an_independent_network_does_not_depend_on_the_other_tasks(tmp_path: Pat
 def test_augmentation_changes_training_and_no_data(tmp_path: Path) -> None:
     words = ("strategy=naive", "data=digits", "benchmark.n_tasks=1", "model.hidden=[20]", *SMALL)
     plain, shifted = (compose_config(*words, *extra) for extra in ((), ("train.shift=1", "train.rotate=20")))
-    tasks = [build.load_sequence(config, torch.device("cpu")).tasks[0] for config in (plain, shifted)]
+    tasks = [load_sequence(config, torch.device("cpu")).tasks[0] for config in (plain, shifted)]
     for split in ("train", "valid", "test"):
         assert getattr(tasks[0], split).fingerprint() == getattr(tasks[1], split).fingerprint()
     one, two, again = (
@@ -122,7 +122,7 @@ def test_scenarios_without_a_task_label_by_entropy(name: str, tmp_path: Path) ->
     record, matrix = read_record(folder), read_matrix(folder)
     assert record["zero_forgetting_verified"] is True, "masks hold, whichever of them is chosen"
     assert record["diverged_tasks"] == []
-    sequence, model = build.load_sequence(config, torch.device("cpu")), cl_powerprop.load(folder)
+    sequence, model = load_sequence(config, torch.device("cpu")), cl_powerprop.load(folder)
     curves = pd.read_csv(folder / "curves.csv").query("metric == 'task_identification'")
     shares = []
     for index, task in enumerate(sequence.tasks):

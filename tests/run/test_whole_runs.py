@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cl_powerprop
-from cl_powerprop import build
+from cl_powerprop.assemble import choose_device, load_sequence
 from cl_powerprop.errors import DataError
 from cl_powerprop.experiment import run
 from cl_powerprop.sparsity import MaskAllocator, select_task
@@ -64,7 +64,7 @@ def test_the_record(finished: Finished, name: str) -> None:
     assert record["n_tasks"] == record["trained_tasks"] == tasks
     assert {"torch", "avalanche-lib", "cl-powerprop", "python"} <= set(record["versions"])
     assert record["versions"]["torch"] == version("torch")
-    assert record["device"] == str(build.choose_device("auto"))
+    assert record["device"] == str(choose_device("auto"))
     assert record["started"] <= record["finished"]
     assert record["peak_memory_mb"] > 1
     assert {"host", "git_commit", "run_id", "model"} <= set(record)
@@ -251,7 +251,7 @@ def test_a_run_is_repeated_from_its_folder(
 @pytest.mark.parametrize("name", list(RUNS))
 def test_a_loaded_model_answers_as_the_trained_one(finished: Finished, name: str) -> None:
     result = finished(name)
-    sequence = build.load_sequence(tiny_config(*RUNS[name]), torch.device("cpu"))
+    sequence = load_sequence(tiny_config(*RUNS[name]), torch.device("cpu"))
     matrix = read_matrix(result.path)
     loaded = cl_powerprop.load(result.path / "model.safetensors")
     trained = result.model.cpu().eval()
@@ -334,7 +334,7 @@ def test_scenarios_without_a_task_label_run_with_a_shared_head(tmp_path: Path, s
 
 
 def test_every_strategy_sees_the_same_data_under_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cl_powerprop import experiment
+    from cl_powerprop import assemble
 
     class Seen(Exception):  # noqa: N818 (not an error)
         pass
@@ -346,7 +346,7 @@ def test_every_strategy_sees_the_same_data_under_the_same_seed(tmp_path: Path, m
         hashes.append([split.fingerprint() for three in splits for split in three])
         raise Seen
 
-    monkeypatch.setattr(experiment, "to_avalanche", look)
+    monkeypatch.setattr(assemble, "to_avalanche", look)
     strategies = ("strategy=naive", "strategy=packnet", "strategy=epn")
     for draws, overrides in enumerate(
         [(strategy, *extra) for strategy in strategies for extra in [("model.heads=shared",)]] + [("seed=1",)]

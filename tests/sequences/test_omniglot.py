@@ -10,8 +10,8 @@ import torch
 
 from cl_powerprop.data.omniglot import DRAWERS, Drawings, Omniglot
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences import Split, TaskSequence
 from cl_powerprop.sequences.omniglot import omniglot, omniglot_rotation
+from cl_powerprop.tasks import Split, TaskSequence
 
 COUNTS = {"Abc": 30, "Runes": 3, "Dots": 5}
 CHARACTERS = sum(COUNTS.values())

@@ -8,9 +8,8 @@ import torch
 from scipy import ndimage
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences import TaskSequence
-from cl_powerprop.sequences.base import Pixels
 from cl_powerprop.sequences.rotated import Rotation, angles, rotated
+from cl_powerprop.tasks import Pixels, TaskSequence
 
 
 def blobs(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sequences import Split, TaskSequence
-from cl_powerprop.sequences.base import Pixels, split_validation
 from cl_powerprop.sequences.permuted import permuted
 from cl_powerprop.sequences.split import class_groups, split_by_class
+from cl_powerprop.tasks import Pixels, Split, TaskSequence, split_validation
 
 SIDE, MEAN, STD = 6, 0.25, 0.5
 PIXELS = SIDE * SIDE

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_powerprop.models.build import FEATURES
-from cl_powerprop.models.classifier import Classifier
-from cl_powerprop.models.norm import NORMS
-from cl_powerprop.models.resnet18 import ResidualBlock
+from cl_powerprop.networks.classifier import Classifier
+from cl_powerprop.networks.norm import NORMS
+from cl_powerprop.networks.residual import ResidualBlock
+from cl_powerprop.registry import find
 
 CLASSES = 3
 
@@ -26,7 +26,7 @@ def model(name: str, **options: Any) -> Kind:
     shape = (1, 16, 16)
     if name != "lenet5":
         options |= {"width": 4}
-    return Kind(lambda: Classifier(FEATURES[name](shape, bias=True, **options), shape, [CLASSES]), shape)
+    return Kind(lambda: Classifier(find("model", name).make(shape, bias=True, **options), shape, [CLASSES]), shape)
 
 
 KINDS = {

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.plugins import EPNPlugin, epn
+from cl_powerprop.plugins.epn import _first_holding
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
-from cl_powerprop.strategies import EPNPlugin, epn
-from cl_powerprop.strategies.epn import _first_holding
 
 from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, make_tensors
 

@@ -11,9 +11,9 @@ from avalanche.logging import TextLogger
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 
-from cl_powerprop.sequences.base import Pixels
+from cl_powerprop.plugins import EPNPlugin, PackNetPlugin
 from cl_powerprop.sequences.permuted import permuted
-from cl_powerprop.strategies import EPNPlugin, PackNetPlugin
+from cl_powerprop.tasks import Pixels
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.fast import FastSupervisedTemplate
 

@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.strategies import PackNetPlugin
+from cl_powerprop.plugins import PackNetPlugin
 
 from .benchmarks import dense_net, make_benchmark, make_strategy
 

@@ -16,9 +16,9 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.plugins import EPNPlugin, PackNetPlugin
+from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
-from cl_powerprop.strategies import EPNPlugin, PackNetPlugin
-from cl_powerprop.strategies.masking import MaskingPlugin
 
 from .benchmarks import CLASSES, OPTIMIZERS, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy
 

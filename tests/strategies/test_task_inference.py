@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.plugins.task_inference import EntropyTaskInference
 from cl_powerprop.sparsity import select_task
-from cl_powerprop.strategies.task_inference import EntropyTaskInference
 
 
 class Fixed(nn.Module):

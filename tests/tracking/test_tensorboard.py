@@ -81,7 +81,7 @@ def test_hparams_are_the_config(logdir: Path, events: EventAccumulator) -> None:
     given = metadata.parse_session_start_info_plugin_data(content).hparams
     assert given["strategy.gamma"].number_value == 0.99
     assert given["model.alpha"].number_value == 2.0
-    assert given["benchmark.name"].string_value == "permuted_mnist"
+    assert given["benchmark.name"].string_value == "permuted"
     assert given["model.hidden"].string_value == "[100, 100]"
     assert not [name for name in given if name.startswith(("logger", "run_dir"))]
 

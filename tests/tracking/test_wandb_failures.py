@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 from cl_powerprop.experiment import Result, run
-from cl_powerprop.record import RunRecord
-from cl_powerprop.tracking import wandb_sink
+from cl_powerprop.results.results import Results
+from cl_powerprop.sinks import wandb as wandb_sink
 from cl_powerprop.tracking.wandb_service import end_service
 
 from ..run.conftest import MASKED, Command, tiny_config, tree
@@ -38,14 +38,14 @@ def after_first_task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], 
     """Have something happen when the first task is finished."""
 
     def set_up(happen: Callable[[], None]) -> None:
-        write, left = RunRecord.write, [happen]
+        write, left = Results.write, [happen]
 
-        def write_and(record: RunRecord) -> None:
-            write(record)
-            if record.content["trained_tasks"] == 1 and left:
+        def write_and(results: Results) -> None:
+            write(results)
+            if results.trained_tasks == 1 and left:
                 left.pop()()
 
-        monkeypatch.setattr(RunRecord, "write", write_and)
+        monkeypatch.setattr(Results, "write", write_and)
 
     return set_up
 

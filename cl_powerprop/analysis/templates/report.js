@@ -74,7 +74,7 @@
 
   function order(a, b) {
     if (typeof a === "number" && typeof b === "number") return a - b;
-    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what has no number comes last
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // cells without a number come last
     return a.localeCompare(b, undefined, { numeric: true });
   }
 

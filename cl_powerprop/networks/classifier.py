@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.heads import TaskHeads
+from cl_powerprop.networks.heads import TaskHeads
 
 
 class Classifier(nn.Module):

@@ -1,16 +1,21 @@
 """TensorBoard: event files in the run folder, so that `tensorboard --logdir runs` shows every run below it."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
-
-from cl_powerprop.config import TensorBoardConfig
-from cl_powerprop.record import RunRecord
+from cl_powerprop.registry import register_sink
 from cl_powerprop.tracking.layer_curves import LayerCurves
-from cl_powerprop.tracking.pictures import RunPictures
-from cl_powerprop.tracking.stream import Row
+from cl_powerprop.tracking.stream import Row, RunView, SinkConfig
+
+
+@dataclass(kw_only=True)
+class TensorBoardConfig(SinkConfig):
+    """`logger=[tensorboard]`."""
+
+    figures: bool
+    label: ClassVar[str] = "TensorBoard"
+
 
 # The tab Custom Scalars: all tasks of a run in one chart.
 _LAYOUT = {
@@ -30,6 +35,7 @@ _LAYOUT = {
 }
 
 
+@register_sink("tensorboard", TensorBoardConfig)
 class TensorBoardSink:
     """Writes every row as a scalar over optimizer steps, and figures and hparams at the end.
 
@@ -37,27 +43,19 @@ class TensorBoardSink:
 
     Args:
         settings: of the logger.
-        config: the run's whole config.
-        record: what is known of the run.
-        pictures: the run's figures.
-        purge: step from which on what earlier files hold is to be forgotten, for a run that is resumed.
+        run: the run.
     """
 
-    def __init__(
-        self,
-        settings: TensorBoardConfig,
-        config: dict[str, Any],
-        record: RunRecord,
-        pictures: RunPictures,
-        purge: int | None = None,
-    ) -> None:
+    def __init__(self, settings: TensorBoardConfig, run: RunView) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         self._figures = settings.figures
-        self._config = config
-        self._record = record
-        self._pictures = pictures
-        self._layers = LayerCurves(record.capacity)
+        self._view = run
+        self._layers = LayerCurves(run.capacity)
         self._step = 0
-        self._writer = SummaryWriter(str(record.folder.path), purge_step=purge)
+        # What earlier files of a resumed run hold of its repeated steps is to be forgotten.
+        purge = None if run.resumed_at is None else run.resumed_at + 1
+        self._writer = SummaryWriter(str(run.folder), purge_step=purge)
         self._writer.add_custom_scalars(_LAYOUT)
 
     def write(self, row: Row) -> None:
@@ -76,19 +74,21 @@ class TensorBoardSink:
 
     def close(self) -> None:
         """Write metrics, hparams and figures."""
+        from torch.utils.tensorboard.summary import hparams
+
         metrics = {
             f"metrics/{name}": value
-            for name, value in self._record.content["metrics"].items()
+            for name, value in self._view.outcome().metrics.items()
             if value is not None and value == value
         }
         for name, value in metrics.items():
             self._scalar(name, value)
         events = self._writer.file_writer
         assert events is not None
-        for summary in hparams(dict(_flat(self._config)), metrics):  # add_hparams would make a second run of it
+        for summary in hparams(dict(_flat(self._view.config)), metrics):  # add_hparams would make a second run of it
             events.add_summary(summary)
         if self._figures:
-            for name, image in self._pictures.images.items():
+            for name, image in self._view.pictures.images.items():
                 self._writer.add_image(f"pictures/{name}", image, self._step, dataformats="HWC")
         self._writer.close()
 
@@ -97,7 +97,7 @@ class TensorBoardSink:
         self._writer.close()
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
     """Yield the config with dotted keys, values as hparams takes them."""
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,28 +1,16 @@
-"""Models by name. A new one is one file, one line here and one file in `conf/model/`."""
+"""From the name and options of a model to the whole network: features, heads and Powerpropagation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.classifier import Classifier
-from cl_powerprop.models.convnet import convnet
-from cl_powerprop.models.heads import TaskHeads
-from cl_powerprop.models.independent import IndependentNetworks
-from cl_powerprop.models.lenet5 import lenet5
-from cl_powerprop.models.mlp import mlp
-from cl_powerprop.models.resnet18 import resnet18
+from cl_powerprop.networks.classifier import Classifier
+from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.networks.independent import IndependentNetworks
+from cl_powerprop.registry import find
 from cl_powerprop.sparsity import powerpropagate
-
-FEATURES: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "lenet_300_100": mlp,
-    "lenet5": lenet5,
-    "convnet": convnet,
-    "resnet18": resnet18,
-}
 
 
 def build_model(
@@ -41,7 +29,7 @@ def build_model(
     """Return a network, with Powerpropagation where alpha asks for it.
 
     Args:
-        name: one of :data:`FEATURES`.
+        name: as in ``model=NAME``.
         sample_shape: shape of one sample, (channels, height, width).
         classes: classes of each task.
         heads: "shared" or "per_task".
@@ -54,12 +42,11 @@ def build_model(
     Raises:
         ConfigurationError: for an unknown name, an impossible value, or samples too small for the model.
     """
-    if name not in FEATURES:
-        raise ConfigurationError(f"unknown model {name!r}; choose from: {', '.join(FEATURES)}")
+    make = find("model", name).make
     biased = bias != "none"
 
     def network(classes: Sequence[int]) -> nn.Module:
-        features = FEATURES[name](sample_shape, bias=biased, **options)
+        features = make(sample_shape, bias=biased, **options)
         return Classifier(features, sample_shape, classes, per_task_heads=heads == "per_task", bias=biased)
 
     with torch.random.fork_rng(devices=[]):

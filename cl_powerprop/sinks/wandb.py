@@ -4,17 +4,18 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from cl_powerprop.config import WandbConfig
-from cl_powerprop.record import RunRecord, new_run_id
-from cl_powerprop.run_folder import COPY
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.registry import register_sink
+from cl_powerprop.results.facts import new_run_id
+from cl_powerprop.results.folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
-from cl_powerprop.tracking.pictures import RunPictures
-from cl_powerprop.tracking.stream import Row
+from cl_powerprop.tracking.stream import Row, RunView, SinkConfig
 from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
 from cl_powerprop.tracking.wandb_service import end_service
 
@@ -24,6 +25,41 @@ _PATIENCE = 60  # seconds with W&B's service, which does not make us wait for th
 _TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap")
 
 
+MODES = ("online", "offline", "disabled")
+
+
+@dataclass(kw_only=True)
+class WandbConfig(SinkConfig):
+    """`logger=[wandb]`."""
+
+    mode: str
+    project: str
+    entity: str | None
+    group: str | None
+    job_type: str | None
+    name: str | None
+    tags: list[str]
+    figures: bool
+    log_model: bool
+    dir: str
+    timeout: float
+    label: ClassVar[str] = "W&B"
+
+    @property
+    def enabled(self) -> bool:
+        return self.mode != "disabled"
+
+    def check(self) -> None:
+        check_choice("logger.wandb.mode", self.mode, MODES)
+        if not self.timeout > 0:
+            raise ConfigurationError(f"logger.wandb.timeout must be above 0, not {self.timeout}")
+
+    def prepare(self) -> None:
+        # W&B's init imports it, which takes three times as long once torch's modules are there.
+        import wandb.sdk.launch.inputs.internal  # noqa: F401
+
+
+@register_sink("wandb", WandbConfig)
 class WandbSink:
     """Sends curves while the run goes on, and all else at its end.
 
@@ -31,29 +67,16 @@ class WandbSink:
 
     Args:
         settings: of the logger.
-        config: the run's whole config.
-        record: what is known of the run.
-        steps: optimizer steps that each experience takes.
-        multirun: name of the multirun that the run is a job of, None for a run alone.
-        pictures: the run's figures.
+        run: the run.
 
     A method raises what W&B raised if it could be started neither online nor offline.
     """
 
-    def __init__(
-        self,
-        settings: WandbConfig,
-        config: dict[str, Any],
-        record: RunRecord,
-        steps: Sequence[int],
-        multirun: str | None,
-        pictures: RunPictures,
-    ) -> None:
+    def __init__(self, settings: WandbConfig, run: RunView) -> None:
         self._settings = settings
-        self._record = record
-        self._pictures = pictures
-        self._starts = [0, *itertools.accumulate(steps)]
-        self._layers = LayerCurves(record.capacity)
+        self._view = run
+        self._starts = [0, *itertools.accumulate(run.steps)]
+        self._layers = LayerCurves(run.capacity)
         self._point: tuple[int, int, int] | None = None
         self._values: dict[str, float] = {}  # of that moment
         self._waiting: list[tuple[int, dict[str, float]]] = []  # moments that are not sent yet
@@ -62,22 +85,21 @@ class WandbSink:
         self._hangs = False  # the service
         # The first task need not wait for a service to start and a server to answer; and no task waits for ever.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
-        self._starting = self._thread.submit(self._start, config, multirun)
+        self._starting = self._thread.submit(self._start)
 
-    def _start(self, config: dict[str, Any], multirun: str | None) -> Any:
+    def _start(self) -> Any:
         import wandb
 
-        settings, record = self._settings, self._record
+        settings, view = self._settings, self._view
+        multirun, facts = view.multirun, view.facts
         Path(settings.dir).mkdir(parents=True, exist_ok=True)
-        begun = record.content.get("wandb") or {}  # by a run that is resumed
+        begun = view.memory  # of a run that is resumed
         # A W&B agent has named the run that it waits for; of a whole multirun it could only be the first.
         named = None if multirun else os.environ.get("WANDB_RUN_ID")
-        run_id = begun.get("id") or named or record.run_id
-        facts = {key: record.content[key] for key in ("run_id", "versions", "host", "git_commit")}
-        config = {**config, "task_names": record.task_names, "run": {**facts, "device": str(record.device)}}
-
-        facts_of = record.content
-        name = f"{facts_of['strategy']}, alpha {facts_of['alpha']}, seed {facts_of['seed']}"
+        run_id = begun.get("id") or named or facts.run_id
+        where = {key: getattr(facts, key) for key in ("run_id", "versions", "host", "git_commit", "device")}
+        config = {**view.config, "task_names": list(facts.task_names), "run": where}
+        name = f"{facts.strategy}, alpha {facts.alpha}, seed {facts.seed}"
 
         def init(mode: str, run_id: str = run_id) -> Any:
             return wandb.init(
@@ -88,7 +110,7 @@ class WandbSink:
                 resume="allow",
                 name=settings.name or name,
                 group=settings.group or multirun or begun.get("group"),
-                job_type=settings.job_type or facts_of["strategy"],
+                job_type=settings.job_type or facts.strategy,
                 tags=settings.tags,
                 config=config,
                 dir=settings.dir,
@@ -122,7 +144,7 @@ class WandbSink:
         run = init("offline", run_id)
         message = f"W&B: {reason}; this run is logged offline, upload it later by cl-powerprop sync {_folder(run)}"
         if has_credentials():  # as the user meant it to be online
-            record.tell(message)
+            view.tell(message)
         else:
             log.warning(message)
         return run
@@ -181,7 +203,7 @@ class WandbSink:
         if self._run is None:
             self._run = self._starting.result()
             self._introduce()
-        known = self._record.content["wandb"]
+        known = self._view.memory
         for count, moment in self._waiting:
             if count >= self._run.starting_step and count > known["sent"]:
                 self._run.log(moment, step=count)
@@ -194,12 +216,10 @@ class WandbSink:
         run.define_metric("train/*", step_metric="step")
         for curves in ("valid/*", "test/*", "capacity/*"):
             run.define_metric(curves, step_metric="progress")
-        begun = self._record.content.get("wandb") or {}
-        self._record.content["wandb"] = {
-            **{key: getattr(run, key) or None for key in ("entity", "project", "id", "group")},
-            "url": None if run.offline else run.url,
-            "sent": begun.get("sent", -1) if begun.get("id") == run.id else -1,
-        }
+        memory = self._view.memory
+        sent = memory.get("sent", -1) if memory.get("id") == run.id else -1
+        memory.update({key: getattr(run, key) or None for key in ("entity", "project", "id", "group")})
+        memory.update({"url": None if run.offline else run.url, "sent": sent})
 
     def _progress(self, trained: int, step: int) -> float:
         """Return tasks trained, with the share of the one in training: the x-axis of what is measured over tasks."""
@@ -213,7 +233,7 @@ class WandbSink:
         files = Path(self._run.dir)
         target = files / COPY
         target.mkdir(exist_ok=True)
-        paths = [path for path in self._record.folder.path.iterdir() if path.suffix in (".json", ".yaml", ".csv")]
+        paths = [path for path in self._view.folder.iterdir() if path.suffix in (".json", ".yaml", ".csv")]
         for path in paths:
             shutil.copyfile(path, target / path.name)
         if len(paths) > self._files:  # W&B keeps up with those that it has been told of
@@ -230,16 +250,15 @@ class WandbSink:
 
     def _finish(self) -> None:
         self._send()
-        content = self._record.content
-        summary = {key: content[key] for key in ("status", "zero_forgetting_verified", "seconds", "peak_memory_mb")}
-        self._run.summary.update({**content["metrics"], **summary})
+        outcome = asdict(self._view.outcome())
+        self._run.summary.update(outcome.pop("metrics") | outcome)
         self._copy_files()
         try:
             self._send_tables()
         except Exception as error:  # noqa: BLE001, RUF100 (they need the server at once; the rest is sent later)
-            self._record.tell(f"W&B took no tables or pictures: {_line(error)}")
+            self._view.tell(f"W&B took no tables or pictures: {_line(error)}")
         try:
-            self._run.finish(exit_code=0 if content["status"] == "complete" else 1)
+            self._run.finish(exit_code=0 if outcome["status"] == "complete" else 1)
         except TimeoutError:
             raise TimeoutError(
                 f"not everything was uploaded within {self._settings.timeout:g} s; "
@@ -252,7 +271,7 @@ class WandbSink:
         import pandas as pd
         import wandb
 
-        folder, media = self._record.folder.path, {}
+        folder, media = self._view.folder, {}
         for name in _TABLES:
             path = folder / f"{name}.csv"
             if path.exists():
@@ -261,13 +280,13 @@ class WandbSink:
                     table.insert(0, "trained_tasks", range(1, len(table) + 1))
                 media[f"tables/{name}"] = wandb.Table(dataframe=table)
         if self._settings.figures:
-            for name, image in self._pictures.images.items():
+            for name, image in self._view.pictures.images.items():
                 media[f"pictures/{name}"] = wandb.Image(image)  # type: ignore[assignment]
         if media:
             self._run.log(media)
         network = folder / "model.safetensors"
         if self._settings.log_model and network.exists():
-            metrics = {key: value for key, value in self._record.content["metrics"].items() if value is not None}
+            metrics = {key: value for key, value in self._view.outcome().metrics.items() if value is not None}
             artifact = wandb.Artifact(f"network-{self._run.id}", type="model", metadata=metrics)
             artifact.add_file(str(network))
             self._run.log_artifact(artifact)

@@ -11,9 +11,9 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.nn import functional
 
-from cl_powerprop.models.heads import NEVER
+from cl_powerprop.networks.heads import NEVER
+from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import select_task
-from cl_powerprop.strategies.masking import MaskingPlugin
 
 
 class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]

@@ -1,0 +1,185 @@
+"""From a config to the parts of a run. Nothing is written or printed, and nothing is trained."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from cl_powerprop.config import RunConfig, TrainConfig
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.evaluation.plan import EvaluationPlan
+from cl_powerprop.learning import Parts
+from cl_powerprop.networks.build import build_model
+from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.optimizers.base import OptimizerConfig
+from cl_powerprop.registry import find
+from cl_powerprop.seeding import derive_seed
+from cl_powerprop.source import DataSource
+from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
+from cl_powerprop.sparsity.masked_weight import maskable_layers, original
+from cl_powerprop.strategies.base import Context, Strategy
+from cl_powerprop.tasks import TaskSequence
+from cl_powerprop.training.augment import Augmentation
+from cl_powerprop.training.benchmark import to_avalanche
+from cl_powerprop.training.clipping import GradientClipping
+from cl_powerprop.training.fast import FastSupervisedTemplate
+from cl_powerprop.training.schedule import LearningRateSchedule
+
+
+def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
+    """Return the parts of a run.
+
+    Args:
+        config: which parts they are.
+        sequence: its tasks, if they are loaded already.
+
+    Raises:
+        ConfigurationError: for a value that only shows to be impossible with the data, the model or the machine.
+        DataError: if the data is missing or damaged.
+    """
+    torch.set_num_threads(config.train.threads)
+    torch.manual_seed(derive_seed(config.seed, "torch"))
+    device = choose_device(config.device)
+    sequence = sequence or load_sequence(config, device)
+    strategy = make_strategy(config)
+    benchmark = to_avalanche(sequence, make_augmentation(config.train), strategy.training_samples(sequence.tasks))
+    architecture = strategy.architecture(describe_model(config, sequence))
+    model = build_model(**architecture).to(device)
+    context = Context(
+        seed=config.seed,
+        n_tasks=len(sequence),
+        epochs=config.train.epochs,
+        bias=config.model.bias,
+        validation=benchmark.streams["valid"],
+    )
+    plugins = [*training_plugins(config.train, strategy), *strategy.plugins(context)]
+    return Parts(
+        benchmark,
+        learner=make_learner(config, model, plugins, device),
+        strategy=strategy,
+        plan=make_plan(config, strategy, len(sequence)),
+        task_names=[task.name for task in sequence.tasks],
+        task_classes=sequence.classes,
+        architecture=architecture,
+        train_options={"reset_optimizer_state": True},  # a task begins without the moments of the one before
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigurationError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigurationError(
+            f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device={name} is not supported; choose from: auto, cpu, cuda, cuda:N")
+    return device
+
+
+def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
+    """Read the data and make the tasks; they depend on the seed, never on the strategy."""
+    make = find("benchmark", config.benchmark.name).make
+    sequence: TaskSequence = make(config.benchmark, DataSource(config.data, device), config.seed)
+    return sequence
+
+
+def make_strategy(config: RunConfig) -> Strategy:
+    """Return the strategy of a config."""
+    strategy: Strategy = find("strategy", config.strategy.name).make(config.strategy)
+    return strategy
+
+
+def describe_model(config: RunConfig, sequence: TaskSequence) -> dict[str, Any]:
+    """Return the arguments of :func:`build_model`: saved with the weights, they rebuild the network."""
+    return {
+        **asdict(config.model),
+        "sample_shape": list(sequence.sample_shape),
+        "classes": list(sequence.classes),
+        "init_seed": derive_seed(config.seed, "init"),
+        "independent": False,
+    }
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module, alpha: float) -> torch.optim.Optimizer:
+    """Return the optimizer, stepping in theta-space where that is asked for or, by "auto", called for.
+
+    Raises:
+        ConfigurationError: for a value that torch refuses.
+    """
+    # Decay is what makes weights sparse; heads, biases and norms are left out of it.
+    weights = {id(original(layer, "weight")) for layer in maskable_layers(model, exclude=(TaskHeads,)).values()}
+    decayed = [value for value in model.parameters() if id(value) in weights]
+    others = [value for value in model.parameters() if id(value) not in weights]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    try:
+        optimizer: torch.optim.Optimizer = find("optimizer", config.name).make(groups, config)
+    except (ValueError, IndexError) as error:
+        raise ConfigurationError(f"optimizer: {error}") from error
+    if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and is_adaptive(optimizer))):
+        ThetaSpaceStep(optimizer, model)
+    return optimizer
+
+
+def make_augmentation(train: TrainConfig) -> Augmentation | None:
+    """Return what is done to training batches, if anything.
+
+    Raises:
+        ConfigurationError: for a negative or infinite shift or rotation.
+    """
+    augmentation = Augmentation(train.shift, train.rotate)
+    return augmentation if train.shift or train.rotate else None
+
+
+def training_plugins(train: TrainConfig, strategy: Strategy) -> list[Any]:
+    """Return the plugins that every strategy trains with.
+
+    Raises:
+        ConfigurationError: for an unknown schedule, or an impossible warm-up or norm.
+    """
+    schedule = LearningRateSchedule(train.schedule, strategy.phases(train.epochs), train.warmup)
+    return [schedule] if train.clip_norm is None else [schedule, GradientClipping(train.clip_norm)]
+
+
+def make_learner(
+    config: RunConfig, model: nn.Module, plugins: Sequence[Any], device: torch.device
+) -> FastSupervisedTemplate:
+    """Return Avalanche's strategy object, which trains the model."""
+    train = config.train
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No loggers specified")
+        return FastSupervisedTemplate(
+            model=model,
+            optimizer=make_optimizer(config.optimizer, model, config.model.alpha),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=train.batch_size,
+            train_epochs=train.epochs,
+            eval_mb_size=train.eval_batch_size,
+            device=device,
+            plugins=list(plugins),
+            evaluator=None,
+            seed=config.seed,
+            precision=train.precision,
+            compile=train.compile,
+        )
+
+
+def make_plan(config: RunConfig, strategy: Strategy, n_tasks: int) -> EvaluationPlan:
+    """Return which tasks are tested when; a task's own head is of no use before the task is learned."""
+    tests_unseen = strategy.tests_unseen and config.model.heads != "per_task"
+    return EvaluationPlan(n_tasks, tests_unseen=tests_unseen, **asdict(config.evaluation))

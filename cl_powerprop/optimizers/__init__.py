@@ -1,0 +1,1 @@
+"""The optimizers by name. One file each; imports torch only when one is made."""

@@ -1,0 +1,285 @@
+"""EfficientPackNet: each task finds its own sparsity, and may leave earlier tasks' weights out of its mask.
+
+Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation", NeurIPS 2021, arXiv:2110.00296,
+section 4 and algorithm 1.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from avalanche.models.utils import avalanche_forward
+from torch import Tensor, nn
+
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.plugins.masking import MaskingPlugin
+from cl_powerprop.seeding import generator
+from cl_powerprop.sparsity import rank, rank_global
+from cl_powerprop.sparsity.allocator import Unmasked
+from cl_powerprop.sparsity.norm_statistics import batch_statistics
+from cl_powerprop.training.tensor_data import evaluation_batches
+
+Criterion = Literal["magnitude", "saliency", "both"]
+
+# Densities grow by 12 % a step from 0.5 % of a layer: fine where masks are small, coarse where it matters little.
+DEFAULT_SPARSITIES = tuple(round(1.0 - 0.005 * 1.12**step, 5) for step in range(47))
+
+
+@dataclass(frozen=True)
+class Search:
+    """How one task found its sparsity: accuracies are on its validation samples."""
+
+    task: int
+    sparsity: float
+    accuracy: float
+    dense_accuracy: float
+    evaluations: int
+    exhausted: bool
+
+
+class EPNPlugin(MaskingPlugin):
+    """Keeps the top share of **all** weights of each layer, at the highest sparsity that holds the accuracy.
+
+    Args:
+        gamma: share of the validation accuracy with nothing masked that a mask must hold, in (0, 1].
+        retrain_epochs: see :class:`MaskingPlugin`; the paper's algorithm has 0.
+        sparsities: the grid; the search starts at the sparsest.
+        search: "grid" tries every sparsity from the sparsest on; "bisect" halves the grid, and takes accuracy to
+            fall with sparsity.
+        scope: rank the weights of each layer ("layer"), or of all layers together ("global").
+        criterion: rank by "magnitude" ``|theta|`` (the paper's), by "saliency", the root of the summed squares of
+            ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search, or by the sum of both ranks
+            ("both").
+        train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
+            them, so that tasks do not disturb each other and share no features.
+        output_layer: the layer that gets half the sparsity; "auto" is the last masked one if the model has no heads of
+            its own a task, and None is no layer.
+        validation: what masks are chosen on: a share of each experience's training samples, which are then not trained
+            on; or an Avalanche stream whose experience k holds task k's validation samples.
+        unmasked, seed: see :class:`MaskingPlugin`.
+
+    Raises:
+        ConfigurationError: for a value outside its range.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.98,
+        retrain_epochs: int = 0,
+        sparsities: Sequence[float] = DEFAULT_SPARSITIES,
+        search: Literal["grid", "bisect"] = "grid",
+        scope: Literal["layer", "global"] = "layer",
+        criterion: Criterion = "magnitude",
+        train_through: Literal["all", "free"] = "all",
+        output_layer: str | None = "auto",
+        validation: float | Sequence[Any] = 0.1,
+        unmasked: Unmasked = "frozen",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(retrain_epochs, unmasked, seed)
+        if not 0.0 < gamma <= 1.0:
+            raise ConfigurationError(f"strategy.gamma must be in (0, 1], not {gamma}")
+        if not sparsities or any(not 0.0 <= sparsity < 1.0 for sparsity in sparsities):
+            raise ConfigurationError(f"strategy.sparsities must be numbers in [0, 1), not {list(sparsities)}")
+        if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
+            raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
+        _check_choice("search", search, ("grid", "bisect"))
+        _check_choice("scope", scope, ("layer", "global"))
+        _check_choice("criterion", criterion, ("magnitude", "saliency", "both"))
+        _check_choice("train_through", train_through, ("all", "free"))
+        self.gamma = gamma
+        self.sparsities = sorted({float(sparsity) for sparsity in sparsities}, reverse=True)
+        self.search = search
+        self.scope = scope
+        self.criterion = criterion
+        self.train_through = train_through
+        self.output_layer = output_layer
+        self.validation = validation
+        self.searches: list[Search] = []
+        self._validation_data: Any = None
+        self._saliency: dict[str, Tensor] = {}
+
+    def last_search(self) -> dict[str, Any] | None:
+        return asdict(self.searches[-1]) if self.searches else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"searches": [asdict(search) for search in self.searches]}
+
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        super().load_state_dict(state, model)
+        self.searches = [Search(**search) for search in state["searches"]]
+
+    def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
+        """Find the task's validation samples, or hold them out of its training samples."""
+        experience, dataset = strategy.experience, strategy.adapted_dataset
+        if not isinstance(self.validation, int | float):
+            self._validation_data = self.validation[experience.current_experience].dataset
+            return
+        held_out = round(self.validation * len(dataset))
+        if not held_out:
+            raise ConfigurationError(f"validation={self.validation} of {len(dataset)} samples leaves none to choose on")
+        draws = generator(self.seed, "validation", experience.current_experience)
+        order = torch.randperm(len(dataset), generator=draws)
+        self._validation_data = dataset.subset(order[:held_out].tolist())
+        strategy.adapted_dataset = dataset.subset(order[held_out:].tolist())
+
+    def prepare_task(self, strategy: Any) -> None:
+        """Hide the frozen weights if the task is to train without them."""
+        if self.output_layer not in (None, "auto", *self.allocator.weights):
+            layers = ", ".join(self.allocator.weights)
+            raise ConfigurationError(f"output_layer must be auto, None or one of {layers}, not {self.output_layer!r}")
+        self._saliency = {}
+        weights = self.allocator.weights
+        if all(weight.frozen.all() for weight in weights.values()):
+            self.tell(f"task {self.allocator.tasks}: no weight is free; only what is not masked can learn")
+        elif self.train_through == "free" and self.allocator.tasks:
+            # A layer without a free weight stays visible: hidden, it would cut the network.
+            free = {name: ~weight.frozen for name, weight in weights.items()}
+            self.allocator.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Let frozen weights have gradients in the epoch whose saliencies are summed; they stay as they are."""
+        before_search = strategy.train_epochs - self.retrain_epochs - 1
+        if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
+            for name, weight in self.allocator.weights.items():
+                weight.open_gate()
+                self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
+
+    def after_backward(self, strategy: Any, **_: Any) -> None:
+        """Add the mini-batch to the saliencies: ``theta * dL/dtheta`` equals ``phi * dL/dphi / alpha``."""
+        for name, total in self._saliency.items():
+            weight, phi = self.allocator.weights[name], self.allocator.phi(name)
+            if phi.grad is not None:
+                value = self.allocator.theta(name) if weight.theta_gradient else phi.detach() / weight.alpha
+                product = value * phi.grad
+                total.addcmul_(product, product)
+
+    def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
+        """Search the grid on validation samples; if none holds the accuracy, the task takes all visible weights."""
+        views = {name: weight.visible for name, weight in self.allocator.weights.items()}
+        ranks = self._ranks()
+        self._saliency = {}
+        accuracy = self._accuracy_on_validation(strategy)
+        dense = accuracy(0.0)
+        target = self.gamma * dense
+
+        def measure(index: int) -> float:
+            self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
+            return accuracy(target)
+
+        index, reached, evaluations = _first_holding(len(self.sparsities), measure, target, self.search)
+        exhausted = index is None
+        sparsity = 0.0 if index is None else self.sparsities[index]
+        task = self.allocator.tasks
+        self.searches.append(Search(task, sparsity, dense if exhausted else reached, dense, evaluations, exhausted))
+        if exhausted:
+            self.tell(
+                f"task {task}: capacity exhausted: no sparsity holds {self.gamma:g} of the validation accuracy "
+                f"{dense:.4f}; the task takes all visible weights"
+            )
+        return self._masks(ranks, views, sparsity)
+
+    def _ranks(self) -> dict[str, Tensor]:
+        """Rank the weights by the criterion, per layer or globally; hidden weights come last."""
+        magnitudes = {name: self.allocator.theta(name).abs() for name in self.allocator.weights}
+        criteria = {
+            "magnitude": [magnitudes],
+            "saliency": [self._saliency],
+            "both": [magnitudes, self._saliency],
+        }[self.criterion]
+        total: dict[str, Tensor] = {}
+        for scores in criteria:
+            shown = {name: self._hide(name, score) for name, score in scores.items()}
+            ranks = rank_global(shown) if self.scope == "global" else {key: rank(value) for key, value in shown.items()}
+            total = {name: ranks[name] + total[name] if total else ranks[name] for name in ranks}
+        if len(criteria) == 1:
+            return total
+        negative = {name: -ranks for name, ranks in total.items()}
+        return (
+            rank_global(negative) if self.scope == "global" else {key: rank(value) for key, value in negative.items()}
+        )
+
+    def _hide(self, name: str, score: Tensor) -> Tensor:
+        visible = self.allocator.weights[name].visible
+        return score if visible is None else torch.where(visible, score, -1.0)
+
+    def _masks(self, ranks: dict[str, Tensor], views: dict[str, Tensor | None], sparsity: float) -> dict[str, Tensor]:
+        """Return the masks at one sparsity, never more than was visible when the search began."""
+        output = self._output_layer()
+        total = sum(place.numel() for place in ranks.values())
+        masks = {}
+        for name, place in ranks.items():
+            if name == output:
+                place = rank(-place) if self.scope == "global" else place
+                count = round((1.0 - sparsity / 2) * place.numel())
+            elif self.scope == "global":
+                count = round((1.0 - sparsity) * total)
+            else:
+                count = round((1.0 - sparsity) * place.numel())
+            view, mask = views[name], place < count
+            masks[name] = mask if view is None else mask & view
+        return masks
+
+    def _output_layer(self) -> str | None:
+        if self.output_layer != "auto":
+            return self.output_layer
+        return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]
+
+    def _accuracy_on_validation(self, strategy: Any) -> Callable[[float], float]:
+        """Return a function that measures the network as it is masked at that moment; samples are loaded once.
+
+        As soon as a target cannot be reached any more, it stops and returns what could be reached at most: most masks
+        of a search are far from holding, and the first batch tells. Batch norms use the statistics of each batch: their
+        running ones were gathered with nothing masked.
+        """
+        task = strategy.experience.task_label
+        batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
+        if len(batches) > 1 and len(batches[-1][1]) == 1:  # one sample alone has no statistics
+            batches[-2:] = [[torch.cat(parts) for parts in zip(*batches[-2:], strict=True)]]
+        samples = sum(len(batch[1]) for batch in batches)
+        model = strategy.model
+
+        @torch.no_grad()
+        def measure(target: float) -> float:
+            training = model.training
+            model.eval()
+            reachable = samples
+            with batch_statistics(model):
+                for batch in batches:
+                    wrong = avalanche_forward(model, batch[0], batch[-1]).argmax(1) != batch[1]
+                    reachable -= int(wrong.sum())
+                    if reachable / samples < target:
+                        break
+            model.train(training)
+            return reachable / samples
+
+        return measure
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"strategy.{option} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _first_holding(
+    count: int, measure: Callable[[int], float], target: float, search: str
+) -> tuple[int | None, float, int]:
+    """Return (the first index whose measure reaches ``target`` or None, that measure, how many were taken)."""
+    if search == "grid":
+        for index in range(count):
+            value = measure(index)
+            if value >= target:
+                return index, value, index + 1
+        return None, math.nan, count
+    low, high, best, taken = 0, count, math.nan, 0
+    while low < high:
+        middle = (low + high) // 2
+        value = measure(middle)
+        taken += 1
+        if value >= target:
+            high, best = middle, value
+        else:
+            low = middle + 1
+    return (high if high < count else None), best, taken

@@ -1,0 +1,100 @@
+"""PackNet: every task keeps a fixed share of the weights and sees all that came before.
+
+Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning", CVPR 2018,
+arXiv:1711.05769.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.plugins.masking import MaskingPlugin
+from cl_powerprop.sparsity import rank
+from cl_powerprop.sparsity.allocator import Unmasked
+
+_ROUNDING = 1e-9
+
+
+class PackNetPlugin(MaskingPlugin):
+    """Keeps, of the free weights of each layer, the largest; the task's mask is these and all that was frozen before.
+
+    Args:
+        shares: share of each layer that a task keeps: one number for every task, or one a task.
+        retrain_epochs, unmasked, seed: see :class:`MaskingPlugin`.
+
+    Raises:
+        ConfigurationError: for a share outside (0, 1], or shares that add up to more than the whole layer.
+    """
+
+    def __init__(
+        self, shares: float | Sequence[float], retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0
+    ) -> None:
+        super().__init__(retrain_epochs, unmasked, seed)
+        try:
+            self.shares = shares if isinstance(shares, int | float) else [float(share) for share in shares]
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}") from None
+        listed = [self.shares] if isinstance(self.shares, int | float) else self.shares
+        if not listed or any(not 0.0 < share <= 1.0 for share in listed):
+            raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
+        if sum(listed) > 1.0 + _ROUNDING:
+            raise ConfigurationError(f"strategy.shares add up to {sum(listed):g} of each layer; there is only 1")
+
+    @classmethod
+    def for_tasks(cls, n_tasks: int, shares: float | Sequence[float] | None = None, **options: Any) -> "PackNetPlugin":
+        """Return the plugin for a known number of tasks: equal shares by default, and impossible ones refused at once.
+
+        Raises:
+            ConfigurationError: if the shares are too few for the tasks, or exceed what is left by the last one.
+        """
+        if n_tasks < 1:
+            raise ConfigurationError(f"n_tasks must be at least 1, not {n_tasks}")
+        per_task = [1.0 / n_tasks] * n_tasks if shares is None else shares
+        if isinstance(per_task, int | float):
+            if per_task * n_tasks > 1.0 + _ROUNDING:
+                raise ConfigurationError(
+                    f"strategy.shares={per_task:g} of each layer for {n_tasks} tasks exceed what is left after task "
+                    f"{int((1.0 + _ROUNDING) / per_task)}; at most {1.0 / n_tasks:g} each"
+                )
+        elif isinstance(per_task, str | dict):
+            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}")
+        elif len(per_task) != n_tasks:
+            raise ConfigurationError(f"strategy.shares lists {len(per_task)} shares for {n_tasks} tasks")
+        return cls(per_task, **options)
+
+    def _boundaries(self, task: int) -> tuple[float, float]:
+        """Return which part of a layer, from 0 to 1, is the task's by its share.
+
+        Raises:
+            ConfigurationError: if the shares give the task nothing.
+        """
+        if isinstance(self.shares, int | float):
+            end = (task + 1) * self.shares
+            if end > 1.0 + _ROUNDING:
+                raise ConfigurationError(f"task {task}: a share of {self.shares:g} of each layer exceeds what is left")
+            return task * self.shares, end
+        if task >= len(self.shares):
+            raise ConfigurationError(f"task {task}: strategy.shares lists {len(self.shares)} shares only")
+        ends = list(itertools.accumulate(self.shares, initial=0.0))
+        return ends[task], ends[task + 1]
+
+    def prepare_task(self, strategy: Any) -> None:
+        """Refuse a task that has no share before it trains, not after."""
+        self._boundaries(self.allocator.tasks)
+
+    def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
+        """Return all frozen weights and the task's share of the free ones, by magnitude."""
+        start, end = self._boundaries(self.allocator.tasks)
+        masks = {}
+        for name, weight in self.allocator.weights.items():
+            frozen = weight.frozen
+            # Differences of rounded ends: with equal shares of 1/T the last task takes the layer's very last weight.
+            count = round(end * frozen.numel()) - round(start * frozen.numel())
+            magnitude = self.allocator.theta(name).abs()
+            kept = rank(torch.where(frozen, -1.0, magnitude)) < count
+            masks[name] = frozen | (kept & ~frozen)
+        return masks

@@ -1,0 +1,118 @@
+"""What is known of a run when it begins: what runs on what, and where."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import resource
+import secrets
+import string
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+_PACKAGES = ("cl-powerprop", "torch", "avalanche-lib", "hydra-core", "numpy")
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def new_run_id() -> str:
+    """Return twelve random letters; with digits among them, pandas might read an id like 567e86 as a number."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source checkout that runs, None for an installed package."""
+    source = Path(__file__).parent.parent.parent
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_memory_mb(device: str) -> float:
+    """Return the most memory held so far, in MiB: of the device if it is a GPU, else of the process."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(torch.device(device)) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run is, and what it runs on.
+
+    Attributes:
+        benchmark, data, strategy, model, optimizer: the names of its parts.
+        scenario: what a test says about the task: "task", "domain" or "class".
+        alpha: Powerpropagation's.
+        task_names, task_classes: of each task, its name and how many classes it has.
+        device: what it trains on.
+        git_commit: of the source checkout that runs; None for an installed package.
+        process: its number on the host.
+        started: time in UTC.
+    """
+
+    run_id: str = field(default_factory=new_run_id)
+    benchmark: str = "benchmark"
+    scenario: str = "task"
+    data: str | None = None
+    strategy: str = "strategy"
+    model: str | None = None
+    alpha: float = 1.0
+    optimizer: str | None = None
+    seed: int = 0
+    task_names: Sequence[str] = ()
+    task_classes: Sequence[int] = ()
+    versions: dict[str, str] = field(default_factory=_versions)
+    device: str = "cpu"
+    threads: int = field(default_factory=_threads)
+    host: str = field(default_factory=lambda: platform.node())
+    git_commit: str | None = field(default_factory=git_commit)
+    process: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=now)
+
+    @property
+    def n_tasks(self) -> int:
+        """How many tasks there are."""
+        return len(self.task_names)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what stands in `run.json`."""
+        values = asdict(self)
+        del values["task_names"], values["task_classes"]
+        return values | {"n_tasks": self.n_tasks}
+
+    def resumed(self, before: dict[str, Any]) -> Facts:
+        """Return the facts of a run that goes on here and now, from what its `run.json` said.
+
+        The machine and its versions are those of today.
+        """
+        kept = ("run_id", "started")
+        return replace(self, **{key: before[key] for key in kept})

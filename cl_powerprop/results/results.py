@@ -1,0 +1,429 @@
+"""What a run finds out: kept typed, written to its folder, and sent to its sinks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from cl_powerprop.evaluation.weights import WeightCount
+from cl_powerprop.registry import metrics
+from cl_powerprop.results.capacity import CapacityTable
+from cl_powerprop.results.evaluations import Evaluations
+from cl_powerprop.results.facts import Facts, now, peak_memory_mb
+from cl_powerprop.results.folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.tracking.csv_sink import CsvSink
+from cl_powerprop.tracking.pictures import RunPictures
+from cl_powerprop.tracking.progress import ProgressDisplay
+from cl_powerprop.tracking.stream import Outcome, Row, RowStream, RunView, SinkConfig, open_sinks
+
+if TYPE_CHECKING:
+    from cl_powerprop.evaluation.metrics import Measurements, Metric
+    from cl_powerprop.learning import Parts
+    from cl_powerprop.strategies.base import Summary, TaskReport
+    from cl_powerprop.training.meters import Measured
+
+log = logging.getLogger("cl_powerprop")
+
+_CHANCE_MARGIN = 1.2  # an accuracy within this factor of guessing counts as having learned nothing
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a reference run reached: ``accuracy [T]`` on each task's test data."""
+
+    name: str
+    run_id: str
+    accuracy: Any
+
+
+@dataclass
+class Seconds:
+    """Where the time of a run went."""
+
+    train: float = 0.0
+    eval: float = 0.0
+    search: float = 0.0
+    logging: float = 0.0
+    total: float = 0.0
+
+
+@dataclass
+class State:
+    """How far a run is, as `run.json` has it.
+
+    Attributes:
+        status: running, complete or failed.
+        resumed: when it was.
+        task_seconds: what training each task took, search included.
+        references: run id and average accuracy of each reference run.
+        searches: how each task's mask was found.
+        diverged_tasks: those that are no better than guessing.
+        messages: what a user should know.
+    """
+
+    status: str = "running"
+    trained_tasks: int = 0
+    resumed: list[str] = field(default_factory=list)
+    finished: str | None = None
+    seconds: Seconds = field(default_factory=Seconds)
+    task_seconds: list[float] = field(default_factory=list)
+    peak_memory_mb: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    zero_forgetting_verified: bool | None = None
+    references: dict[str, Any] = field(default_factory=dict)
+    searches: list[Mapping[str, Any]] = field(default_factory=list)
+    diverged_tasks: list[int] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> State:
+        """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone."""
+        kept = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
+
+
+class Results:
+    """Takes what a run finds out, in the order of its loop, and keeps the files of its folder up to date.
+
+    Args:
+        folder: of the run.
+        facts: what the run is.
+        sinks: the options of each sink that measurements also go to, by its name.
+        config: the run's whole config, for the sinks to show.
+        multirun: name of the multirun that the run is a job of, None for a run alone.
+        progress: show a live display, on a terminal.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        facts: Facts,
+        *,
+        sinks: Mapping[str, SinkConfig] | None = None,
+        config: Mapping[str, Any] | None = None,
+        multirun: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.facts = facts
+        self.state = State()
+        self.evaluations = Evaluations(facts.n_tasks)
+        self.capacity = CapacityTable()
+        self.display = ProgressDisplay(progress)
+        self._sinks = {name: sink for name, sink in (sinks or {}).items() if sink.enabled}
+        self._memories: dict[str, dict[str, Any]] = {name: {} for name in self._sinks}
+        self._config = config or {}
+        self._multirun = multirun
+        self._rows: RowStream
+        self._written = 0  # rows of a run that goes on
+        self._resumed_at: int | None = None
+        self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
+        self._last_epoch: Measured | None = None  # of the task in training
+        self._part: str | None = None  # what the clock counts
+        self._mark = time.perf_counter()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        parts: Parts,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        sinks: Mapping[str, SinkConfig] | None = None,
+        progress: bool = True,
+        **facts: Any,
+    ) -> Results:
+        """Return the results of a run of your own, in a new folder.
+
+        Args:
+            path: of the run folder.
+            parts: what is to learn.
+            settings: what `config.yaml` is to say and `compare` can group by, as in ``{"optimizer": {"lr": 0.1}}``.
+            sinks: see :class:`Results`; ``cl_powerprop.compose(["logger=[wandb]"]).logger`` are those of the command.
+            progress: show a live display, on a terminal.
+            facts: what the run is, as in ``strategy="replay", data="mnist", seed=1`` (see :class:`Facts`).
+
+        Raises:
+            RunFolderError: if the folder holds anything, or cannot be written.
+        """
+        learner = parts.learner
+        known: dict[str, Any] = {
+            "strategy": type(learner).__name__.lower(),
+            "model": type(learner.model).__name__,
+            "optimizer": type(learner.optimizer).__name__.lower(),
+            "device": str(learner.device),
+            "task_names": parts.task_names,
+            "task_classes": parts.task_classes,
+        }
+        results = cls(RunFolder(Path(path)), Facts(**known | facts), sinks=sinks, config=settings, progress=progress)
+        results.folder.write_text("config.yaml", yaml.safe_dump(dict(settings or {}) | {"seed": results.facts.seed}))
+        return results
+
+    @property
+    def trained_tasks(self) -> int:
+        """How many tasks are learned."""
+        return self.state.trained_tasks
+
+    def tell(self, message: str) -> None:
+        """Say something that a user should know, now and in `run.json`."""
+        log.warning(message)
+        self.state.messages.append(message)
+
+    def add_reference(self, reference: Reference) -> None:
+        """Enter what a reference run reached."""
+        self.evaluations.references[reference.name] = reference.accuracy
+        average = float(reference.accuracy.mean())
+        self.state.references[reference.name] = {"run_id": reference.run_id, "average_accuracy": average}
+
+    @contextlib.contextmanager
+    def recording(self, steps: Sequence[int], tasks: int) -> Iterator[None]:
+        """Open the sinks and the display for what happens inside; a failure there ends in `run.json`.
+
+        Args:
+            steps: optimizer steps that each experience takes.
+            tasks: how many experiences are trained.
+        """
+        self._mark = time.perf_counter()
+        views = {name: self._view(name, steps) for name in self._sinks}
+        csv = CsvSink(self.folder, self.facts.run_id, self._written)
+        self._rows = RowStream(csv, open_sinks(self._sinks, views), self.tell, self._written)
+        self._mark = time.perf_counter()
+        try:
+            with self.time("logging"):
+                self.write()
+            with self.display.over(tasks):
+                yield
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._rows.flush()
+            self.state.error = str(error) or type(error).__name__
+            self._end("failed")
+            raise
+        finally:
+            self._rows.close()
+            self.state.seconds.logging += self._rows.seconds
+            self.state.seconds.total += self._rows.seconds
+            self.write()  # once more: what the sinks had to say
+
+    def _view(self, name: str, steps: Sequence[int]) -> RunView:
+        return RunView(
+            facts=self.facts,
+            config=self._config,
+            folder=self.folder.path,
+            capacity=self.capacity.rows,
+            steps=steps,
+            multirun=self._multirun,
+            resumed_at=self._resumed_at,
+            memory=self._memories[name],
+            pictures=RunPictures(self.folder.path),
+            tell=self.tell,
+            outcome=self._outcome,
+        )
+
+    def _outcome(self) -> Outcome:
+        state = self.state
+        return Outcome(
+            state.status, state.metrics, state.zero_forgetting_verified, asdict(state.seconds), state.peak_memory_mb
+        )
+
+    @contextlib.contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        """Count what happens inside as a part of :class:`Seconds`, and not as the part around it."""
+        outer, self._part = self._lap(part), part
+        try:
+            yield
+        finally:
+            self._lap(outer)
+
+    def _lap(self, part: str | None) -> str | None:
+        """Add the time since the last call to the part that was counted, count another, and return the former."""
+        before, moment, seconds = self._part, time.perf_counter(), self.state.seconds
+        if before is not None:
+            setattr(seconds, before, getattr(seconds, before) + moment - self._mark)
+        seconds.total += moment - self._mark
+        self._mark, self._part = moment, part
+        return before
+
+    def epoch_ended(self, task: int, epoch: int, step: int, measured: Measured) -> None:
+        """Enter what an epoch of training measured."""
+        self._last_epoch = measured
+        self._write_row(self.trained_tasks, epoch, step, task, "train", measured)
+        self.display.show(loss=measured.loss, accuracy=measured.accuracy)
+
+    def tested_within(self, epoch: int, step: int, measured: Mapping[int, Measured]) -> None:
+        """Enter a test of the task in training and all before it."""
+        before = {index: value.logits for index, value in measured.items() if index < self.trained_tasks}
+        self.evaluations.add_within({index: value.accuracy for index, value in measured.items()}, before)
+        for index, value in measured.items():
+            self._write_row(self.trained_tasks, epoch, step, index, "test", value)
+
+    def tested_untrained(self, measured: Mapping[int, Measured]) -> None:
+        """Enter a test of all tasks before anything is trained."""
+        if measured:
+            accuracy = [measured[task].accuracy for task in range(self.facts.n_tasks)]
+            self.evaluations.references["untrained"] = np.array(accuracy)
+
+    def trained(self, task: int, report: TaskReport, epochs: int, step: int) -> None:
+        """Enter that training is finished up to a task.
+
+        Args:
+            task: the last that is learned.
+            report: what the strategy has to report of it.
+            epochs: what it was trained for.
+            step: optimizer steps since the run began.
+        """
+        state = self.state
+        state.trained_tasks = task + 1
+        state.seconds.train -= report.search_seconds
+        state.seconds.search += report.search_seconds
+        state.task_seconds.append(state.seconds.train + state.seconds.search - sum(state.task_seconds))
+        state.messages += report.messages
+        if report.search is not None:
+            state.searches.append(report.search)
+        self.capacity.add(report.capacity, report.capacity_used)
+        self._moment = (epochs, step)
+
+    def validated(self, measured: Mapping[int, Measured]) -> None:
+        """Enter the validation accuracy of some tasks: what hyper-parameters are chosen by."""
+        for task, value in measured.items():
+            self.evaluations.validation[task] = value.accuracy
+            self._write_row(self.trained_tasks, *self._moment, task, "valid", value)
+
+    def tested(self, measured: Mapping[int, Measured], identified: Mapping[int, float]) -> None:
+        """Enter the test of some tasks after the last one was trained.
+
+        Args:
+            measured: loss, accuracy and logits by task.
+            identified: the share of each task's samples whose task was inferred right; empty if none was inferred.
+        """
+        with self.time("logging"):
+            task, where = self.trained_tasks - 1, (self.trained_tasks, *self._moment)
+            accuracies = {index: value.accuracy for index, value in measured.items()}
+            self.evaluations.add(task, accuracies, {index: value.logits for index, value in measured.items()})
+            for index, value in measured.items():
+                self._write_row(*where, index, "test", value)
+            self.evaluations.identified.update(identified)
+            for index, share in identified.items():
+                self._rows.write(Row(*where, index, "test", "task_identification", share))
+            self._rows.write(Row(*where, task, "train", "capacity_used", self.capacity.used))
+            # A prediction through another task's mask says nothing about the training.
+            self._warn_of_guessing(task, None if identified else measured.get(task))
+            self.display.show(capacity=self.capacity.used)
+
+    def _warn_of_guessing(self, task: int, tested: Measured | None) -> None:
+        trained, self._last_epoch = self._last_epoch, None
+        if trained is None:  # nothing was
+            return
+        split, learned = ("test", tested) if tested is not None else ("training", trained)
+        if learned.accuracy <= _CHANCE_MARGIN / self.facts.task_classes[task]:
+            self.state.diverged_tasks.append(task)
+            self.tell(
+                f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
+            )
+
+    def _write_row(self, trained: int, epoch: int, step: int, task: int, split: str, measured: Measured) -> None:
+        values = {"loss": measured.loss, "accuracy": measured.accuracy}
+        for metric in values if split == "train" else reversed(values):  # the order that `curves.csv` always had
+            self._rows.write(Row(trained, epoch, step, task, split, metric, values[metric]))
+
+    def flush(self) -> None:
+        """Bring curves and sinks up to what is known; the other files follow by :meth:`write`."""
+        with self.time("logging"):
+            self._rows.flush()
+
+    def write(self) -> None:
+        """Bring all other files up to what is known."""
+        self.state.peak_memory_mb = round(peak_memory_mb(self.facts.device), 1)
+        self.folder.write_csv("accuracy_matrix.csv", list(self.facts.task_names), self.evaluations.matrix.tolist())
+        self.capacity.write(self.folder)
+        self.folder.write_json("run.json", self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of `run.json`."""
+        memories = {name: memory for name, memory in self._memories.items() if memory}
+        about = {"schema_version": SCHEMA_VERSION, "status": self.state.status}  # first of all
+        return about | self.facts.as_json() | asdict(self.state) | memories
+
+    def finish(self, summary: Summary) -> None:
+        """Enter what is known at the end, compute the metrics, and mark the run complete."""
+        with self.time("logging"):
+            self._write_masks_and_weights(summary)
+            measurements = self.evaluations.measurements(
+                capacity_used=self.capacity.used,
+                dense_weights=self.capacity.dense_weights,
+                mask_bits=summary.mask_bits,
+            )
+            computed = [metric for metric in metrics().values() if metric.function is not None]
+            self.state.metrics = {metric.name: self._compute(metric, measurements) for metric in computed}
+            self.state.zero_forgetting_verified = self.evaluations.zero_forgetting
+        self._end("complete")
+
+    def _write_masks_and_weights(self, summary: Summary) -> None:
+        header = [each.name for each in fields(WeightCount)]
+        self.folder.write_csv("weights.csv", header, map(astuple, summary.weights))
+        if summary.overlaps is not None:
+            table = summary.overlaps.tolist()
+            pairs = ([task, other, table[task][other]] for task in range(len(table)) for other in range(task + 1))
+            self.folder.write_csv("mask_overlap.csv", ["task", "other", "weights"], pairs)
+
+    def _compute(self, metric: Metric, measurements: Measurements) -> float | None:
+        """Return the metric's value; a function that fails costs this one number, not the run."""
+        assert metric.function is not None
+        try:
+            value = metric.function(measurements)
+            return value if value is None or isinstance(value, int) else float(value)
+        except Exception as error:  # noqa: BLE001, RUF100 (it may be anybody's)
+            self.tell(f"the metric {metric.name} failed and is left out: {type(error).__name__}: {error}")
+            return None
+
+    def _end(self, status: str) -> None:
+        self.state.status = status
+        self.state.finished = now()
+        self.write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is known as JSON values: what a resumed run begins with."""
+        self._lap(self._part)
+        return {
+            "run": self.as_json(),
+            "rows": self._rows.written,
+            "capacity": self.capacity.state_dict(),
+            "evaluations": self.evaluations.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Take back what :meth:`state_dict` returned in another process; machine and versions are those of this one.
+
+        Args:
+            state: the values.
+            step: optimizer steps that were done.
+        """
+        before = state["run"]
+        self.facts = self.facts.resumed(before)
+        self.state = State.from_json(before)
+        self.state.status, self.state.finished, self.state.error = "running", None, None
+        self.state.resumed.append(now())
+        self._written, self._resumed_at = state["rows"], step
+        self.capacity.load_state_dict(state["capacity"])
+        self.evaluations.load_state_dict(state["evaluations"])
+        with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
+            before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
+        for name in self._memories:
+            self._memories[name] = dict(before.get(name) or {})
+        changed = [
+            f"{name} {state['run']['versions'].get(name)} -> {today}"
+            for name, today in self.facts.versions.items()
+            if state["run"]["versions"].get(name) != today
+        ]
+        if changed:
+            self.tell(f"resumed with other versions, which may give other numbers: {', '.join(changed)}")

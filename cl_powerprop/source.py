@@ -1,0 +1,72 @@
+"""The data that a task sequence is made of, read once and put on the device."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from cl_powerprop.data.dataset import DataConfig, Dataset, Images, data_root
+from cl_powerprop.data.omniglot import Drawings
+from cl_powerprop.registry import find
+from cl_powerprop.tasks import Pixels, to_pixels
+
+
+class DataSource:
+    """The data set of a config.
+
+    Args:
+        config: which one, where it lies, and whether to fetch it.
+        device: where its images go.
+
+    Attributes:
+        dataset: the data set itself.
+    """
+
+    def __init__(self, config: DataConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self._make = find("data", config.name).make
+        self.dataset: Dataset = self._make()
+
+    @property
+    def classes(self) -> int:
+        """How many classes the images show."""
+        return int(self.dataset.classes)  # type: ignore[attr-defined]
+
+    def pixels(self) -> tuple[Pixels, Pixels]:
+        """Return training and test images.
+
+        Raises:
+            ConfigurationError: for a data set that is not divided into training and test images.
+            DataError: if it is missing or damaged.
+        """
+        images: Images = self._read("images")
+        train = to_pixels(self.dataset, images.train_images, images.train_labels, self.device)
+        return train, to_pixels(self.dataset, images.test_images, images.test_labels, self.device)
+
+    def drawings(self) -> Drawings:
+        """Return drawings of which it is known who made them.
+
+        Raises:
+            ConfigurationError: for a data set that does not say so.
+            DataError: if it is missing or damaged.
+        """
+        drawings: Drawings = self._read("drawings")
+        return drawings
+
+    def _read(self, what: str) -> Any:
+        root = data_root(self.config.root)
+        if self.config.download:
+            self.dataset.download(root)
+        config: Callable[..., Any] = type(self.config)
+        return _read(self._make, what, config, json.dumps(asdict(self.config) | {"root": str(root)}))
+
+
+@lru_cache(maxsize=2)
+def _read(make: Callable[[], Any], what: str, config: Callable[..., Any], options: str) -> Any:
+    """Read a data set once a process, for the jobs of a multirun; ``options`` are JSON, which can be hashed."""
+    settings = config(**json.loads(options))
+    return getattr(make(), what)(data_root(settings.root), settings)

@@ -1,0 +1,177 @@
+"""A continual-learning strategy as one object: all that the loop asks of it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cl_powerprop.training.phase import Phase
+
+if TYPE_CHECKING:
+    from avalanche.core import BasePlugin
+    from torch import Tensor, nn
+
+    from cl_powerprop.evaluation.weights import WeightCount
+    from cl_powerprop.sparsity import LayerCapacity
+    from cl_powerprop.tasks import Task
+    from cl_powerprop.training.tensor_data import Samples
+
+
+@dataclass(kw_only=True)
+class StrategyConfig:
+    """What every `strategy` has: its name. A strategy's own options stand in a class derived from this one."""
+
+    name: str
+
+    def settle(self, epochs: int) -> None:
+        """Replace options that are null by what they stand for.
+
+        Args:
+            epochs: `train.epochs`, what a task is trained for.
+        """
+
+    def check(self, epochs: int) -> None:
+        """Refuse impossible values, before anything is loaded.
+
+        Args:
+            epochs: `train.epochs`.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy learns in: all that its plugins may depend on beside its own options.
+
+    Attributes:
+        seed: of the run.
+        n_tasks: how many tasks there are.
+        epochs: what each of them is trained for.
+        bias: what becomes of biases and norms (`model.bias`).
+        validation: the Avalanche stream whose experience k holds task k's validation samples.
+    """
+
+    seed: int
+    n_tasks: int
+    epochs: int
+    bias: str
+    validation: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a strategy has to report of the task that it has just trained.
+
+    Attributes:
+        capacity_used: share of the maskable weights that some task holds so far.
+        capacity: what the task holds of each tensor; empty without masks.
+        search: how its mask was found, with JSON values; None without a search.
+        search_seconds: what that took, of the time that training took.
+        messages: what a user should know.
+    """
+
+    capacity_used: float = 1.0
+    capacity: Sequence[LayerCapacity] = ()
+    search: Mapping[str, Any] | None = None
+    search_seconds: float = 0.0
+    messages: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a strategy has to report at the end.
+
+    Attributes:
+        weights: how large the network's weights are.
+        mask_bits: bits that the stored masks take.
+        overlaps: int64 ``[T, T]``, how many weights the masks of two tasks share; None without masks.
+    """
+
+    weights: Iterable[WeightCount]
+    mask_bits: int = 0
+    overlaps: Tensor | None = None
+
+
+class Strategy:
+    """Trains a network on one task after the other. As it stands it does nothing against forgetting.
+
+    A strategy of your own overrides what differs, most often :meth:`plugins` alone, and enters by
+    :func:`~cl_powerprop.registry.register_strategy`.
+
+    Attributes:
+        needs_task: a test must say which task its samples are of, for tasks have masks or networks of their own.
+        tests_unseen: a task that was not learned yet can be tested, as forward transfer asks for.
+        resumable: :meth:`state_dict` and the network's are all that the next task depends on.
+        infers_task: it finds out by itself which task test samples are of.
+    """
+
+    needs_task = False
+    tests_unseen = True
+    resumable = True
+    infers_task = False
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
+
+    def architecture(self, architecture: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of :func:`~cl_powerprop.networks.build.build_model`, changed where that is needed."""
+        return architecture
+
+    def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:
+        """Return the training samples of each experience."""
+        return [task.train for task in tasks]
+
+    def curriculum(self, stream: Sequence[Any], n_tasks: int) -> list[tuple[int, Any]]:
+        """Return what to train, in order: (the last task that is learned then, Avalanche's experience).
+
+        An experience of None trains nothing.
+
+        Args:
+            stream: the train stream, an experience for each of :meth:`training_samples`.
+            n_tasks: how many tasks there are.
+        """
+        return list(enumerate(stream))
+
+    def plugins(self, context: Context) -> list[BasePlugin]:
+        """Return new Avalanche plugins in the order that events reach them, after those that measure."""
+        from cl_powerprop.plugins.task_selection import TaskSelection
+
+        return [TaskSelection()]
+
+    def phases(self, epochs: int) -> list[Phase]:
+        """Return the phases of a task, over each of which the learning rate runs through its schedule."""
+        return [Phase(epochs)]
+
+    def report(self) -> TaskReport:
+        """Report the task that was just trained; called once for each."""
+        return TaskReport()
+
+    def identified(self) -> Mapping[int, float]:
+        """Return the share of each task's samples whose task was inferred right in the last test."""
+        return {}
+
+    def summary(self, model: nn.Module) -> Summary:
+        """Report what is known at the end, of the trained network."""
+        from cl_powerprop.evaluation.weights import weight_histogram
+        from cl_powerprop.networks.heads import TaskHeads
+
+        return Summary(weight_histogram(model, (TaskHeads,), masked=False))
+
+    def mask_options(self) -> dict[str, Any] | None:
+        """Return the arguments of the :class:`MaskAllocator` over the network; None without masks."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next task depends on, the network apart: JSON values, or tensors, by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        """Take back what :meth:`state_dict` returned.
+
+        Args:
+            state: the values by name, tensors on the CPU.
+            model: as it is built anew; its own state is loaded next.
+        """

@@ -1,0 +1,5 @@
+"""Parts that somebody adds to cl-powerprop, one file each."""
+
+from . import dataset, metric, model, optimizer, sequence, sink, strategy
+
+__all__ = ["dataset", "metric", "model", "optimizer", "sequence", "sink", "strategy"]
