@@ -11,10 +11,10 @@ from torch import nn
 from cl_powerprop.config import RunConfig, TrainConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
-from cl_powerprop.learning import Parts
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.optimizers.base import OptimizerConfig
+from cl_powerprop.parts import Parts
 from cl_powerprop.registry import find
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.source import DataSource

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_powerprop.config import CONF, unknown_option
-from cl_powerprop.registry import BY_NAME, PACKAGES, others, parts
+from cl_powerprop.errors import unknown_choice, unknown_option
+from cl_powerprop.registry import BY_NAME, CONF, PACKAGES, others, parts
 
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
 
@@ -66,6 +66,8 @@ def explain_composition_error(error: Exception) -> str:
         group, _, name = missing.removesuffix(".yaml").partition("/")
         choices = catalogue().get(group)
         if choices:
+            if group in PACKAGES:
+                return unknown_choice(group, name, choices)
             return f"unknown {group} {name!r}; choose from: {', '.join(choices)}"
     cause: Any = error.__cause__
     key = getattr(cause, "full_key", None)
@@ -73,6 +75,15 @@ def explain_composition_error(error: Exception) -> str:
     if key == "logger":  # options of a logger that was not chosen
         return f"options of a logger need the logger: add 'logger=[{'|'.join(catalogue()['logger'])}]'"
     if key and parent is not None and "not in struct" in str(cause):
-        return unknown_option(str(key), [str(name) for name in parent])
+        return unknown_option(str(key), [str(name) for name in parent]) + _owners(str(key))
     first, *rest = [line.strip() for line in message.splitlines() if line.strip()]
     return first if not rest else f"{first} ({rest[0]})"
+
+
+def _owners(key: str) -> str:
+    """Say which other parts of the group have an option, if some do."""
+    group, _, option = key.partition(".")
+    if group not in BY_NAME:
+        return ""
+    owners = [name for name, part in parts(group).items() if option in part.defaults()]
+    return f"; {', '.join(owners)} can have it, in a sweep as {owners[0]}.{option}" if owners else ""

@@ -17,10 +17,10 @@ from cl_powerprop.config import GROUPS, RunConfig, shareable
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.privacy import redact
 from cl_powerprop.registry import canonical
-from cl_powerprop.results.folder import SCHEMA_VERSION
+from cl_powerprop.run_folder import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from cl_powerprop.learning import Parts
+    from cl_powerprop.parts import Parts
     from cl_powerprop.results.results import Results
 
 FILE = "checkpoint.safetensors"

@@ -3,8 +3,6 @@
 Each part's options stand beside the part; their values and comments in `conf/`.
 """
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,13 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from cl_powerprop.data.dataset import DataConfig
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
 from cl_powerprop.registry import BY_NAME, find, parts
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
-
-CONF = Path(__file__).parent / "conf"
-if not CONF.exists():  # a source checkout keeps the configs beside the package
-    CONF = Path(__file__).parent.parent / "conf"
 
 
 @dataclass
@@ -227,31 +221,6 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
     return found
 
 
-def compose(overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the config that `cl-powerprop run OVERRIDES` would run.
-
-    Raises:
-        ConfigurationError: for an override that does not fit.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
-    from cl_powerprop.catalogue import explain_composition_error, offer_parts
-
-    words = offer_parts(overrides)
-    before = GlobalHydra.instance().hydra
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
-            return parse(hydra_compose("run", words))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(explain_composition_error(error)) from error
-    finally:
-        GlobalHydra.instance().hydra = before
-
-
 def load_config(folder: Path) -> RunConfig:
     """Return the config of a run folder.
 
@@ -310,7 +279,7 @@ def _merged(schema: type, values: Any, where: str) -> Any:
     try:
         return OmegaConf.merge(OmegaConf.structured(schema), values)
     except ConfigKeyError as error:
-        known = [option.name for option in fields(schema) if option.name != "name"]
+        known = [option.name for option in fields(schema)]
         raise ConfigurationError(unknown_option(_key(where, error), known)) from error
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"{_key(where, error)}: {str(error.msg or error).splitlines()[0]}") from error
@@ -318,10 +287,3 @@ def _merged(schema: type, values: Any, where: str) -> Any:
 
 def _key(where: str, error: OmegaConfBaseException) -> str:
     return ".".join(part for part in (where, str(error.full_key or "")) if part)
-
-
-def unknown_option(key: str, known: Sequence[str]) -> str:
-    """Say in one line that there is no such option, and which there are."""
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown option {key!r}; {hint}choose from: {', '.join(known)}"

@@ -1,6 +1,7 @@
 """What can go wrong by a user's hand. The command turns each into one line and exit code 2."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -31,3 +32,19 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def unknown_option(key: str, known: Sequence[str]) -> str:
+    """Say in one line that there is no such option, and which there are."""
+    named = [option for option in known if option != "name"]
+    near = difflib.get_close_matches(key.rpartition(".")[2], named, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown option {key!r}; {hint}choose from: {', '.join(named) or 'none, there are no options'}"
+
+
+def unknown_choice(group: str, name: str, known: Iterable[str]) -> str:
+    """Say in one line that a config group has no such choice, and which it has."""
+    return (
+        f"unknown {group} {name!r}; choose from: {', '.join(sorted(known))}; "
+        "one from outside needs cl-powerprop --import MODULE"
+    )

@@ -10,13 +10,15 @@ from torch import nn
 from cl_powerprop.assemble import assemble
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
 from cl_powerprop.checkpoint import Checkpoint, check_matches, must_match, write_checkpoint
-from cl_powerprop.config import RunConfig, compose, repeatable_yaml, shareable
-from cl_powerprop.learning import Parts, learn
+from cl_powerprop.composition import compose
+from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
+from cl_powerprop.learning import learn
+from cl_powerprop.parts import Parts
 from cl_powerprop.privacy import hide
+from cl_powerprop.record import Facts
 from cl_powerprop.references import load_references
-from cl_powerprop.results.facts import Facts
-from cl_powerprop.results.folder import RunFolder
 from cl_powerprop.results.results import Results
+from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.saving import save
 
 

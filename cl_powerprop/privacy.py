@@ -1,4 +1,4 @@
-"""Keeps out of a run folder what is nobody else's business: keys, tokens, and where on a machine a user's files are."""
+"""Keeps secrets (API keys, tokens) and the user's absolute paths out of run folders."""
 
 import json
 import os
@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 
 _SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_SHORTEST_SECRET = 16  # shorter values are words that a file may well hold by itself
+_SHORTEST_SECRET = 16  # shorter values may be ordinary words, which should stay
 
 
 _hidden: dict[str, str] = {}
 
 
 def hide(path: str | os.PathLike[str] | None, shown: str) -> None:
-    """Have a place of the user's taken out of all that is written from now on, if it is an absolute one."""
+    """Replace an absolute path of the user's by ``shown`` in everything that is written from now on."""
     if path is not None and (place := Path(path).expanduser()).is_absolute():
         _hidden[str(place)] = shown
 
 
 def redact(text: str) -> str:
-    """Return the text without values of secret environment variables and without paths that lead through a user's.
+    """Return the text without the values of secret environment variables and without the user's absolute paths.
 
-    The working folder becomes `.`, the home folder `~`, Python's own folder `<python>`.
+    The working folder becomes `.`, the home folder `~`, Python's own folder `<python>`, and the folder of temporary
+    files `<tmp>`.
     """
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and _SECRET.search(name):
@@ -38,7 +39,7 @@ def redact(text: str) -> str:
 
 
 def redact_all(values: Any) -> Any:
-    """Return nested dicts and lists with every text in them redacted: a file's format may break a text apart."""
+    """Return nested dicts and lists with every string redacted, before a file's format can break a string apart."""
     if isinstance(values, dict):
         return {key: redact_all(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -47,12 +48,12 @@ def redact_all(values: Any) -> Any:
 
 
 def _spellings(text: str) -> set[str]:
-    """Return how a text may stand in a file: as it is, and in JSON."""
+    """Return the forms that a text can have in a file: plain, and escaped in JSON."""
     return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
 
 
 def _places() -> list[tuple[str, str]]:
-    """Return (path, what to show for it), longest first."""
+    """Return (path, replacement) pairs, longest path first."""
     try:
         working = str(Path.cwd())
     except OSError:  # it was removed

@@ -1,9 +1,9 @@
-"""The paper's single-task claim: train LeNet-300-100 dense, then prune it in one shot, over alphas and seeds.
+"""The paper's single-task experiment: train a dense LeNet-300-100, then prune it in one shot, over alphas and seeds.
 
-Set up as in the notebook published with Schwarz et al. 2021 (section 3.1, figure 2): truncated-normal fan-in
-initialisation, plain SGD, magnitude pruning of each layer without retraining. What the notebook calls half the sparsity
-at the output layer is twice the density there, and so it is here. Pixels are in [0, 1]; the last 5,000 training
-pictures are held out and not used, for nothing is chosen here.
+The setup is that of the notebook published with Schwarz et al. 2021 (section 3.1, figure 2): truncated-normal fan-in
+initialisation, plain SGD, and magnitude pruning of each layer without retraining. The output layer keeps twice the
+density of the other layers, which the notebook calls half the sparsity. Pixels are in [0, 1]. The last 5,000 training
+images are held out, and not used since no setting is chosen here.
 """
 
 import datetime
@@ -25,8 +25,8 @@ from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
-from cl_powerprop.results.facts import git_commit
-from cl_powerprop.results.folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.record import git_commit
+from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.seeding import generator
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import powerpropagate, rank
@@ -35,19 +35,24 @@ from cl_powerprop.sparsity.powerprop import check_alpha
 from cl_powerprop.tasks import Pixels, Split
 from cl_powerprop.training.tensor_data import TensorLoader
 
-_HELD_OUT = 12  # a twelfth of the training pictures is held out, 5,000 of the full MNIST
-_STEPS_A_CHECK = 1000  # steps between two looks at the loss, each of which waits for the device
+_HELD_OUT = 12  # a twelfth of the training images is held out, 5,000 of the full MNIST
+_STEPS_A_CHECK = 1000  # steps between two checks of the loss, each of which waits for the device
 
 
 def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFrame:
     """Train and prune for every alpha and seed; write `pruning.csv`, its summary and its plot into ``path``.
 
+    Args:
+        config: a config with ``pruning`` options.
+        path: the run folder to write.
+        quiet: show no progress.
+
     Returns:
         A row for each (alpha, seed, density), with the test accuracy.
 
     Raises:
-        UserError: for an impossible config, missing data, or a folder that is taken.
-        DivergedError: if a loss leaves the numbers; what was finished is in the folder, marked failed.
+        UserError: for an impossible config, missing data, or a folder that exists already.
+        DivergedError: if a loss is no longer finite; finished results are in the folder, which is marked failed.
     """
     settings = config.pruning
     assert settings is not None
@@ -128,11 +133,11 @@ def _progress(enabled: bool) -> Progress:
 
 @torch.no_grad()
 def _truncated_normal_fan_in(network: nn.Module, seed: int) -> None:
-    """Draw weights with variance 1 / fan_in, from a normal cut at two deviations; biases start at zero."""
+    """Draw weights with variance 1 / fan_in from a normal truncated at two standard deviations; biases start at 0."""
     draws = generator(seed, "init")
     for layer in maskable_layers(network).values():
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        std = math.sqrt(1.0 / weight[0].numel()) / 0.87962566103423978  # what cutting takes off the deviation
+        std = math.sqrt(1.0 / weight[0].numel()) / 0.87962566103423978  # the deviation of a truncated unit normal
         weight.copy_(nn.init.trunc_normal_(torch.empty(weight.shape), 0.0, std, -2 * std, 2 * std, generator=draws))
         layer.bias.zero_()  # type: ignore[operator]
 
@@ -172,7 +177,7 @@ def _prune(network: nn.Module, densities: list[float], test: Pixels) -> Iterator
         assert weight is not None
         weights.append((weight, rank(weight.theta(original(layer, "weight")).abs())))
     for density in densities:
-        for index, (weight, places) in enumerate(weights):
+        for index, (weight, ranks) in enumerate(weights):
             share = min(1.0, 2 * density) if index == len(weights) - 1 else density
-            weight.set_training_view(places < round(share * places.numel()))
+            weight.set_training_view(ranks < round(share * ranks.numel()))
         yield density, float((network(images).argmax(1) == test.labels).float().mean())

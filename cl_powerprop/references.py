@@ -1,7 +1,7 @@
-"""Reference runs: the same config with another strategy, trained once and kept for every run that differs only there.
+"""Reference runs: the same config with another strategy, trained once and reused by all runs with the same settings.
 
-Intransigence needs each task learned alone (independent), forward transfer the network before any training
-(untrained), and what a sequence costs at all is measured against its tasks learned together (joint).
+Intransigence compares a run with tasks that were each learned alone (independent), forward transfer with the network
+before any training (untrained), and the gap to joint training with all tasks learned together (joint).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from cl_powerprop.strategies.base import StrategyConfig
 
 log = logging.getLogger("cl_powerprop")
 
-# Where a run writes and what it shows does not change its numbers; nor does where the data lies.
+# Options that only say where a run writes and what it shows: its numbers do not depend on them.
 _NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger")
 
 
@@ -43,7 +43,10 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return a hash of all that decides a run's numbers: its config, and the versions that compute them."""
+    """Return a hash of everything that a run's numbers depend on: its config, and versions of this package and torch.
+
+    Where the data is stored is left out.
+    """
     values: dict[str, Any] = {key: value for key, value in asdict(config).items() if key not in _NOT_NUMBERS}
     values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
     values["versions"] = {name: version(name) for name in ("cl-powerprop", "torch")}
@@ -72,10 +75,10 @@ def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callab
     root = Path(config.references_dir)
     root.mkdir(parents=True, exist_ok=True)
     path = root / f"{name}-{config_hash(config)}"
-    with FileLock(root / f".{path.name}.lock"):  # several jobs of a multirun want the same one
+    with FileLock(root / f".{path.name}.lock"):  # several jobs of a multirun may need the same reference
         if not path.exists():
             log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
-            # A run that is cut off must not be taken for a finished one.
+            # An interrupted run must not be taken for a finished one.
             partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
             try:
                 run(config, partial)

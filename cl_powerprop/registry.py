@@ -11,20 +11,26 @@ import importlib
 import inspect
 import logging
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import Enum
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePath
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, unknown_choice
 
 log = logging.getLogger("cl_powerprop")
 
 T = TypeVar("T")
 
 ENTRY_POINTS = "cl_powerprop.plugins"
+
+CONF = Path(__file__).parent / "conf"  # the options of our own parts, with their comments
+if not CONF.exists():  # a source checkout keeps them beside the package
+    CONF = Path(__file__).parent.parent / "conf"
 
 # Config groups, and the package that holds our own parts of each: every module of it is imported, subpackages are not.
 PACKAGES = {
@@ -35,8 +41,11 @@ PACKAGES = {
     "optimizer": "cl_powerprop.optimizers",
     "logger": "cl_powerprop.sinks",
 }
+METRICS = "cl_powerprop.evaluation.metrics"
 BY_NAME = ("strategy", "model", "optimizer")  # groups whose options can also be given as NAME.option=value
 _OURS = "cl_powerprop."
+_NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
+_VALUES = ("null", "true", "false", "inf", "nan")  # what Hydra takes for a value, and not for a word
 
 
 @dataclass(frozen=True)
@@ -84,101 +93,31 @@ class Part:
 
 _parts: dict[str, dict[str, Part]] = {group: {} for group in PACKAGES}
 _metrics: dict[str, Any] = {}
+_metric_origins: dict[str, str] = {}
 _found: set[str] = set()  # packages and entry points that were looked at
 _asked_for: list[str] = []  # modules that a user named
 
 
-def register_strategy(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
-    """Make a class derived from :class:`Strategy` the choice ``strategy=NAME``.
+def door(group: str, name: str, config: type, base: type, aliases: Sequence[str] = ()) -> Callable[[T], T]:
+    """Return what registers a class or function as a choice of a config group; each kind of part has one of its own.
 
     Args:
+        group: the config group.
         name: of the choice.
-        config: dataclass of its options, derived from :class:`StrategyConfig`.
+        config: dataclass of its options.
+        base: what the config must be derived from.
         aliases: other names for it.
 
     Raises:
         ConfigurationError: for a name that is taken, or a config that is not a dataclass with a type for every option.
     """
-    from cl_powerprop.strategies.base import StrategyConfig
 
-    return _door("strategy", name, config, StrategyConfig, aliases)
-
-
-def register_sequence(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
-    """Make a function the choice ``benchmark=NAME``, called as ``sequence(config, data, seed) -> TaskSequence``.
-
-    Arguments and errors are those of :func:`register_strategy`; the config is derived from :class:`SequenceConfig`.
-    ``data`` is a :class:`~cl_powerprop.source.DataSource`.
-    """
-    from cl_powerprop.sequences.base import SequenceConfig
-
-    return _door("benchmark", name, config, SequenceConfig, aliases)
-
-
-def register_dataset(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
-    """Make a class derived from :class:`Dataset` the choice ``data=NAME``; it is created without arguments.
-
-    Arguments and errors are those of :func:`register_strategy`; the config is :class:`DataConfig` or derived from it.
-    """
-    from cl_powerprop.data.dataset import DataConfig
-
-    return _door("data", name, config or DataConfig, DataConfig, aliases)
-
-
-def register_model(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
-    """Make a function the choice ``model=NAME``: ``model(sample_shape, *, bias, **options) -> nn.Module``.
-
-    It returns features, over which heads are put; ``options`` are what its config adds to :class:`ModelConfig`.
-    Arguments and errors are those of :func:`register_strategy`; the config is :class:`ModelConfig` or derived from it.
-    """
-    from cl_powerprop.models.base import ModelConfig
-
-    return _door("model", name, config or ModelConfig, ModelConfig, aliases)
-
-
-def register_optimizer(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
-    """Make a function the choice ``optimizer=NAME``: ``optimizer(groups, config) -> torch.optim.Optimizer``.
-
-    ``groups`` are the parameter groups: all that decays, then what does not. Arguments and errors are those of
-    :func:`register_strategy`; the config is derived from :class:`OptimizerConfig`.
-    """
-    from cl_powerprop.optimizers.base import OptimizerConfig
-
-    return _door("optimizer", name, config, OptimizerConfig, aliases)
-
-
-def register_sink(name: str, config: type) -> Callable[[T], T]:
-    """Make a class the choice ``logger=[NAME]``, called as ``sink(config, run) -> Sink`` when a run begins.
-
-    Arguments and errors are those of :func:`register_strategy`; the config is derived from :class:`SinkConfig`, and
-    ``run`` is a :class:`~cl_powerprop.tracking.stream.RunView`.
-    """
-    from cl_powerprop.tracking.stream import SinkConfig
-
-    return _door("logger", name, config, SinkConfig, ())
-
-
-def register_metric(metric: T) -> T:
-    """Compute a :class:`~cl_powerprop.evaluation.metrics.Metric` at the end of every run, and show it in comparisons.
-
-    Raises:
-        ConfigurationError: for a name that is taken.
-    """
-    name, origin = metric.name, metric.function.__module__ if metric.function else ""  # type: ignore[attr-defined]
-    if not origin.startswith(_OURS):
-        _find_metrics()
-    known = _metrics.get(name)
-    if known is not None and (known.function is None or known.function.__module__ != origin):
-        raise ConfigurationError(f"metric {name!r} is registered already; {origin} must choose another name")
-    _metrics[name] = metric
-    return metric
-
-
-def _door(group: str, name: str, config: type, base: type, aliases: Sequence[str]) -> Callable[[T], T]:
     def enter(make: T) -> T:
         origin = str(make.__module__)
         if not origin.startswith(_OURS):
             _find_ours(group)  # ours come first
+            for wanted in (name, *aliases):
+                _check_name(group, wanted)
         _check_config(f"{group} {name!r}", config, base)
         for wanted in (name, *aliases):
             known = next((part for part in _parts[group].values() if wanted in (part.name, *part.aliases)), None)
@@ -193,23 +132,87 @@ def _door(group: str, name: str, config: type, base: type, aliases: Sequence[str
     return enter
 
 
+def add_metric(name: str, metric: Any, origin: str) -> None:
+    """Add to the list of metrics.
+
+    Args:
+        name: of the metric.
+        metric: a :class:`~cl_powerprop.evaluation.metrics.Metric`.
+        origin: the module that registers it.
+
+    Raises:
+        ConfigurationError: for a name that another module has registered.
+    """
+    if not origin.startswith(_OURS):
+        _find_metrics()  # ours come first
+    known = _metric_origins.setdefault(name, origin)
+    if known != origin:
+        raise ConfigurationError(
+            f"metric {name!r} is registered already, by {known}; {origin} must choose another name"
+        )
+    _metrics[name] = metric
+
+
+def _check_name(group: str, name: Any) -> None:
+    """Refuse what cannot be typed as ``group=NAME``, or would hide something else that a config or `run.json` has."""
+    what = f"{group} {name!r}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _VALUES:
+        raise ConfigurationError(f"{what}: a name begins with a letter and has letters, digits, _ and - only")
+    if group == "logger":  # what a sink remembers stands in run.json under its name
+        from cl_powerprop.evaluation.metrics import RESERVED
+
+        if name in RESERVED:
+            raise ConfigurationError(f"{what}: run.json has something else of that name; choose another")
+    if group not in BY_NAME:
+        return
+    from cl_powerprop.config import RunConfig
+
+    if name in {"experiment", "hydra", *(each.name for each in fields(RunConfig))}:
+        raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but a config has {name} of its own")
+    for other in BY_NAME:
+        _find_ours(other)
+        if other != group and name in _parts[other]:
+            raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but there is a {other} {name}")
+
+
 def _check_config(what: str, config: type, base: type) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     name = getattr(config, "__name__", repr(config))
-    if not (isinstance(config, type) and is_dataclass(config) and issubclass(config, base)):
+    if not (isinstance(config, type) and "__dataclass_fields__" in vars(config) and issubclass(config, base)):
         raise ConfigurationError(f"{what}: its config {name} is not a dataclass derived from {base.__name__}")
+    constants = {each for parent in config.__mro__ for each in inspect.get_annotations(parent)}
+    constants -= {each.name for each in fields(config)}
     for parent in config.__mro__:
         for option, value in vars(parent).items():
-            if option.startswith("_") or option in inspect.get_annotations(parent):
+            if option.startswith("_") or option in inspect.get_annotations(parent) or option in constants:
                 continue
             if not callable(value) and not isinstance(value, property | classmethod | staticmethod):
                 raise ConfigurationError(f"{what}: {name}.{option} has no type; write {option}: TYPE = {value!r}")
+    for each in fields(config):
+        if each.name not in base.__dataclass_fields__ and hasattr(base, each.name):  # type: ignore[attr-defined]
+            raise ConfigurationError(f"{what}: {name}.{each.name} takes the place of {base.__name__}.{each.name}")
     try:
         OmegaConf.structured(config)
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{what}: {name}: {str(error.msg or error).splitlines()[0]}") from error
+        unwritable = next((kind for kind in _kinds(config) if issubclass(kind, bytes | Enum | PurePath)), None)
+    except Exception as error:  # of OmegaConf, or of whatever an annotation or a default runs
+        reason = error.msg if isinstance(error, OmegaConfBaseException) and error.msg else error
+        raise ConfigurationError(f"{what}: {name}: {str(reason).splitlines()[0]}") from error
+    if unwritable is not None:
+        raise ConfigurationError(f"{what}: {name}: config.yaml cannot hold the type {unwritable.__name__}; take str")
+
+
+def _kinds(hint: Any) -> Iterator[type]:
+    """Yield all types that an annotation is made of."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        for each in get_type_hints(hint).values():
+            yield from _kinds(each)
+    elif get_args(hint):
+        for each in get_args(hint):
+            yield from _kinds(each)
+    elif isinstance(hint, type):
+        yield hint
 
 
 def parts(group: str) -> dict[str, Part]:
@@ -228,8 +231,7 @@ def find(group: str, name: Any) -> Part:
     known = parts(group)
     part = known.get(name) or next((part for part in known.values() if name in part.aliases), None)
     if part is None:
-        more = "" if group == "logger" else "; one from outside needs cl-powerprop --import MODULE"
-        raise ConfigurationError(f"unknown {group} {name!r}; choose from: {', '.join(sorted(known))}{more}")
+        raise ConfigurationError(unknown_choice(group, name, known))
     return part
 
 
@@ -267,7 +269,7 @@ def import_modules(modules: Sequence[str]) -> None:
         try:
             with _all_or_nothing():
                 importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigurationError(f"--import {module}: {_reason(error)}") from error
         if module not in _asked_for:
             _asked_for.append(module)
@@ -285,17 +287,27 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _all_or_nothing() -> Iterator[None]:
-    """Forget what was registered inside if it fails."""
-    before = {group: dict(known) for group, known in _parts.items()}, dict(_metrics)
+    """Forget what was registered inside if it fails, and its modules too, so that they can be imported anew."""
+    for group in PACKAGES:
+        _find_ours(group)  # which is not to be forgotten
+    _find_metrics()
+    tables: list[dict[str, Any]] = [*_parts.values(), _metrics, _metric_origins]
+    before, modules, origins = [dict(table) for table in tables], set(sys.modules), _origins()
     try:
         yield
     except BaseException:
-        for group, known in before[0].items():
-            _parts[group].clear()
-            _parts[group].update(known)
-        _metrics.clear()
-        _metrics.update(before[1])
+        forgotten = {origin.partition(".")[0] for origin in _origins() - origins}
+        for name in set(sys.modules) - modules:
+            if name.partition(".")[0] in forgotten:
+                del sys.modules[name]
+        for table, kept in zip(tables, before, strict=True):
+            table.clear()
+            table.update(kept)
         raise
+
+
+def _origins() -> set[str]:
+    return {part.origin for known in _parts.values() for part in known.values()} | set(_metric_origins.values())
 
 
 def _find_ours(group: str) -> None:
@@ -308,7 +320,7 @@ def _find_ours(group: str) -> None:
 
 
 def _find_metrics() -> None:
-    importlib.import_module("cl_powerprop.evaluation.metrics")
+    importlib.import_module(METRICS)
 
 
 def _find_entry_points() -> None:
@@ -319,5 +331,5 @@ def _find_entry_points() -> None:
         try:
             with _all_or_nothing():
                 point.load()
-        except Exception as error:  # noqa: BLE001, RUF100 (whatever an installed package does, ours still work)
+        except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 (whatever a package does, ours still work)
             log.warning("the plugin %s (%s) is left out: %s", point.name, point.value, _reason(error))

@@ -1,4 +1,4 @@
-"""`cl-powerprop resume`: go on with runs that were cut off, from the last task they finished."""
+"""`cl-powerprop resume`: continue interrupted runs after the last task that they finished."""
 
 import json
 import os
@@ -19,14 +19,14 @@ _LOCK = ".resume.lock"
 
 
 def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, force: bool = False) -> list[str]:
-    """Finish every run at or below some paths that is not complete, one after the other, and print them as a table.
+    """Finish all incomplete runs at or below the given paths, one after the other, and print them as a table.
 
-    A run that is resumed ends with the same numbers as if it had never been cut off.
+    A resumed run ends with the same numbers as one that was never interrupted.
 
     Args:
         paths: run folders, or folders that hold them.
-        root: folder of the data.
-        force: also those of which it cannot be told from here whether they still go on.
+        root: folder of the data; None for the one in each run's config.
+        force: also resume runs that may still be running: on another machine, or with a process id that is in use.
 
     Returns:
         One line for each run that could not be finished.
@@ -51,7 +51,7 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, for
             problems.append(f"{folder}: it is being resumed already")
         except (UserError, DivergedError) as error:
             problems.append(f"{folder}: {error}")
-        except (KeyError, RuntimeError, OSError) as error:  # of files that do not belong together, or a full disk
+        except (KeyError, RuntimeError, OSError) as error:  # files of different runs, or a full disk, for example
             problems.append(f"{folder}: {type(error).__name__}: {' '.join(str(error).split())}")
         else:
             (folder / _LOCK).unlink(missing_ok=True)
@@ -99,6 +99,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it exists, and belongs to another user
         return True
     return True

@@ -18,7 +18,11 @@ FORMAT = "cl-powerprop 1"
 
 
 class LoadedModel(nn.Module):
-    """A saved network that answers as any of its tasks: ``model(x, task=k)``, k from 0."""
+    """A saved network: ``model(x, task=k)`` returns the outputs of task k, counted from 0.
+
+    Raises:
+        LookupError: if the network has not learned that task.
+    """
 
     def __init__(self, network: nn.Module, n_tasks: int) -> None:
         super().__init__()
@@ -38,14 +42,14 @@ class LoadedModel(nn.Module):
 def save(
     model: nn.Module, path: Path, *, architecture: dict[str, Any], masked: dict[str, Any] | None, n_tasks: int
 ) -> None:
-    """Write ``model`` to ``path``, by way of a temporary file.
+    """Write ``model`` to ``path``. An interrupted write leaves an existing file as it was.
 
     Args:
         model: the network, on any device.
         path: the file to write.
-        architecture: arguments that :func:`build_model` rebuilds the network with.
-        masked: arguments of the :class:`MaskAllocator` that is over it, or None.
-        n_tasks: how many tasks it has learned.
+        architecture: arguments with which :func:`build_model` rebuilds the network.
+        masked: arguments of the network's :class:`MaskAllocator`, or None without masks.
+        n_tasks: number of tasks that it has learned.
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -55,13 +59,13 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:
-    """Read a ``model.safetensors`` of a run, for ``model(x, task=k)``.
+    """Load the ``model.safetensors`` of a run; ``model(x, task=k)`` then returns the outputs of task k.
 
     Args:
         path: the file, or the run folder that holds it.
 
     Raises:
-        DataError: if the file is missing, damaged, or not one of ours.
+        DataError: if the file is missing or damaged, or was not written by this version of cl-powerprop.
     """
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from cl_powerprop.data.dataset import DataConfig, Dataset, Images, data_root
-from cl_powerprop.data.omniglot import Drawings
+from cl_powerprop.data.dataset import DataConfig, Dataset, Drawings, Images, data_root
 from cl_powerprop.registry import find
 from cl_powerprop.tasks import Pixels, to_pixels
 

@@ -11,7 +11,8 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torch import Tensor
 
 from cl_powerprop.assemble import choose_device, load_sequence
-from cl_powerprop.config import RunConfig, compose, load_config
+from cl_powerprop.composition import compose
+from cl_powerprop.config import RunConfig, load_config
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.training.benchmark import to_avalanche
 

@@ -19,12 +19,18 @@ from cl_powerprop.sequences.base import check_n_tasks
 Scenario = Literal["task", "domain", "class"]
 
 View = Callable[[Tensor], Tensor]
-"""How a task shows images: from uint8 ``[k, channels, height, width]`` to that shape, values from 0 to 255."""
+"""A task's transformation of images: from uint8 ``[k, channels, height, width]`` to the same shape, values 0 to 255."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """All images of a data set on the device, uint8 ``[n, channels, height, width]``, and how to normalise them."""
+    """All images of a data set on the device, and how to normalise them.
+
+    Attributes:
+        images: uint8 ``[n, channels, height, width]``.
+        labels: int64 ``[n]``.
+        mean, std: of the pixels scaled to [0, 1].
+    """
 
     images: Tensor
     labels: Tensor
@@ -34,12 +40,13 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Split:
-    """Some rows of :class:`Pixels`, perhaps shown in a way of their own and under other labels.
+    """Some rows of :class:`Pixels`, with their own labels and, where the task has one, a transformation of the images.
 
     Attributes:
+        source: the images of the data set.
         rows: int64 ``[n]`` on the device, the images of this split.
-        labels: int64 ``[n]``, the label of each row within its task (or of the whole sequence, by scenario).
-        view: how the images are shown; None: as they are.
+        labels: int64 ``[n]``, the label of each row, counted within the task or (scenario "class") over all tasks.
+        view: transformation of the images; None for none.
     """
 
     source: Pixels
@@ -56,19 +63,19 @@ class Split:
         return tuple(self.source.images.shape[1:])
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Return float32 ``[k, channels, height, width]`` for some positions of this split, all by default."""
+        """Return the normalised images at the given positions, float32 ``[k, channels, height, width]``."""
         pixels = self.source.images.index_select(0, self.rows[which])
         if self.view is not None:
             pixels = self.view(pixels)
         return pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
 
     def subset(self, which: Tensor) -> "Split":
-        """Return the samples at some positions as a split of their own."""
+        """Return the samples at the given positions as a separate split."""
         which = which.to(self.rows.device)
         return replace(self, rows=self.rows[which], labels=self.labels[which])
 
     def fingerprint(self) -> str:
-        """Return a hash of the very samples and labels, to prove that two runs see the same data."""
+        """Return a SHA-256 of the samples and labels, to check that two runs have the same data."""
         digest = hashlib.sha256(self.images().cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -76,7 +83,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, how many classes it has, and its three splits."""
+    """One task: its name, its number of classes, and its three splits."""
 
     name: str
     classes: int
@@ -102,12 +109,12 @@ class TaskSequence:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """How many classes each task has."""
+        """Number of classes of each task."""
         return tuple(task.classes for task in self.tasks)
 
 
 def to_pixels(dataset: Dataset, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Pixels:
-    """Put images ``[n, height, width]`` of a data set on the device, once."""
+    """Copy the images ``[n, height, width]`` and labels ``[n]`` of a data set to the device."""
     return Pixels(
         torch.tensor(images).unsqueeze(1).to(device), torch.tensor(labels).to(device), dataset.mean, dataset.std
     )
@@ -117,9 +124,9 @@ def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor
     """Divide ``count`` training rows at random into (training, validation), each sorted.
 
     Args:
-        count: rows there are.
+        count: number of rows.
         size: validation rows: a share below 1, or a number of rows.
-        seed: of the run; the division depends on nothing else.
+        seed: seed of the run, from which the division is drawn.
 
     Raises:
         ConfigurationError: if either part would be empty.
@@ -135,7 +142,7 @@ def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor
 
 
 def divide(train: Pixels, test: Pixels, validation: float, seed: int) -> list[tuple[Pixels, Tensor]]:
-    """Return (images, rows) of training, validation and test.
+    """Return (images, rows) of the training, validation and test data.
 
     Raises:
         ConfigurationError: see :func:`split_validation`.
@@ -157,13 +164,13 @@ def same_images(
     validation: float,
     seed: int,
 ) -> TaskSequence:
-    """Return a sequence whose tasks have the same images and labels, each seen in its own way.
+    """Return a sequence whose tasks have the same images and labels, each with its own transformation.
 
     Args:
-        name: of the sequence.
+        name: name of the sequence.
         train, test: the images.
-        classes: how many classes they show.
-        views: name of each task and how it shows the images.
+        classes: number of classes.
+        views: name of each task, and its transformation of the images.
         scenario: "task" or "domain".
         validation, seed: see :func:`split_validation`.
 

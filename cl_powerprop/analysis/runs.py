@@ -14,7 +14,7 @@ from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.registry import canonical
-from cl_powerprop.results.folder import COPY, SCHEMA_VERSION
+from cl_powerprop.run_folder import COPY, SCHEMA_VERSION
 
 _MANY = 50  # from this many runs on, a progress bar is shown
 

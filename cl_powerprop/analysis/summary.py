@@ -32,7 +32,7 @@ def print_runs(folders: Iterable[Path]) -> None:
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
         verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
         table.add_row(*(str(run[fact]) for fact in facts), *values, verified, f"{seconds:.0f} s")
-    console = Console(width=None if Console().is_terminal else 140)
+    console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
     for run in runs:
         name = f"{run['strategy']}, seed {run['seed']}"

@@ -2,18 +2,15 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cl_powerprop.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from cl_powerprop.data.omniglot import Drawings
+from cl_powerprop.registry import T, door
 
 DATA_ROOT_VARIABLE = "CL_POWERPROP_DATA"
 
@@ -50,6 +47,25 @@ class Images:
     train_labels: NDArray[np.int64]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """All drawings, sorted by alphabet, character and drawer.
+
+    Attributes:
+        images: uint8 ``[n, size, size]``; ink is 255, the background 0.
+        alphabet: int64 ``[n]``, index into ``alphabets``.
+        character: int64 ``[n]``, counted over all alphabets.
+        drawer: int64 ``[n]``, 0 to 19: who drew it; within an alphabet, each number is one person.
+        alphabets: names of the alphabets, in order.
+    """
+
+    images: NDArray[np.uint8]
+    alphabet: NDArray[np.int64]
+    character: NDArray[np.int64]
+    drawer: NDArray[np.int64]
+    alphabets: tuple[str, ...]
 
 
 class Dataset(ABC):
@@ -95,7 +111,7 @@ class Dataset(ABC):
             f"data={self.name} is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k"
         )
 
-    def drawings(self, root: Path, config: DataConfig) -> "Drawings":
+    def drawings(self, root: Path, config: DataConfig) -> Drawings:
         """Return drawings and who drew them, for task sequences that are split by drawer.
 
         Raises:
@@ -130,6 +146,14 @@ class ImageDataset(Dataset):
     def verify(self, root: Path, progress: Progress | None = None) -> str:
         images = self.read(root)
         return f"{len(images.train_labels):,} training and {len(images.test_labels):,} test images"
+
+
+def register_dataset(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
+    """Make a class derived from :class:`Dataset` the choice ``data=NAME``; it is created without arguments.
+
+    Arguments and errors are those of :func:`register_strategy`; the config is :class:`DataConfig` or derived from it.
+    """
+    return door("data", name, config or DataConfig, DataConfig, aliases)
 
 
 def every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

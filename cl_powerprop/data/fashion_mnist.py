@@ -1,7 +1,7 @@
 """Fashion-MNIST: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747, licence MIT."""
 
+from cl_powerprop.data.dataset import register_dataset
 from cl_powerprop.data.idx import IdxDataset, IdxFile
-from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile("train-images-idx3-ubyte", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),

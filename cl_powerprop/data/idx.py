@@ -20,7 +20,7 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, if published, the MD5 of the plain one."""
+    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, if published, that of the plain file."""
 
     name: str
     gz_md5: str
@@ -78,9 +78,7 @@ class IdxDataset(ImageDataset):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             if images.shape != shape or labels.shape != shape[:1] or labels.max(initial=0) >= self.classes:
                 file = self._folder(root) / self.files[f"{part}_images"].name
-                raise self._damaged(
-                    file, f"images {images.shape}, labels {labels.shape} up to {labels.max(initial=0)}"
-                )
+                raise self._damaged(file, f"images {images.shape}, labels {labels.shape} up to {labels.max(initial=0)}")
         return Images(
             arrays["train_images"],
             arrays["train_labels"].astype(np.int64),

@@ -1,7 +1,7 @@
 """Kuzushiji-MNIST: Clanuwat et al. 2018, arXiv:1812.01718, licence CC BY-SA 4.0."""
 
+from cl_powerprop.data.dataset import register_dataset
 from cl_powerprop.data.idx import IdxDataset, IdxFile
-from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile("train-images-idx3-ubyte", "bdb82020997e1d708af4cf47b453dcf7"),

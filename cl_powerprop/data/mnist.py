@@ -1,7 +1,7 @@
 """The full MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, licence CC BY-SA 3.0."""
 
+from cl_powerprop.data.dataset import register_dataset
 from cl_powerprop.data.idx import IdxDataset, IdxFile
-from cl_powerprop.registry import register_dataset
 
 FILES = {
     "train_images": IdxFile(

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth
+from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth, register_dataset
 from cl_powerprop.errors import DataError
-from cl_powerprop.registry import register_dataset
 
 
 @register_dataset("mnist5k")

@@ -21,68 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Progress
+from cl_powerprop.data.alphabets import BACKGROUND, EVALUATION
+from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Drawings, Progress, register_dataset
 from cl_powerprop.data.fetch import fetch, md5
 from cl_powerprop.errors import ConfigurationError, DataError
-from cl_powerprop.registry import register_dataset
 
 log = logging.getLogger("cl_powerprop")
 
-# The alphabets of each zip in its order, which is the order of tasks, and the number of characters in each.
-BACKGROUND = {
-    "Alphabet_of_the_Magi": 20,
-    "Anglo-Saxon_Futhorc": 29,
-    "Arcadian": 26,
-    "Armenian": 41,
-    "Asomtavruli_(Georgian)": 40,
-    "Balinese": 24,
-    "Bengali": 46,
-    "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
-    "Braille": 26,
-    "Burmese_(Myanmar)": 34,
-    "Cyrillic": 33,
-    "Early_Aramaic": 22,
-    "Futurama": 26,
-    "Grantha": 43,
-    "Greek": 24,
-    "Gujarati": 48,
-    "Hebrew": 22,
-    "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
-    "Japanese_(hiragana)": 52,
-    "Japanese_(katakana)": 47,
-    "Korean": 40,
-    "Latin": 26,
-    "Malay_(Jawi_-_Arabic)": 40,
-    "Mkhedruli_(Georgian)": 41,
-    "N_Ko": 33,
-    "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
-    "Sanskrit": 42,
-    "Syriac_(Estrangelo)": 23,
-    "Tagalog": 17,
-    "Tifinagh": 55,
-}
-EVALUATION = {
-    "Angelic": 20,
-    "Atemayar_Qelisayer": 26,
-    "Atlantean": 26,
-    "Aurek-Besh": 26,
-    "Avesta": 26,
-    "Ge_ez": 26,
-    "Glagolitic": 45,
-    "Gurmukhi": 45,
-    "Kannada": 41,
-    "Keble": 26,
-    "Malayalam": 47,
-    "Manipuri": 40,
-    "Mongolian": 30,
-    "Old_Church_Slavonic_(Cyrillic)": 45,
-    "Oriya": 46,
-    "Sylheti": 28,
-    "Syriac_(Serto)": 23,
-    "Tengwar": 25,
-    "Tibetan": 42,
-    "ULOG": 26,
-}
 DRAWERS, SIDE = 20, 105
 # SHA-256 of the decoded drawings in order, one byte per pixel at full size: repacking the zips does not change it.
 DRAWINGS_SHA256 = "ed224c6eac86ff74f8684914e90c024b71c5565d24511e87b7c9a7e396218107"
@@ -98,25 +43,6 @@ class Zip:
     name: str
     md5: str
     alphabets: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """All drawings, sorted by alphabet, character and drawer.
-
-    Attributes:
-        images: uint8 ``[n, size, size]``; ink is 255, the background 0.
-        alphabet: int64 ``[n]``, index into ``alphabets``.
-        character: int64 ``[n]``, counted over all alphabets.
-        drawer: int64 ``[n]``, 0 to 19: who drew it; within an alphabet, each number is one person.
-        alphabets: names of the alphabets, in order.
-    """
-
-    images: NDArray[np.uint8]
-    alphabet: NDArray[np.int64]
-    character: NDArray[np.int64]
-    drawer: NDArray[np.int64]
-    alphabets: tuple[str, ...]
 
 
 @dataclass(kw_only=True)

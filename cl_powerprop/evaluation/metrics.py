@@ -1,7 +1,8 @@
-"""Continual-learning metrics: pure functions of the accuracy matrix, and the one list of those that a run reports.
+"""Continual-learning metrics: pure functions of the accuracy matrix, and the list of those that a run reports.
 
-``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T tasks.
-Suites disagree on these definitions, so each names its source. Run, tables, comparisons and dashboards all read the
+``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T is the
+number of tasks. Definitions differ between papers, so each function names its source. Runs, tables, comparisons and
+dashboards all read the
 list at the end of this file; :func:`~cl_powerprop.registry.register_metric` adds to it.
 """
 
@@ -12,26 +13,28 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cl_powerprop.registry import register_metric
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.record import RESERVED
+from cl_powerprop.registry import add_metric
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a finished run has measured: what every metric is a function of.
+    """The measurements of a finished run, from which every metric is computed.
 
     Attributes:
         matrix: ``[T, T]``, the accuracy matrix.
-        evaluations: ``[E, T]``, accuracy on each task in every evaluation in the order they were made, within tasks
-            too; NaN where a task was not tested. None if there was none within tasks.
-        learned: ``[T]``, which evaluation was the first after each task's training.
-        references: accuracy ``[T]`` of the reference runs "joint", "independent" and "untrained"; NaN if not known.
-        validation: accuracy on each task's validation data at the end, of the tasks that have some.
-        identified: for each task, the share of test samples whose task was inferred right; empty if none was inferred.
-        capacity_used: share of the maskable weights that some task holds.
-        dense_weights: parameters that tasks have to themselves beside masked weights: heads, biases, norms.
-        mask_bits: bits that the stored masks take.
+        evaluations: ``[E, T]``, accuracy on each task in all E evaluations in order, including those within tasks; NaN
+            where a task was not tested. None if there were none within tasks.
+        learned: ``[T]``, index of the first evaluation after each task's training.
+        references: accuracy ``[T]`` of the reference runs "joint", "independent" and "untrained", if known.
+        validation: accuracy on each task's validation data at the end, for tasks that have some.
+        identified: share of test samples whose task was inferred correctly, by task; empty without task inference.
+        capacity_used: share of the maskable weights that at least one task uses.
+        dense_weights: number of parameters of single tasks that no mask covers: heads, biases, norms.
+        mask_bits: size of the stored masks, in bits.
     """
 
     matrix: Matrix
@@ -51,16 +54,17 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a run is judged by.
+    """One number by which runs are compared.
 
     Attributes:
         name: its key in ``metrics`` of `run.json`, and its column in tables.
-        label: what tables and charts call it.
-        unit: "" for a number as it is, "%" for a share that is shown in per cent, or what it is counted in.
-        direction: whether more is better ("max"), less ("min"), or neither (None).
-        function: computes it; NaN and None become an empty field. None for what `run.json` has outside ``metrics``.
-        level: "headline" ones stand in every table and are tested in pairs, "table" ones in longer tables, "detail"
-            ones in the report only.
+        label: its name in tables and charts.
+        unit: "" for a plain number, "%" for a share that is shown in per cent, or the unit it is counted in.
+        direction: whether higher is better ("max"), lower ("min"), or neither (None).
+        function: computes it; NaN and None become an empty field. None for a value that `run.json` has outside
+            ``metrics``.
+        level: "headline" metrics are in every table and in pairwise tests, "table" metrics in longer tables, and
+            "detail" metrics in the report only.
     """
 
     name: str
@@ -74,6 +78,18 @@ class Metric:
     def is_whole(self) -> bool:
         """Whether it is shown without decimals."""
         return self.unit in ("bits", "weights", "s", "MiB")
+
+
+def register_metric(metric: Metric) -> Metric:
+    """Compute a metric at the end of every run, and show it in tables, comparisons and dashboards.
+
+    Raises:
+        ConfigurationError: for a name that is taken, by another metric or by what `run.json` says anyway.
+    """
+    if metric.function is not None and metric.name in RESERVED:
+        raise ConfigurationError(f"metric {metric.name!r}: run.json has something else of that name; choose another")
+    add_metric(metric.name, metric, "" if metric.function is None else metric.function.__module__)
+    return metric
 
 
 def average_accuracy(matrix: Matrix) -> float:
@@ -97,7 +113,7 @@ def forgetting(matrix: Matrix) -> NDArray[np.float64]:
 
 
 def average_forgetting(matrix: Matrix) -> float:
-    """Return the mean of :func:`forgetting`; 0 for a single task."""
+    """Return the mean of :func:`forgetting` over tasks; 0 for a single task."""
     return float(forgetting(matrix).mean()) if len(matrix) > 1 else 0.0
 
 
@@ -119,10 +135,10 @@ def forward_transfer(matrix: Matrix, untrained: NDArray[np.float64]) -> float:
 
 
 def intransigence(matrix: Matrix, independent: NDArray[np.float64]) -> float:
-    """Return ``mean_j a_j - R[j, j]``: what learning in a sequence costs a task when it is learned.
+    """Return ``mean_j a_j - R[j, j]``: the accuracy that a task loses by being learned in a sequence.
 
-    After Chaudhry et al., RWalk, 2018, section 3.2, whose reference is a network trained on all tasks so far; here it
-    is one network for each task, trained alike. Below 0 if earlier tasks help.
+    After Chaudhry et al., RWalk, 2018, section 3.2. Their reference is a network trained on all tasks so far; here it
+    is a separate network for each task, trained with the same settings. Below 0 if earlier tasks help.
 
     Args:
         matrix: the accuracy matrix.
@@ -132,7 +148,7 @@ def intransigence(matrix: Matrix, independent: NDArray[np.float64]) -> float:
 
 
 def joint_gap(matrix: Matrix, joint: NDArray[np.float64]) -> float:
-    """Return ``mean_j m_j - R[T, j]``: how far the end of the sequence is below training on all tasks at once.
+    """Return ``mean_j m_j - R[T, j]``: how far the final accuracy is below that of training on all tasks at once.
 
     Args:
         matrix: the accuracy matrix.
@@ -145,9 +161,9 @@ def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
     """Return the mean over earlier tasks of the lowest accuracy since each was learned (De Lange et al. 2023, sec. 3).
 
     Args:
-        evaluations: ``[E, T]``, accuracy on each task in every evaluation, within tasks too, in the order they were
-            made; NaN where a task was not tested.
-        learned: ``[T]``, which evaluation was the first after each task's training.
+        evaluations: ``[E, T]``, accuracy on each task in all evaluations in order, including those within tasks; NaN
+            where a task was not tested.
+        learned: ``[T]``, index of the first evaluation after each task's training.
 
     Returns:
         NaN for a single task, or if an earlier task was never tested again.
@@ -165,8 +181,8 @@ def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
 def worst_case_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
     """Return ``R[T, T] / T + (1 - 1 / T) * min_accuracy`` (De Lange et al. 2023, sec. 3).
 
-    A lower bound on what a user of the network met at any time: accuracy on the last task, and the lowest ever since on
-    each earlier one. Arguments as for :func:`min_accuracy`.
+    A lower bound on the average accuracy at any time: the accuracy on the last task, and for each earlier task the
+    lowest one since it was learned. Arguments are those of :func:`min_accuracy`.
     """
     tasks = evaluations.shape[1]
     last = float(evaluations[learned[-1], -1])
@@ -174,9 +190,9 @@ def worst_case_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
 
 
 def average_incremental_accuracy(matrix: Matrix) -> float:
-    """Return ``mean_i mean_{j<=i} R[i, j]``: accuracy on the tasks learned so far, over the sequence (iCaRL, 2017).
+    """Return ``mean_i mean_{j<=i} R[i, j]``: the accuracy on all tasks so far, averaged over the sequence.
 
-    NaN if some task was not tested after some later one.
+    Rebuffi et al., iCaRL, 2017. NaN unless every task was tested after each later one.
     """
     rows = [matrix[index, : index + 1].mean() for index in range(len(matrix))]
     return float(np.mean(rows))
@@ -194,7 +210,7 @@ def _mean(values: Mapping[int, float]) -> float | None:
     return float(np.mean(list(values.values()))) if values else None
 
 
-# Best first where more is better, then where less is; time and memory last.
+# In the order of tables; time and memory come last.
 for _metric in (
     Metric("average_accuracy", "average accuracy", "", "max", lambda run: average_accuracy(run.matrix), "headline"),
     Metric(

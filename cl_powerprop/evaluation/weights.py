@@ -1,4 +1,4 @@
-"""How large a network's weights are: what Powerpropagation changes (Schwarz et al. 2021, figure 1)."""
+"""Histograms of a network's weight magnitudes, which Powerpropagation changes (Schwarz et al. 2021, figure 1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from torch import nn
 
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
 
-# Ten bins a decade; what is smaller than the first edge is counted from 0.
+# Ten bins per decade from 1e-8 to 100; the first bin, from 0, holds everything smaller.
 EDGES = np.concatenate([[0.0], np.logspace(-8, 2, 101)])
 
 
 @dataclass(frozen=True)
 class WeightCount:
-    """How many weights of a layer have ``low <= |theta| < high``. State: "used" by some task, or "free"."""
+    """Number of weights of a layer with ``low <= |theta| < high``, and their state: "used" by some task, or "free"."""
 
     layer: str
     state: str
@@ -27,9 +27,9 @@ def weight_histogram(model: nn.Module, exclude: tuple[type[nn.Module], ...], mas
     """Yield the bins of ``|theta|`` that hold weights, layer by layer.
 
     Args:
-        model: with its weights reparameterised (see :func:`powerpropagate`).
+        model: a model whose weights are reparameterised (see :func:`powerpropagate`).
         exclude: module types that are left out, such as heads.
-        masked: whether tasks have masks; without them all weights are used.
+        masked: whether tasks have masks; without masks, all weights count as used.
     """
     for name, layer in maskable_layers(model, exclude).items():
         weight = find_parametrization(layer, "weight", MaskedWeight)

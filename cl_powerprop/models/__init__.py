@@ -1,1 +1,1 @@
-"""The models by name: features over which heads are put. One file each; imports torch only when one is built."""
+"""The models, one file each: a model computes features, on which heads are put. torch is imported only when needed."""

@@ -1,8 +1,10 @@
-"""What every model's options have."""
+"""The options that every model has."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
+from cl_powerprop.registry import T, door
 
 HEADS = ("shared", "per_task")
 BIASES = ("none", "per_task", "frozen")
@@ -10,15 +12,15 @@ BIASES = ("none", "per_task", "frozen")
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """What every `model` has; an option that a model adds is an argument of the function that makes it.
+    """Options of every model; those that a model adds become arguments of the function that makes it.
 
     Attributes:
-        name: of the model.
-        alpha: Powerpropagation's; 1 is the ordinary network.
-        init_scale: multiplies initial weights.
-        heads: one output layer for all tasks ("shared"), or one for each ("per_task").
-        bias: what becomes of all that is not masked: "none", a value for each task ("per_task"), or frozen after the
-            first task ("frozen").
+        name: name of the model.
+        alpha: exponent of Powerpropagation; 1 is the ordinary network.
+        init_scale: factor of the initial weights.
+        heads: one output layer for all tasks ("shared"), or one per task ("per_task").
+        bias: biases and affine norms, which masks do not cover: "none", own values for each task ("per_task"), or
+            frozen after the first task ("frozen").
     """
 
     name: str
@@ -28,10 +30,19 @@ class ModelConfig:
     bias: str = "per_task"
 
     def check(self) -> None:
-        """Refuse a value that no model can have.
+        """Reject impossible values.
 
         Raises:
-            ConfigurationError: naming the option and what it can be.
+            ConfigurationError: naming the option and its choices.
         """
         check_choice("model.heads", self.heads, HEADS)
         check_choice("model.bias", self.bias, BIASES)
+
+
+def register_model(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
+    """Make a function the choice ``model=NAME``: ``model(sample_shape, *, bias, **options) -> nn.Module``.
+
+    It returns features, over which heads are put; ``options`` are what its config adds to :class:`ModelConfig`.
+    Arguments and errors are those of :func:`register_strategy`; the config is :class:`ModelConfig` or derived from it.
+    """
+    return door("model", name, config or ModelConfig, ModelConfig, aliases)

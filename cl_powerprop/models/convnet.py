@@ -1,4 +1,4 @@
-"""Four convolutional blocks, as few-shot work on Omniglot uses: Vinyals et al., "Matching Networks", NeurIPS 2016."""
+"""Four convolutional blocks, usual for few-shot learning on Omniglot: Vinyals et al., "Matching Networks", 2016."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.base import ModelConfig
-from cl_powerprop.registry import register_model
+from cl_powerprop.models.base import ModelConfig, register_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +17,12 @@ BLOCKS = 4
 
 @dataclass(kw_only=True)
 class ConvConfig(ModelConfig):
-    """`model=convnet` and `model=resnet18`."""
+    """Options of `model=convnet` and `model=resnet18`.
+
+    Attributes:
+        width: channels of each block; of the first stage, in ResNet-18.
+        norm: see :func:`~cl_powerprop.networks.norm.make_norm`.
+    """
 
     width: int
     norm: str
@@ -32,7 +36,7 @@ def convnet(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) -
         sample_shape: (channels, height, width) of one sample, at least 16 x 16.
         width: channels of each block; 64 in the papers.
         norm: see :func:`~cl_powerprop.networks.norm.make_norm`.
-        bias: whether convolutions have biases (those of a normalised one stand in its norm) and norms are affine.
+        bias: whether norms are affine; without norms, whether convolutions have biases.
 
     Raises:
         ConfigurationError: for a width below 1 or an unknown norm.

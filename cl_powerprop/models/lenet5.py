@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cl_powerprop.models.base import register_model
 from cl_powerprop.models.mlp import mlp
-from cl_powerprop.registry import register_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @register_model("lenet5")
 def lenet5(sample_shape: Sequence[int], *, bias: bool) -> nn.Module:
-    """Return two convolutions (6 and 16 channels) and two hidden layers (120 and 84).
+    """Return two convolutions (6 and 16 channels) and two hidden layers (120 and 84 units).
 
     Args:
         sample_shape: (channels, height, width) of one sample, at least 12 x 12; 28 x 28 as published.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.models.base import ModelConfig
-from cl_powerprop.registry import register_model
+from cl_powerprop.models.base import ModelConfig, register_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MLPConfig(ModelConfig):
-    """`model=mlp` and `model=lenet_300_100`."""
+    """Options of `model=mlp` and `model=lenet_300_100`.
+
+    Attributes:
+        hidden: width of each hidden layer.
+    """
 
     hidden: list[int]
 
@@ -26,11 +29,11 @@ class MLPConfig(ModelConfig):
 @register_model("mlp", MLPConfig)
 @register_model("lenet_300_100", MLPConfig)
 def mlp(sample_shape: Sequence[int], *, hidden: Sequence[int], bias: bool) -> nn.Module:
-    """Return ReLU layers over flattened samples.
+    """Return fully connected ReLU layers over flattened samples.
 
     Args:
         sample_shape: shape of one sample.
-        hidden: width of each hidden layer; with none, a linear model.
+        hidden: width of each hidden layer; an empty list gives a linear model.
         bias: whether layers have biases.
 
     Raises:

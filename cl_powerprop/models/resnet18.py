@@ -1,6 +1,6 @@
-"""ResNet-18 for small images: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
+"""ResNet-18 for small images: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1.
 
-A 3 x 3 stem without pooling takes the place of the one for ImageNet, as continual-learning work on CIFAR has it.
+A 3 x 3 stem without pooling replaces the one for ImageNet, as is usual in continual learning on CIFAR.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.models.base import register_model
 from cl_powerprop.models.convnet import ConvConfig
-from cl_powerprop.registry import register_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @register_model("resnet18", ConvConfig)
 def resnet18(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) -> nn.Module:
-    """Return a stem and eight residual blocks in four stages, averaged over each map.
+    """Return a stem, eight residual blocks in four stages, and global average pooling.
 
     Args:
         sample_shape: (channels, height, width) of one sample.
         width: channels of the first stage, doubled by each of the next three; 64 as published.
         norm: see :func:`~cl_powerprop.networks.norm.make_norm`.
-        bias: whether norms are affine (without norms: whether convolutions have biases).
+        bias: whether norms are affine; without norms, whether convolutions have biases.
 
     Raises:
         ConfigurationError: for a width below 1 or an unknown norm.

@@ -1,1 +1,1 @@
-"""What networks are made of: features, heads and biases that a task can call its own, and norms."""
+"""Parts of networks: features with heads on top, heads and whole networks per task, norms and residual blocks."""

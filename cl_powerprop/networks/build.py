@@ -1,4 +1,4 @@
-"""From the name and options of a model to the whole network: features, heads and Powerpropagation."""
+"""Build the whole network from the name and options of a model: features, heads and Powerpropagation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,18 +26,18 @@ def build_model(
     independent: bool = False,
     **options: Any,
 ) -> nn.Module:
-    """Return a network, with Powerpropagation where alpha asks for it.
+    """Return a network with Powerpropagation (which alpha 1 leaves without effect).
 
     Args:
         name: as in ``model=NAME``.
         sample_shape: shape of one sample, (channels, height, width).
-        classes: classes of each task.
+        classes: number of classes of each task.
         heads: "shared" or "per_task".
-        bias: "none", or whatever becomes of biases and norms ("per_task", "frozen") where masks are used.
+        bias: "none" for a network without biases; "per_task" and "frozen" say how masks treat biases and norms.
         alpha, init_scale: see :func:`powerpropagate`.
-        init_seed: what the initial weights are drawn from.
-        independent: one whole network for each task.
-        options: of the model: hidden, width, norm.
+        init_seed: seed of the initial weights.
+        independent: make a whole network for each task.
+        options: further options of the model: hidden, width, norm.
 
     Raises:
         ConfigurationError: for an unknown name, an impossible value, or samples too small for the model.

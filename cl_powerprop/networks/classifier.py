@@ -1,4 +1,4 @@
-"""What every network is: features, then one output layer for all tasks or one for each."""
+"""The structure of every network: features, then one output layer for all tasks or one per task."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from cl_powerprop.networks.heads import TaskHeads
 
 
 class Classifier(nn.Module):
-    """Features of pictures, flattened, and an output layer over them.
+    """Features of images, flattened, and an output layer: from ``[n, *sample_shape]`` to logits ``[n, classes]``.
 
     Args:
-        features: from ``[n, *sample_shape]`` to anything that flattens to one vector a sample.
+        features: maps ``[n, *sample_shape]`` to any shape that flattens to one vector per sample.
         sample_shape: shape of one sample, (channels, height, width).
-        classes: classes of each task. A shared output layer is as wide as the largest.
-        per_task_heads: give every task an output layer of its own.
+        classes: number of classes of each task. A shared output layer is as wide as the largest.
+        per_task_heads: give every task its own output layer.
         bias: whether the output layer has biases.
 
     Raises:
@@ -47,10 +47,10 @@ class Classifier(nn.Module):
 
 @torch.no_grad()
 def _width(features: nn.Module, sample_shape: Sequence[int]) -> int:
-    """Return how many values the features of one sample are."""
+    """Return the number of feature values per sample."""
     training = features.training
     try:
-        # In evaluation one sample moves no statistics.
+        # In evaluation mode this sample does not change batch-norm statistics.
         return math.prod(features.eval()(torch.zeros(1, *sample_shape)).shape[1:])
     except RuntimeError as error:
         raise ConfigurationError(f"samples of shape {tuple(sample_shape)} do not fit the model ({error})") from error

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from cl_powerprop.sparsity.task_aware import TaskAware
 
-NEVER = -1e4  # the logit of a class that a head does not have: it never wins, and leaves the loss finite
+NEVER = -1e4  # the logit of a class that a head does not have: never the largest, and the loss stays finite
 
 
 class TaskHeads(nn.Module, TaskAware):
-    """A Linear output layer a task, the selected one in use. Heads are never masked: each is its task's own.
+    """One Linear output layer per task; the selected one is used. Heads are not masked, since each has its own task.
 
     Args:
-        features: inputs of each head.
-        classes: outputs of each head, one entry a task.
+        features: number of inputs of each head.
+        classes: number of outputs of each head, one entry per task.
         bias: whether heads have biases.
     """
 
@@ -25,7 +25,7 @@ class TaskHeads(nn.Module, TaskAware):
         self.selected: int | Tensor = 0
 
     def select_task(self, task: int | None) -> None:
-        if task is not None and len(self.heads) > 1:  # a single head answers whatever the task
+        if task is not None and len(self.heads) > 1:  # a single head is used for every task
             if not 0 <= task < len(self.heads):
                 raise LookupError(f"there is no head for task {task}; the model has {len(self.heads)}")
             self.selected = task
@@ -40,18 +40,18 @@ class TaskHeads(nn.Module, TaskAware):
         output = features.new_full((len(features), int(width)), NEVER)  # type: ignore[arg-type]
         for task in torch.unique(tasks).tolist():
             rows = (tasks == task).nonzero().squeeze(1)
-            answers = self.heads[task](features[rows])
-            output[rows, : answers.shape[1]] = answers
+            logits = self.heads[task](features[rows])
+            output[rows, : logits.shape[1]] = logits
         return output
 
 
 def select_samples(model: nn.Module, tasks: Tensor) -> None:
-    """Make every :class:`TaskHeads` of ``model`` answer each sample of the next batch as its own task.
+    """Make every :class:`TaskHeads` of ``model`` use, for each sample of the next batch, the head of its own task.
 
     Args:
         model: any model.
-        tasks: int64 ``[n]``, the task of each sample. Heads of fewer classes than the widest are filled up with
-            :data:`NEVER`.
+        tasks: int64 ``[n]``, the task of each sample. Logits of heads with fewer classes than the widest are padded
+            with :data:`NEVER`.
     """
     for module in model.modules():
         if isinstance(module, TaskHeads) and len(module.heads) > 1:

@@ -1,4 +1,4 @@
-"""One network for each task, which share nothing: what a task reaches on its own."""
+"""A separate network for each task, which shows the accuracy that each task reaches on its own."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from cl_powerprop.sparsity.task_aware import TaskAware
 
 
 class IndependentNetworks(nn.Module, TaskAware):
-    """A network a task, the selected one in use.
+    """One network per task; the selected one is used.
 
     Args:
-        networks: one for each task; their own heads count from 0.
+        networks: one per task, each with a single head.
     """
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:

@@ -9,13 +9,13 @@ _GROUPS = 8
 
 
 def make_norm(name: str, channels: int, affine: bool) -> nn.Module:
-    """Return a normalisation of ``[n, channels, height, width]``.
+    """Return a normalisation layer for ``[n, channels, height, width]``.
 
     Args:
-        name: one of :data:`NORMS`. "layer" normalises all values of a sample together, "group" in (up to) 8 groups of
+        name: one of :data:`NORMS`. "layer" normalises all values of a sample together, "group" in up to 8 groups of
             channels.
-        channels: of the feature map.
-        affine: whether it has a learned scale and shift a channel.
+        channels: number of channels of the feature map.
+        affine: whether it has a learned scale and shift per channel.
 
     Raises:
         ConfigurationError: for an unknown name, or channels that do not divide into groups.

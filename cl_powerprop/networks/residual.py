@@ -8,7 +8,14 @@ from cl_powerprop.networks.norm import make_norm
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut: the input, or a 1 x 1 convolution of it where its shape changes."""
+    """Two 3 x 3 convolutions and a shortcut: the input, or a 1 x 1 convolution of it where the shape changes.
+
+    Args:
+        inputs, outputs: number of channels before and after the block.
+        stride: stride of the first convolution (and of the shortcut's).
+        norm: see :func:`make_norm`.
+        bias: whether norms are affine; without norms, whether convolutions have biases.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: str, bias: bool) -> None:
         super().__init__()
@@ -30,6 +37,6 @@ class ResidualBlock(nn.Module):
 
 
 def _rename_shortcut(_: nn.Module, state: dict[str, Any], prefix: str, *unused: object) -> None:
-    """Load a network that was saved when the shortcut had another name."""
+    """Accept a state dict that was saved when the shortcut was called ``around``."""
     for key in [key for key in state if key.startswith(f"{prefix}around.")]:
         state[f"{prefix}shortcut.{key.removeprefix(prefix + 'around.')}"] = state.pop(key)

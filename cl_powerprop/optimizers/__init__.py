@@ -1,1 +1,1 @@
-"""The optimizers by name. One file each; imports torch only when one is made."""
+"""The optimizers, one file each. torch is imported only when one is made."""

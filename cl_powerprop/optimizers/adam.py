@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.optimizers.base import OptimizerConfig
-from cl_powerprop.registry import register_optimizer
+from cl_powerprop.optimizers.base import OptimizerConfig, register_optimizer
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -15,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class AdamConfig(OptimizerConfig):
-    """`optimizer=adam` and `optimizer=adamw`."""
+    """Options of `optimizer=adam` and `optimizer=adamw`.
+
+    Attributes:
+        betas: decay rates of the first and second moment.
+    """
 
     betas: list[float]
 
@@ -26,13 +29,13 @@ class AdamConfig(OptimizerConfig):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of torch's optimizer."""
+        """Arguments of torch's optimizer."""
         return {"fused": True, "lr": self.lr, "betas": tuple(self.betas), "weight_decay": self.weight_decay}
 
 
 @register_optimizer("adam", AdamConfig)
 def adam(groups: list[dict[str, Any]], config: AdamConfig) -> Optimizer:
-    """Return Adam."""
+    """Return torch's Adam over the parameter groups."""
     from torch.optim import Adam
 
     return Adam(groups, **config.options)
@@ -40,7 +43,7 @@ def adam(groups: list[dict[str, Any]], config: AdamConfig) -> Optimizer:
 
 @register_optimizer("adamw", AdamConfig)
 def adamw(groups: list[dict[str, Any]], config: AdamConfig) -> Optimizer:
-    """Return AdamW."""
+    """Return torch's AdamW over the parameter groups."""
     from torch.optim import AdamW
 
     return AdamW(groups, **config.options)

@@ -1,22 +1,24 @@
-"""What every optimizer's options have."""
+"""The options that every optimizer has."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
+from cl_powerprop.registry import T, door
 
 SPACES = ("auto", "phi", "theta")
 
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """What every `optimizer` has.
+    """Options of every optimizer.
 
     Attributes:
-        name: of the optimizer.
+        name: name of the optimizer.
         lr: learning rate.
-        weight_decay: of masked weights; heads, biases and norms have none.
-        space: what the step is computed from with Powerpropagation: dL/dphi ("phi"), dL/dtheta ("theta"), or "auto",
-            which is theta for an adaptive optimizer.
+        weight_decay: weight decay of Linear and Conv weights; heads, biases and norms are not decayed.
+        space: the gradient from which steps are computed with Powerpropagation: dL/dphi ("phi"), dL/dtheta ("theta"),
+            or "auto", which is "theta" for adaptive optimizers and "phi" for SGD.
     """
 
     name: str
@@ -25,9 +27,18 @@ class OptimizerConfig:
     space: str = "auto"
 
     def check(self) -> None:
-        """Refuse a value that no optimizer can have.
+        """Reject impossible values.
 
         Raises:
-            ConfigurationError: naming the option and what it can be.
+            ConfigurationError: naming the option and its choices.
         """
         check_choice("optimizer.space", self.space, SPACES)
+
+
+def register_optimizer(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
+    """Make a function the choice ``optimizer=NAME``: ``optimizer(groups, config) -> torch.optim.Optimizer``.
+
+    ``groups`` are the parameter groups: all that decays, then what does not. Arguments and errors are those of
+    :func:`register_strategy`; the config is derived from :class:`OptimizerConfig`.
+    """
+    return door("optimizer", name, config, OptimizerConfig, aliases)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.optimizers.base import OptimizerConfig
-from cl_powerprop.registry import register_optimizer
+from cl_powerprop.optimizers.base import OptimizerConfig, register_optimizer
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -14,7 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SGDConfig(OptimizerConfig):
-    """`optimizer=sgd`."""
+    """Options of `optimizer=sgd`.
+
+    Attributes:
+        momentum: as in torch; 0 for none.
+        nesterov: use Nesterov momentum.
+    """
 
     momentum: float
     nesterov: bool
@@ -22,7 +26,7 @@ class SGDConfig(OptimizerConfig):
 
 @register_optimizer("sgd", SGDConfig)
 def sgd(groups: list[dict[str, Any]], config: SGDConfig) -> Optimizer:
-    """Return SGD, with momentum where that is asked for."""
+    """Return torch's SGD over the parameter groups."""
     from torch.optim import SGD
 
     return SGD(

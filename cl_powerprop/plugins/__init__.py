@@ -1,4 +1,4 @@
-"""Avalanche plugins that also work in a plain script: masks for each task, heads for each task, task inference."""
+"""Avalanche plugins, which also work in a plain Avalanche script: per-task masks, per-task heads, task inference."""
 
 from cl_powerprop.plugins.epn import EPNPlugin
 from cl_powerprop.plugins.packnet import PackNetPlugin

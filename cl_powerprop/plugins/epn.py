@@ -23,13 +23,22 @@ from cl_powerprop.training.tensor_data import evaluation_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
 
-# Densities grow by 12 % a step from 0.5 % of a layer: fine where masks are small, coarse where it matters little.
+# Densities grow by 12 % per step from 0.5 % of a layer: fine steps for small masks, coarse ones for large masks.
 DEFAULT_SPARSITIES = tuple(round(1.0 - 0.005 * 1.12**step, 5) for step in range(47))
 
 
 @dataclass(frozen=True)
 class Search:
-    """How one task found its sparsity: accuracies are on its validation samples."""
+    """Result of one task's search for its sparsity.
+
+    Attributes:
+        task: index of the task.
+        sparsity: the chosen sparsity; 0 if the search found none.
+        accuracy: validation accuracy with the chosen mask.
+        dense_accuracy: validation accuracy with no mask applied.
+        evaluations: number of sparsities that were measured.
+        exhausted: whether no sparsity reached the target.
+    """
 
     task: int
     sparsity: float
@@ -40,24 +49,24 @@ class Search:
 
 
 class EPNPlugin(MaskingPlugin):
-    """Keeps the top share of **all** weights of each layer, at the highest sparsity that holds the accuracy.
+    """Keeps the top share of **all** weights of each layer, at the highest sparsity that preserves the accuracy.
 
     Args:
-        gamma: share of the validation accuracy with nothing masked that a mask must hold, in (0, 1].
+        gamma: share of the unmasked network's validation accuracy that a mask must reach, in (0, 1].
         retrain_epochs: see :class:`MaskingPlugin`; the paper's algorithm has 0.
-        sparsities: the grid; the search starts at the sparsest.
-        search: "grid" tries every sparsity from the sparsest on; "bisect" halves the grid, and takes accuracy to
-            fall with sparsity.
+        sparsities: the grid of sparsities in [0, 1); the search starts with the highest.
+        search: "grid" tries all sparsities from the highest down; "bisect" halves the grid, assuming that accuracy
+            falls with sparsity.
         scope: rank the weights of each layer ("layer"), or of all layers together ("global").
         criterion: rank by "magnitude" ``|theta|`` (the paper's), by "saliency", the root of the summed squares of
             ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search, or by the sum of both ranks
             ("both").
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
-            them, so that tasks do not disturb each other and share no features.
-        output_layer: the layer that gets half the sparsity; "auto" is the last masked one if the model has no heads of
-            its own a task, and None is no layer.
-        validation: what masks are chosen on: a share of each experience's training samples, which are then not trained
-            on; or an Avalanche stream whose experience k holds task k's validation samples.
+            them, so that tasks neither disturb each other nor share features.
+        output_layer: the layer that gets half the sparsity; "auto" is the last masked layer if the model has no
+            per-task heads, and None is no layer.
+        validation: the data on which masks are chosen: a share of each experience's training samples, which are then
+            not trained on; or an Avalanche stream whose experience k holds task k's validation samples.
         unmasked, seed: see :class:`MaskingPlugin`.
 
     Raises:
@@ -112,7 +121,11 @@ class EPNPlugin(MaskingPlugin):
         self.searches = [Search(**search) for search in state["searches"]]
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
-        """Find the task's validation samples, or hold them out of its training samples."""
+        """Get the task's validation samples, or hold them out of its training samples.
+
+        Raises:
+            ConfigurationError: if no sample would be held out.
+        """
         experience, dataset = strategy.experience, strategy.adapted_dataset
         if not isinstance(self.validation, int | float):
             self._validation_data = self.validation[experience.current_experience].dataset
@@ -126,7 +139,11 @@ class EPNPlugin(MaskingPlugin):
         strategy.adapted_dataset = dataset.subset(order[held_out:].tolist())
 
     def prepare_task(self, strategy: Any) -> None:
-        """Hide the frozen weights if the task is to train without them."""
+        """Hide the frozen weights if the task trains without them.
+
+        Raises:
+            ConfigurationError: if ``output_layer`` is no masked layer.
+        """
         if self.output_layer not in (None, "auto", *self.allocator.weights):
             layers = ", ".join(self.allocator.weights)
             raise ConfigurationError(f"output_layer must be auto, None or one of {layers}, not {self.output_layer!r}")
@@ -135,12 +152,12 @@ class EPNPlugin(MaskingPlugin):
         if all(weight.frozen.all() for weight in weights.values()):
             self.tell(f"task {self.allocator.tasks}: no weight is free; only what is not masked can learn")
         elif self.train_through == "free" and self.allocator.tasks:
-            # A layer without a free weight stays visible: hidden, it would cut the network.
+            # A layer without free weights stays visible: with all of it hidden, no signal could pass the network.
             free = {name: ~weight.frozen for name, weight in weights.items()}
             self.allocator.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Let frozen weights have gradients in the epoch whose saliencies are summed; they stay as they are."""
+        """In the epoch whose saliencies are summed, compute gradients of frozen weights too; they are not trained."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
         if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
             for name, weight in self.allocator.weights.items():
@@ -157,7 +174,10 @@ class EPNPlugin(MaskingPlugin):
                 total.addcmul_(product, product)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Search the grid on validation samples; if none holds the accuracy, the task takes all visible weights."""
+        """Search the grid on validation samples; if no sparsity reaches the target, the task takes all visible weights.
+
+        This is the search of algorithm 1 in the paper.
+        """
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
         self._saliency = {}
@@ -206,19 +226,19 @@ class EPNPlugin(MaskingPlugin):
         return score if visible is None else torch.where(visible, score, -1.0)
 
     def _masks(self, ranks: dict[str, Tensor], views: dict[str, Tensor | None], sparsity: float) -> dict[str, Tensor]:
-        """Return the masks at one sparsity, never more than was visible when the search began."""
+        """Return the masks at one sparsity, limited to the weights that were visible when the search began."""
         output = self._output_layer()
-        total = sum(place.numel() for place in ranks.values())
+        total = sum(layer_ranks.numel() for layer_ranks in ranks.values())
         masks = {}
-        for name, place in ranks.items():
+        for name, layer_ranks in ranks.items():
             if name == output:
-                place = rank(-place) if self.scope == "global" else place
-                count = round((1.0 - sparsity / 2) * place.numel())
+                layer_ranks = rank(-layer_ranks) if self.scope == "global" else layer_ranks
+                count = round((1.0 - sparsity / 2) * layer_ranks.numel())
             elif self.scope == "global":
                 count = round((1.0 - sparsity) * total)
             else:
-                count = round((1.0 - sparsity) * place.numel())
-            view, mask = views[name], place < count
+                count = round((1.0 - sparsity) * layer_ranks.numel())
+            view, mask = views[name], layer_ranks < count
             masks[name] = mask if view is None else mask & view
         return masks
 
@@ -228,15 +248,15 @@ class EPNPlugin(MaskingPlugin):
         return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]
 
     def _accuracy_on_validation(self, strategy: Any) -> Callable[[float], float]:
-        """Return a function that measures the network as it is masked at that moment; samples are loaded once.
+        """Return a function of the target that measures the network under its current masks; samples are loaded once.
 
-        As soon as a target cannot be reached any more, it stops and returns what could be reached at most: most masks
-        of a search are far from holding, and the first batch tells. Batch norms use the statistics of each batch: their
-        running ones were gathered with nothing masked.
+        As soon as the target is out of reach it stops, and returns the accuracy that was still possible: most masks of
+        a search miss the target by far, which the first batch shows. Batch norms use the statistics of each batch,
+        since their running ones were gathered with no mask applied.
         """
         task = strategy.experience.task_label
         batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
-        if len(batches) > 1 and len(batches[-1][1]) == 1:  # one sample alone has no statistics
+        if len(batches) > 1 and len(batches[-1][1]) == 1:  # a batch of one sample has no statistics
             batches[-2:] = [[torch.cat(parts) for parts in zip(*batches[-2:], strict=True)]]
         samples = sum(len(batch[1]) for batch in batches)
         model = strategy.model
@@ -266,7 +286,7 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
 def _first_holding(
     count: int, measure: Callable[[int], float], target: float, search: str
 ) -> tuple[int | None, float, int]:
-    """Return (the first index whose measure reaches ``target`` or None, that measure, how many were taken)."""
+    """Return (the first index whose measure reaches ``target``, or None; that measure; the number of measurements)."""
     if search == "grid":
         for index in range(count):
             value = measure(index)

@@ -1,4 +1,4 @@
-"""PackNet: every task keeps a fixed share of the weights and sees all that came before.
+"""PackNet: every task keeps a fixed share of the weights and uses all weights of earlier tasks.
 
 Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning", CVPR 2018,
 arXiv:1711.05769.
@@ -20,10 +20,10 @@ _ROUNDING = 1e-9
 
 
 class PackNetPlugin(MaskingPlugin):
-    """Keeps, of the free weights of each layer, the largest; the task's mask is these and all that was frozen before.
+    """Keeps the largest free weights of each layer; the task's mask is these and all weights frozen before.
 
     Args:
-        shares: share of each layer that a task keeps: one number for every task, or one a task.
+        shares: share of each layer that a task keeps, in (0, 1]: one number for all tasks, or a list of one per task.
         retrain_epochs, unmasked, seed: see :class:`MaskingPlugin`.
 
     Raises:
@@ -46,7 +46,12 @@ class PackNetPlugin(MaskingPlugin):
 
     @classmethod
     def for_tasks(cls, n_tasks: int, shares: float | Sequence[float] | None = None, **options: Any) -> "PackNetPlugin":
-        """Return the plugin for a known number of tasks: equal shares by default, and impossible ones refused at once.
+        """Return the plugin for a known number of tasks, so that impossible shares are rejected before training.
+
+        Args:
+            n_tasks: number of tasks.
+            shares: as above; None gives all tasks equal shares.
+            options: further arguments of the plugin.
 
         Raises:
             ConfigurationError: if the shares are too few for the tasks, or exceed what is left by the last one.
@@ -67,10 +72,10 @@ class PackNetPlugin(MaskingPlugin):
         return cls(per_task, **options)
 
     def _boundaries(self, task: int) -> tuple[float, float]:
-        """Return which part of a layer, from 0 to 1, is the task's by its share.
+        """Return (start, end) of the task's share of a layer, from 0 to 1.
 
         Raises:
-            ConfigurationError: if the shares give the task nothing.
+            ConfigurationError: if no share is left for the task.
         """
         if isinstance(self.shares, int | float):
             end = (task + 1) * self.shares
@@ -83,16 +88,16 @@ class PackNetPlugin(MaskingPlugin):
         return ends[task], ends[task + 1]
 
     def prepare_task(self, strategy: Any) -> None:
-        """Refuse a task that has no share before it trains, not after."""
+        """Reject a task that has no share before it trains, not after."""
         self._boundaries(self.allocator.tasks)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Return all frozen weights and the task's share of the free ones, by magnitude."""
+        """Return masks of all frozen weights and the task's share of the free ones, chosen by magnitude."""
         start, end = self._boundaries(self.allocator.tasks)
         masks = {}
         for name, weight in self.allocator.weights.items():
             frozen = weight.frozen
-            # Differences of rounded ends: with equal shares of 1/T the last task takes the layer's very last weight.
+            # Differences of rounded ends, so that equal shares of 1 / T use up the layer to the last weight.
             count = round(end * frozen.numel()) - round(start * frozen.numel())
             magnitude = self.allocator.theta(name).abs()
             kept = rank(torch.where(frozen, -1.0, magnitude)) < count

@@ -1,7 +1,7 @@
-"""Which task does a test batch belong to? The one whose mask makes the surest prediction.
+"""Task inference: test samples are assigned to the task whose mask makes the most confident predictions.
 
 As in Wortsman et al., "Supermasks in Superposition" (SupSup), NeurIPS 2020: among the masks of all learned tasks, take
-the one whose prediction has the lowest entropy.
+the one whose predictions have the lowest entropy.
 """
 
 from typing import Any
@@ -17,18 +17,18 @@ from cl_powerprop.sparsity import select_task
 
 
 class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
-    """Replaces the prediction of a test batch by that of the mask with the lowest mean entropy over some samples.
+    """Replaces the predictions for a group of test samples by those of the mask with the lowest mean entropy.
 
-    Comes after the plugin of the masks and after all that wants to see the prediction with the task known.
+    It must come after the masking plugin and after all plugins that need the predictions for the known task.
 
     Args:
         masking: the plugin that gives tasks their masks.
-        batch: how many neighbouring samples of a test are known to be of one task and decide together. With 1 every
-            sample is alone, and what is measured is class-incremental learning in the strict sense. Groups do not cross
-            the batches of an evaluation.
+        batch: size of the groups: so many consecutive test samples are known to belong to one task and are assigned
+            together. With 1 every sample is assigned on its own, which is class-incremental learning in the strict
+            sense. Groups do not cross the batches of an evaluation.
 
     Attributes:
-        identified: share of the samples whose task was found, by experience of the last ``strategy.eval``.
+        identified: share of samples whose task was inferred correctly, by experience of the learner's last ``eval``.
     """
 
     def __init__(self, masking: MaskingPlugin, batch: int) -> None:
@@ -40,16 +40,16 @@ class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
         self._samples = 0
 
     def before_eval(self, strategy: Any, **_: Any) -> None:
-        """Forget the evaluation before."""
+        """Discard the previous evaluation."""
         self.identified = {}
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
-        """Start counting anew."""
+        """Reset the counts."""
         self._right, self._samples = 0, 0
 
     @torch.no_grad()
     def after_eval_forward(self, strategy: Any, **_: Any) -> None:
-        """Let every learned task predict, and keep the surest prediction of each group of samples."""
+        """Predict with the mask of every learned task, and keep the most confident predictions of each group."""
         allocator, images = self.masking.allocator, strategy.mb_x
         outputs, entropies = [], []
         for task in range(allocator.tasks):
@@ -64,9 +64,9 @@ class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
         select_task(allocator.model, true)
 
     def _by_group(self, output: Tensor) -> Tensor:
-        """Return the entropy of each group of samples, summed; the last group may be smaller."""
-        log_shares = output.log_softmax(1)
-        entropy = -(log_shares.exp() * log_shares).sum(1)
+        """Return the summed entropy of each group of samples; the last group may be smaller."""
+        log_probabilities = output.log_softmax(1)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(1)
         return functional.pad(entropy, (0, -len(entropy) % self.batch)).view(-1, self.batch).sum(1)
 
     def after_eval_exp(self, strategy: Any, **_: Any) -> None:
@@ -75,7 +75,7 @@ class EntropyTaskInference(SupervisedPlugin):  # type: ignore[misc]
 
 
 def _pick(outputs: list[Tensor], chosen: Tensor) -> Tensor:
-    """Return row i of ``outputs[chosen[i]]``; heads of fewer classes are filled up with what never wins."""
+    """Return row i of ``outputs[chosen[i]]`` for every i, padded with :data:`NEVER` to the width of the widest head."""
     width = max(output.shape[1] for output in outputs)
     filled = [functional.pad(output, (0, width - output.shape[1]), value=NEVER) for output in outputs]
     return torch.stack(filled)[chosen, torch.arange(len(chosen), device=chosen.device)]

@@ -1,4 +1,4 @@
-"""Selects the head of the task at hand, for models that have one a task."""
+"""Selects the head of the current task, in models with one head per task."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cl_powerprop.sparsity import select_task
 
 
 class TaskSelection(SupervisedPlugin):  # type: ignore[misc]
-    """Selects the task's own head or network before it trains or is tested; without such parts it does nothing."""
+    """Selects a task's head or network before the task is trained or tested; other models are not changed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class TaskSelection(SupervisedPlugin):  # type: ignore[misc]
         select_task(strategy.model, self._training)
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
-        """No task is in training any more."""
+        """Note that no task is in training."""
         self._training = None
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
@@ -29,14 +29,14 @@ class TaskSelection(SupervisedPlugin):  # type: ignore[misc]
         select_task(strategy.model, strategy.experience.task_label)
 
     def after_eval(self, strategy: Any, **_: Any) -> None:
-        """Go back to the task in training, if an evaluation came in between."""
+        """Select the task in training again, if the evaluation interrupted it."""
         if self._training is not None:
             select_task(strategy.model, self._training)
 
 
 class MixedTaskSelection(TaskSelection):
-    """Also sends each sample of a mixed training batch through the head of its own task."""
+    """Also uses, for each sample of a mixed training batch, the head of its own task."""
 
     def before_forward(self, strategy: Any, **_: Any) -> None:
-        """Select the heads of the batch."""
+        """Select the head of each sample in the batch."""
         select_samples(strategy.model, strategy.mb_task_id)

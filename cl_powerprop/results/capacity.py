@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cl_powerprop.results.folder import RunFolder
+from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.sparsity import LayerCapacity
 
 

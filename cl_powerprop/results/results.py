@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ import numpy as np
 import yaml
 
 from cl_powerprop.evaluation.weights import WeightCount
+from cl_powerprop.record import Facts, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
-from cl_powerprop.results.facts import Facts, now, peak_memory_mb
-from cl_powerprop.results.folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.results.timer import Timer
+from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.pictures import RunPictures
 from cl_powerprop.tracking.progress import ProgressDisplay
@@ -27,7 +27,7 @@ from cl_powerprop.tracking.stream import Outcome, Row, RowStream, RunView, SinkC
 
 if TYPE_CHECKING:
     from cl_powerprop.evaluation.metrics import Measurements, Metric
-    from cl_powerprop.learning import Parts
+    from cl_powerprop.parts import Parts
     from cl_powerprop.strategies.base import Summary, TaskReport
     from cl_powerprop.training.meters import Measured
 
@@ -43,53 +43,6 @@ class Reference:
     name: str
     run_id: str
     accuracy: Any
-
-
-@dataclass
-class Seconds:
-    """Where the time of a run went."""
-
-    train: float = 0.0
-    eval: float = 0.0
-    search: float = 0.0
-    logging: float = 0.0
-    total: float = 0.0
-
-
-@dataclass
-class State:
-    """How far a run is, as `run.json` has it.
-
-    Attributes:
-        status: running, complete or failed.
-        resumed: when it was.
-        task_seconds: what training each task took, search included.
-        references: run id and average accuracy of each reference run.
-        searches: how each task's mask was found.
-        diverged_tasks: those that are no better than guessing.
-        messages: what a user should know.
-    """
-
-    status: str = "running"
-    trained_tasks: int = 0
-    resumed: list[str] = field(default_factory=list)
-    finished: str | None = None
-    seconds: Seconds = field(default_factory=Seconds)
-    task_seconds: list[float] = field(default_factory=list)
-    peak_memory_mb: float | None = None
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    zero_forgetting_verified: bool | None = None
-    references: dict[str, Any] = field(default_factory=dict)
-    searches: list[Mapping[str, Any]] = field(default_factory=list)
-    diverged_tasks: list[int] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-    error: str | None = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> State:
-        """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone."""
-        kept = {each.name: values[each.name] for each in fields(cls) if each.name in values}
-        return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
 
 
 class Results:
@@ -129,8 +82,7 @@ class Results:
         self._resumed_at: int | None = None
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training
-        self._part: str | None = None  # what the clock counts
-        self._mark = time.perf_counter()
+        self._timer = Timer(self.state.seconds)
 
     @classmethod
     def open(
@@ -193,11 +145,10 @@ class Results:
             steps: optimizer steps that each experience takes.
             tasks: how many experiences are trained.
         """
-        self._mark = time.perf_counter()
         views = {name: self._view(name, steps) for name in self._sinks}
         csv = CsvSink(self.folder, self.facts.run_id, self._written)
         self._rows = RowStream(csv, open_sinks(self._sinks, views), self.tell, self._written)
-        self._mark = time.perf_counter()
+        self._timer = Timer(self.state.seconds)
         try:
             with self.time("logging"):
                 self.write()
@@ -236,23 +187,9 @@ class Results:
             state.status, state.metrics, state.zero_forgetting_verified, asdict(state.seconds), state.peak_memory_mb
         )
 
-    @contextlib.contextmanager
-    def time(self, part: str) -> Iterator[None]:
+    def time(self, part: str) -> contextlib.AbstractContextManager[None]:
         """Count what happens inside as a part of :class:`Seconds`, and not as the part around it."""
-        outer, self._part = self._lap(part), part
-        try:
-            yield
-        finally:
-            self._lap(outer)
-
-    def _lap(self, part: str | None) -> str | None:
-        """Add the time since the last call to the part that was counted, count another, and return the former."""
-        before, moment, seconds = self._part, time.perf_counter(), self.state.seconds
-        if before is not None:
-            setattr(seconds, before, getattr(seconds, before) + moment - self._mark)
-        seconds.total += moment - self._mark
-        self._mark, self._part = moment, part
-        return before
+        return self._timer.count(part)
 
     def epoch_ended(self, task: int, epoch: int, step: int, measured: Measured) -> None:
         """Enter what an epoch of training measured."""
@@ -387,13 +324,14 @@ class Results:
             return None
 
     def _end(self, status: str) -> None:
+        self._timer.lap()
         self.state.status = status
         self.state.finished = now()
         self.write()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is known as JSON values: what a resumed run begins with."""
-        self._lap(self._part)
+        self._timer.lap()
         return {
             "run": self.as_json(),
             "rows": self._rows.written,

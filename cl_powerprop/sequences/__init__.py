@@ -1,1 +1,1 @@
-"""The task sequences by name: which images, pixels and labels make each task. One file each."""
+"""The task sequences, one file each: which images, pixels and labels make up each task."""

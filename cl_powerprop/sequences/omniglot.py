@@ -1,7 +1,8 @@
-"""Omniglot as a task sequence: an alphabet a task, or a hundred tasks of twelve characters in four rotations.
+"""Omniglot as a task sequence: one alphabet per task, or a hundred tasks of twelve characters in four rotations.
 
-People's drawings are what generalises, so splits are made by drawer: nobody's drawing stands in two of them, and every
-character has all three. The last drawers of each alphabet are for testing, whatever the seed; who validates is drawn.
+A classifier should generalise to the drawings of other people, so the data is split by drawer: no drawer of an alphabet
+is in two splits, and every character is in all three. The last drawers of each alphabet are the test data, whatever the
+seed; the seed decides which of the others are validation data.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_powerprop.data.dataset import Dataset
-from cl_powerprop.data.omniglot import DRAWERS, Drawings
+from cl_powerprop.data.dataset import Dataset, Drawings
+from cl_powerprop.data.omniglot import DRAWERS
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,12 @@ _ROTATIONS = 4
 
 @dataclass(kw_only=True)
 class OmniglotConfig(SequenceConfig):
-    """`benchmark=omniglot`."""
+    """Options of `benchmark=omniglot`.
+
+    Attributes:
+        test: drawers of each alphabet for testing: a share below 1, or a number of the 20.
+        order: "fixed" or "random", see :func:`omniglot`.
+    """
 
     test: float
     order: str
@@ -42,7 +47,11 @@ class OmniglotConfig(SequenceConfig):
 
 @dataclass(kw_only=True)
 class OmniglotRotationConfig(OmniglotConfig):
-    """`benchmark=omniglot_rotation`."""
+    """Options of `benchmark=omniglot_rotation`.
+
+    Attributes:
+        split_by: "drawer" or "picture", see :func:`omniglot_rotation`.
+    """
 
     split_by: str
 
@@ -59,16 +68,16 @@ def omniglot(
     test: float,
     seed: int,
 ) -> TaskSequence:
-    """Return an alphabet a task.
+    """Return a sequence with one alphabet per task.
 
     Args:
-        dataset, drawings: what :class:`Omniglot` reads.
-        device: where the images go.
-        n_tasks: how many alphabets, the first of the order.
-        scenario: labels count from 0 in each alphabet, or with "class" over all of them.
+        dataset, drawings: the data set, and the drawings that it has read.
+        device: the device of the images.
+        n_tasks: number of alphabets; the first ones of the order are used.
+        scenario: labels count from 0 in each alphabet; with "class", over all alphabets.
         order: "fixed": as published, background alphabets before evaluation ones; "random": drawn from the seed.
-        validation, test: drawers of each alphabet: a share below 1, or a number of the 20.
-        seed: of the run.
+        validation, test: drawers of each alphabet for validation and testing: a share below 1, or a number of the 20.
+        seed: seed of the run.
 
     Raises:
         ConfigurationError: for too many tasks, an unknown order, or an empty split.
@@ -109,12 +118,12 @@ def omniglot_rotation(
     """Return tasks of twelve characters, each drawing in four rotations under one label.
 
     As used for winning subnetworks (Kang et al., "Forget-free Continual Learning with Winning Subnetworks", ICML 2022),
-    but split by drawer; ``split_by="picture"`` splits at random over images, rotated copies of one drawing included,
-    as theirs does, and lets a network be tested on drawings it was trained on.
+    but split by drawer. ``split_by="picture"`` splits the images at random as they do: rotated copies of one drawing
+    can be in different splits, so that a network is tested on drawings that it was trained on.
 
     Args:
-        n_tasks: up to 135; theirs are 100.
-        order: of the characters; "fixed" is as published, alphabet after alphabet.
+        n_tasks: up to 135; they have 100.
+        order: order of the characters; "fixed" is as published, alphabet after alphabet.
         split_by: "drawer" or "picture".
         dataset, drawings, device, scenario, validation, test, seed: see :func:`omniglot`.
 
@@ -137,13 +146,14 @@ def omniglot_rotation(
     pixels = Pixels(turned, base.labels.repeat(_ROTATIONS), base.mean, base.std)
     drawer = torch.from_numpy(drawings.drawer).to(device).repeat(_ROTATIONS)
     alphabets = torch.from_numpy(drawings.alphabet).to(device).repeat(_ROTATIONS)
-    places = torch.full((len(characters),), -1, device=device)  # of each character in the sequence, -1: in no task
-    places[chosen] = torch.arange(len(chosen), device=device)
+    # The position of each character in the sequence, -1 for characters in no task.
+    positions = torch.full((len(characters),), -1, device=device)
+    positions[chosen] = torch.arange(len(chosen), device=device)
     tasks = []
     for task in range(n_tasks):
         first = task * CHARACTERS_A_TASK
-        place = places[pixels.labels]
-        mine = (place >= first) & (place < first + CHARACTERS_A_TASK)
+        position = positions[pixels.labels]
+        mine = (position >= first) & (position < first + CHARACTERS_A_TASK)
         if split_by == "drawer":
             parts = [torch.zeros_like(mine) for _ in range(3)]
             for alphabet in alphabets[mine].unique().tolist():
@@ -151,10 +161,10 @@ def omniglot_rotation(
                 for part, own in zip(parts, divided, strict=True):
                     part |= own & (alphabets == alphabet)
         else:
-            parts = _divide_pictures(mine, validation, test, seed, task)
+            parts = _divide_images(mine, validation, test, seed, task)
         offset = 0 if scenario == "class" else first
         splits = [
-            Split(pixels, rows, place[rows] - offset) for rows in ((mine & part).nonzero()[:, 0] for part in parts)
+            Split(pixels, rows, position[rows] - offset) for rows in ((mine & part).nonzero()[:, 0] for part in parts)
         ]
         classes = n_tasks * CHARACTERS_A_TASK if scenario == "class" else CHARACTERS_A_TASK
         tasks.append(Task(f"characters_{first}_to_{first + CHARACTERS_A_TASK - 1}", classes, *splits))
@@ -162,10 +172,16 @@ def omniglot_rotation(
 
 
 def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float, seed: int) -> list[Tensor]:
-    """Return where ``drawer`` (0 to 19) is one of training, validation and test; boolean, shaped like it.
+    """Return boolean masks of training, validation and test data, each shaped like ``drawer``.
+
+    Args:
+        drawer: int64, 0 to 19: who drew each image.
+        alphabet: index of the alphabet; each has its own division.
+        validation, test: drawers for validation and testing: a share below 1, or a number of the 20.
+        seed: seed of the run.
 
     Raises:
-        ConfigurationError: if either of the three would have no drawer.
+        ConfigurationError: if one of the three would have no drawer.
     """
     import torch
 
@@ -179,11 +195,11 @@ def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float
     return [roles == part for part in range(3)]
 
 
-def _divide_pictures(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:
+def _divide_images(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:
     import torch
 
     rows = mine.nonzero()[:, 0]
-    validating, testing = _counts(validation, test, len(rows), "pictures")
+    validating, testing = _counts(validation, test, len(rows), "images")
     order = rows[torch.randperm(len(rows), generator=generator(seed, "pictures", task)).to(rows.device)]
     parts = [torch.zeros_like(mine) for _ in range(3)]
     sizes = [len(rows) - validating - testing, validating, testing]
@@ -205,14 +221,14 @@ def _counts(validation: float, test: float, count: int, what: str) -> tuple[int,
 
 
 def _ordered(order: str, items: Sequence[int], count: int, what: str, seed: int) -> list[int]:
-    """Return the first ``count`` items in the order asked for."""
+    """Return the first ``count`` items in the given order, "fixed" or "random"."""
     if not 1 <= count <= len(items):
         raise ConfigurationError(f"benchmark.n_tasks must be from 1 to {len(items)}, the number of {what}, not {count}")
     if order == "random":
         import torch
 
         shuffled = torch.randperm(len(items), generator=generator(seed, what))
-        return [items[place] for place in shuffled[:count].tolist()]
+        return [items[index] for index in shuffled[:count].tolist()]
     if order != "fixed":
         raise ConfigurationError(f"benchmark.order must be one of fixed, random, not {order!r}")
     return list(items[:count])

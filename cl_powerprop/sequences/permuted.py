@@ -1,4 +1,4 @@
-"""Permuted pixels: every task shows the same images through a pixel permutation of its own.
+"""Permuted pixels: every task has the same images, with its own permutation of the pixels.
 
 Goodfellow et al., "An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural Networks", 2013.
 """
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,14 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PermutedConfig(SequenceConfig):
-    """`benchmark=permuted`."""
+    """Options of `benchmark=permuted`.
+
+    Attributes:
+        permute_first: permute the pixels of task 0 too.
+    """
 
     permute_first: bool
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """Pixel i of an image is shown pixel ``order[i]``; int64 ``[channels * height * width]`` on the device."""
+    """Reorders pixels: pixel i of the result is pixel ``order[i]``; int64 ``[channels * height * width]``."""
 
     order: Tensor
 
@@ -38,7 +41,7 @@ class Permutation:
         import torch
 
         flat = pixels.flatten(1)
-        if flat.is_cpu:  # numpy does this five times as fast as torch
+        if flat.is_cpu:  # numpy is five times as fast as torch here
             return torch.from_numpy(np.take(flat.numpy(), self.order.numpy(), axis=1)).view_as(pixels)
         return flat.index_select(1, self.order).view_as(pixels)
 
@@ -55,6 +58,14 @@ def permuted(
     seed: int,
 ) -> TaskSequence:
     """Return ``n_tasks`` permuted tasks; task k's permutation depends on (seed, k) alone.
+
+    Args:
+        train, test: the images.
+        classes: number of classes.
+        n_tasks: number of tasks.
+        scenario: "task" or "domain".
+        permute_first: permute the pixels of task 0 too.
+        validation, seed: see :func:`~cl_powerprop.tasks.split_validation`.
 
     Raises:
         ConfigurationError: for ``n_tasks`` below 1, an empty split, or scenario "class" (tasks share their classes).

@@ -1,4 +1,4 @@
-"""Rotated images: every task shows the same images turned by an angle of its own.
+"""Rotated images: every task has the same images, rotated by its own angle.
 
 Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017.
 """
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.registry import register_sequence
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +20,18 @@ if TYPE_CHECKING:
     from cl_powerprop.source import DataSource
     from cl_powerprop.tasks import Pixels, Scenario, TaskSequence
 
-_AT_A_TIME = 2000  # images, so that a task's floats are not held twice
+_AT_A_TIME = 2000  # images that are rotated together, to save memory
 
 
 @dataclass(kw_only=True)
 class RotatedConfig(SequenceConfig):
-    """`benchmark=rotated`."""
+    """Options of `benchmark=rotated`; see :func:`angles`.
+
+    Attributes:
+        angles: the angle of each task in degrees; None for even steps from 0 to ``largest``, or random ones.
+        largest: the largest angle, in degrees.
+        order: "fixed" or "random".
+    """
 
     angles: list[float] | None
     largest: float
@@ -35,9 +40,9 @@ class RotatedConfig(SequenceConfig):
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns images counter-clockwise about their centre, by bilinear interpolation; what comes in from outside is 0.
+    """Rotates images counter-clockwise about their centre, by bilinear interpolation; outside an image pixels are 0.
 
-    Quarter turns of square images move pixels and interpolate nothing.
+    Quarter turns of square images only move pixels, without interpolation.
     """
 
     degrees: float
@@ -51,11 +56,11 @@ class Rotation:
         angle = math.radians(self.degrees)
         cosine, sine = math.cos(angle), math.sin(angle)
         height, width = pixels.shape[-2:]
-        # The grid says, in units of half a side, where each pixel comes from; rows count downwards.
+        # The affine map from each output pixel to its source, in units of half a side; rows count downwards.
         matrix = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
         size = [1, 1, height, width]
         grid = functional.affine_grid(matrix.unsqueeze(0), size, align_corners=False).to(pixels.device)
-        # As channels of one image, all share one grid.
+        # All images become channels of one image, so that they share one grid.
         turned = [
             functional.grid_sample(part.flatten(0, 1).unsqueeze(0).float(), grid, align_corners=False)
             for part in pixels.split(_AT_A_TIME)
@@ -67,14 +72,14 @@ def angles(n_tasks: int, listed: Sequence[float] | None, largest: float, order: 
     """Return the angle of each task in degrees.
 
     Args:
-        n_tasks: how many there are.
-        listed: the angles themselves, or None for even steps from 0 up to ``largest``.
-        largest: the last of the even steps.
-        order: "fixed", or "random" to draw each angle between 0 and ``largest`` from (seed, task).
-        seed: of the run.
+        n_tasks: number of tasks.
+        listed: the angles themselves; None for angles from 0 to ``largest``.
+        largest: the largest angle.
+        order: "fixed" for even steps from 0 to ``largest``, or "random" to draw each angle from (seed, task).
+        seed: seed of the run.
 
     Raises:
-        ConfigurationError: if as many angles as tasks are not listed, or for an unknown order.
+        ConfigurationError: if the number of listed angles is not ``n_tasks``, or for an unknown order.
     """
     import torch
 
@@ -103,7 +108,14 @@ def rotated(
     validation: float,
     seed: int,
 ) -> TaskSequence:
-    """Return one task an angle.
+    """Return a sequence with one task per angle.
+
+    Args:
+        train, test: the images.
+        classes: number of classes.
+        degrees: the angle of each task.
+        scenario: "task" or "domain".
+        validation, seed: see :func:`~cl_powerprop.tasks.split_validation`.
 
     Raises:
         ConfigurationError: for an angle that is not finite or comes twice, an empty split, or scenario "class".

@@ -1,7 +1,7 @@
-"""Split classes: the classes are divided over the tasks.
+"""Split classes: the classes are divided among the tasks.
 
-Scenarios as in van de Ven & Tolias, "Three scenarios for continual learning", 2019: with "task" and "domain" labels
-count from 0 in each task, with "class" they are those of the data set.
+Scenarios are those of van de Ven & Tolias, "Three scenarios for continual learning", 2019: with "task" and "domain",
+labels count from 0 in each task; with "class", they are those of the data set.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.registry import register_sequence
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,16 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SplitConfig(SequenceConfig):
-    """`benchmark=split`."""
+    """Options of `benchmark=split`.
+
+    Attributes:
+        classes: the classes of each task; None: see :func:`class_groups`.
+    """
 
     classes: list[list[int]] | None = None
 
 
 def class_groups(classes: int, n_tasks: int, listed: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
-    """Return the classes of each task: those listed, or else neighbouring ones, equally many a task.
+    """Return the classes of each task: those listed, or consecutive classes in groups of equal size.
 
     Raises:
-        ConfigurationError: if classes do not divide evenly, or a list is not one of distinct classes for each task.
+        ConfigurationError: if the classes do not divide evenly, or the list does not give each task at least one class
+            and each class to at most one task.
     """
     check_n_tasks(n_tasks)
     if listed is None:
@@ -66,7 +70,14 @@ def split_by_class(
     validation: float,
     seed: int,
 ) -> TaskSequence:
-    """Return a task for each group of classes (see :func:`class_groups`), each with the images of its classes.
+    """Return a sequence with one task per group of classes, each with the images of its classes.
+
+    Args:
+        train, test: the images.
+        classes: number of classes in the data set.
+        groups: the classes of each task, see :func:`class_groups`.
+        scenario: "task", "domain" or "class".
+        validation, seed: see :func:`~cl_powerprop.tasks.split_validation`.
 
     Raises:
         ConfigurationError: if a split would be empty.
@@ -77,15 +88,17 @@ def split_by_class(
 
     parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
 
-    def view(source: Pixels, rows: Tensor, labels: Tensor, places: Tensor) -> Split:
-        mine = places[labels] >= 0
-        return Split(source, rows[mine], (labels if scenario == "class" else places[labels])[mine])
+    def view(source: Pixels, rows: Tensor, labels: Tensor, task_labels: Tensor) -> Split:
+        mine = task_labels[labels] >= 0
+        return Split(source, rows[mine], (labels if scenario == "class" else task_labels[labels])[mine])
 
     def make(group: Sequence[int]) -> Task:
-        places = torch.full((classes,), -1, device=train.labels.device)  # of each class in the task, -1: not in it
-        places[list(group)] = torch.arange(len(group), device=places.device)
+        # The label of each class within the task, -1 for classes of other tasks.
+        task_labels = torch.full((classes,), -1, device=train.labels.device)
+        task_labels[list(group)] = torch.arange(len(group), device=task_labels.device)
         name = "classes_" + "_".join(map(str, group))
-        task = Task(name, classes if scenario == "class" else len(group), *(view(*part, places) for part in parts))
+        count = classes if scenario == "class" else len(group)
+        task = Task(name, count, *(view(*part, task_labels) for part in parts))
         if not all(len(split) for split in (task.train, task.valid, task.test)):
             raise ConfigurationError(f"{name} has an empty split; raise benchmark.validation")
         return task

@@ -1,1 +1,1 @@
-"""The loggers by name: where a run's measurements go beside its folder. One file each."""
+"""The loggers, one file each: where a run's measurements go in addition to its folder."""

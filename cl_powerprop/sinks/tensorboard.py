@@ -4,20 +4,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cl_powerprop.registry import register_sink
 from cl_powerprop.tracking.layer_curves import LayerCurves
-from cl_powerprop.tracking.stream import Row, RunView, SinkConfig
+from cl_powerprop.tracking.stream import Row, RunView, SinkConfig, register_sink
 
 
 @dataclass(kw_only=True)
 class TensorBoardConfig(SinkConfig):
-    """`logger=[tensorboard]`."""
+    """Options of `logger=[tensorboard]`.
+
+    Attributes:
+        figures: add the run's figures as images at the end.
+    """
 
     figures: bool
     label: ClassVar[str] = "TensorBoard"
 
 
-# The tab Custom Scalars: all tasks of a run in one chart.
+# The charts of the tab Custom Scalars, each with all tasks of a run.
 _LAYOUT = {
     "Forgetting": {
         "test accuracy of each task": ["Multiline", [r"^test/accuracy/.*"]],
@@ -39,11 +42,11 @@ _LAYOUT = {
 class TensorBoardSink:
     """Writes every row as a scalar over optimizer steps, and figures and hparams at the end.
 
-    TensorBoard's scalars are in single precision; its page leaves out those that are not.
+    Scalars are written in single precision, since TensorBoard's page does not show those in double precision.
 
     Args:
-        settings: of the logger.
-        run: the run.
+        settings: options of the logger.
+        run: the run to log.
     """
 
     def __init__(self, settings: TensorBoardConfig, run: RunView) -> None:
@@ -53,7 +56,7 @@ class TensorBoardSink:
         self._view = run
         self._layers = LayerCurves(run.capacity)
         self._step = 0
-        # What earlier files of a resumed run hold of its repeated steps is to be forgotten.
+        # A resumed run repeats some steps, whose values in its earlier files must not be shown.
         purge = None if run.resumed_at is None else run.resumed_at + 1
         self._writer = SummaryWriter(str(run.folder), purge_step=purge)
         self._writer.add_custom_scalars(_LAYOUT)
@@ -67,13 +70,13 @@ class TensorBoardSink:
         self._writer.add_scalar(name, value, self._step)
 
     def flush(self) -> None:
-        """Write each layer's capacity, and make all visible."""
+        """Write each layer's capacity, and make everything so far visible."""
         for name, value in self._layers.new().items():
             self._scalar(name, value)
         self._writer.flush()
 
     def close(self) -> None:
-        """Write metrics, hparams and figures."""
+        """Write metrics, hparams and figures, and close the file."""
         from torch.utils.tensorboard.summary import hparams
 
         metrics = {
@@ -85,7 +88,7 @@ class TensorBoardSink:
             self._scalar(name, value)
         events = self._writer.file_writer
         assert events is not None
-        for summary in hparams(dict(_flat(self._view.config)), metrics):  # add_hparams would make a second run of it
+        for summary in hparams(dict(_flat(self._view.config)), metrics):  # add_hparams would create a second run
             events.add_summary(summary)
         if self._figures:
             for name, image in self._view.pictures.images.items():
@@ -98,7 +101,7 @@ class TensorBoardSink:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
-    """Yield the config with dotted keys, values as hparams takes them."""
+    """Yield (dotted key, value) for all options that are set, with values of the types that hparams takes."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.registry import register_sink
-from cl_powerprop.results.facts import new_run_id
-from cl_powerprop.results.folder import COPY
+from cl_powerprop.record import new_run_id
+from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
-from cl_powerprop.tracking.stream import Row, RunView, SinkConfig
+from cl_powerprop.tracking.stream import Row, RunView, SinkConfig, register_sink
 from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
 from cl_powerprop.tracking.wandb_service import end_service
 
 log = logging.getLogger("cl_powerprop")
 
-_PATIENCE = 60  # seconds with W&B's service, which does not make us wait for the network
+_PATIENCE = 60  # seconds to wait for W&B's service, without the time that it waits for the network
 _TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap")
 
 
@@ -30,7 +29,7 @@ MODES = ("online", "offline", "disabled")
 
 @dataclass(kw_only=True)
 class WandbConfig(SinkConfig):
-    """`logger=[wandb]`."""
+    """Options of `logger=[wandb]`; conf/logger/wandb.yaml explains them."""
 
     mode: str
     project: str
@@ -55,21 +54,20 @@ class WandbConfig(SinkConfig):
             raise ConfigurationError(f"logger.wandb.timeout must be above 0, not {self.timeout}")
 
     def prepare(self) -> None:
-        # W&B's init imports it, which takes three times as long once torch's modules are there.
+        # wandb.init imports this module, which takes three times as long once torch is imported.
         import wandb.sdk.launch.inputs.internal  # noqa: F401
 
 
 @register_sink("wandb", WandbConfig)
 class WandbSink:
-    """Sends curves while the run goes on, and all else at its end.
+    """Sends curves during the run, and everything else at its end.
 
-    The W&B run has the run's own id, or that which a W&B agent gave it; a resumed run goes on in the one it began.
+    The W&B run has the run's own id, or the one that a W&B agent has set; a resumed run continues its W&B run. W&B
+    starts in the background: if it can start neither online nor offline, a later call raises its error.
 
     Args:
-        settings: of the logger.
-        run: the run.
-
-    A method raises what W&B raised if it could be started neither online nor offline.
+        settings: options of the logger.
+        run: the run to log.
     """
 
     def __init__(self, settings: WandbConfig, run: RunView) -> None:
@@ -78,12 +76,12 @@ class WandbSink:
         self._starts = [0, *itertools.accumulate(run.steps)]
         self._layers = LayerCurves(run.capacity)
         self._point: tuple[int, int, int] | None = None
-        self._values: dict[str, float] = {}  # of that moment
-        self._waiting: list[tuple[int, dict[str, float]]] = []  # moments that are not sent yet
+        self._values: dict[str, float] = {}  # measured at that point
+        self._waiting: list[tuple[int, dict[str, float]]] = []  # values of earlier points that are not sent yet
         self._files = 0
         self._run: Any = None
-        self._hangs = False  # the service
-        # The first task need not wait for a service to start and a server to answer; and no task waits for ever.
+        self._hangs = False  # whether W&B's service has stopped answering
+        # W&B has its own thread: the first task does not wait for it to start, and no task waits without limit.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
         self._starting = self._thread.submit(self._start)
 
@@ -93,8 +91,8 @@ class WandbSink:
         settings, view = self._settings, self._view
         multirun, facts = view.multirun, view.facts
         Path(settings.dir).mkdir(parents=True, exist_ok=True)
-        begun = view.memory  # of a run that is resumed
-        # A W&B agent has named the run that it waits for; of a whole multirun it could only be the first.
+        begun = view.memory  # empty, unless the run is resumed
+        # A W&B agent sets the id of the run that it waits for; a multirun has several runs, which cannot share it.
         named = None if multirun else os.environ.get("WANDB_RUN_ID")
         run_id = begun.get("id") or named or facts.run_id
         where = {key: getattr(facts, key) for key in ("run_id", "versions", "host", "git_commit", "device")}
@@ -114,10 +112,10 @@ class WandbSink:
                 tags=settings.tags,
                 config=config,
                 dir=settings.dir,
-                allow_val_change=True,  # a resumed run may go on with other versions, on another machine
-                reinit="create_new",  # other runs of this process, ours or a user's, are left alone
+                allow_val_change=True,  # a resumed run may continue with other versions, or on another machine
+                reinit="create_new",  # do not end other W&B runs of this process
                 settings=wandb.Settings(
-                    console="off",  # it would catch the live display, and a user's paths with it
+                    console="off",  # it would record the live display and the user's paths
                     silent=True,
                     save_code=False,
                     init_timeout=settings.timeout,
@@ -139,22 +137,25 @@ class WandbSink:
             except Exception as error:  # noqa: BLE001, RUF100 (of many kinds: no network, a wrong key, ...)
                 reason = _line(error)
                 for folder in set(Path(settings.dir).glob(remains)) - before:
-                    shutil.rmtree(folder, ignore_errors=True)  # nothing is in it, and sync would stumble over it
-                run_id = new_run_id()  # W&B's service holds on to that of the run that could not be started
+                    shutil.rmtree(folder, ignore_errors=True)  # it holds no data, and sync would fail on it
+                run_id = new_run_id()  # W&B's service does not release the id of a run that failed to start
         run = init("offline", run_id)
         message = f"W&B: {reason}; this run is logged offline, upload it later by cl-powerprop sync {_folder(run)}"
-        if has_credentials():  # as the user meant it to be online
+        if has_credentials():  # then the user expects the run to be online
             view.tell(message)
         else:
             log.warning(message)
         return run
 
     def _in_time(self, call: Callable[[], None], network: float = 0) -> None:
-        """Make a call in W&B's thread: should its service hang, the call would never end.
+        """Make a call in W&B's thread, with a time limit: the call would never end if W&B's service hung.
 
         Args:
-            call: what to do.
-            network: seconds that it may spend waiting for the network.
+            call: the call to make.
+            network: seconds that it may wait for the network.
+
+        Raises:
+            TimeoutError: if the call takes longer; the service is then ended.
         """
         seconds = _PATIENCE + network
         future = self._thread.submit(call)
@@ -162,19 +163,19 @@ class WandbSink:
             future.result(seconds)
             return
         except TimeoutError:
-            if future.done():  # that was the call's own
+            if future.done():  # the call itself raised it
                 raise
         self._hangs = True
         end_service(seconds=0)
         raise TimeoutError(f"W&B's service has not answered within {seconds:g} s")
 
     def write(self, row: Row) -> None:
-        """Add a value to those of its moment; they are sent together."""
+        """Add a value; all values of the same tasks, epoch and step are sent together."""
         point = (row.trained_tasks, row.epoch, row.step)
         if point != self._point:
             self._end_moment()
             self._point = point
-            # Offline nobody looks on, and what is sent before the task is finished a resumed run would send again.
+            # Only online: offline nobody watches, and a resumed run would send the values of an unfinished task again.
             if self._run is not None and not self._run.offline:
                 self._in_time(self._send)
         self._values[row.curve] = row.value
@@ -183,13 +184,13 @@ class WandbSink:
         if self._point is not None and self._values:
             trained, epoch, step = self._point
             where = {"trained_tasks": trained, "epoch": epoch, "step": step, "progress": self._progress(trained, step)}
-            # W&B's own counter, made from the moment alone: what a resumed run repeats is known by it.
+            # W&B's step counter depends on the point alone, which shows what a resumed run has sent before.
             between = where["progress"] == trained
             self._waiting.append((2 * step + between, where | self._values))
             self._values = {}
 
     def flush(self) -> None:
-        """Send what there is, with each layer's capacity, and the run's files as they are, if W&B has started."""
+        """Send all values so far, each layer's capacity and the run's files as they are now, if W&B has started."""
         self._values.update(self._layers.new())
         self._end_moment()
         if self._starting.done():
@@ -211,7 +212,7 @@ class WandbSink:
         self._waiting = []
 
     def _introduce(self) -> None:
-        """Say which curves go over what, and in the run folder where the W&B run is."""
+        """Define the x-axes of curves, and remember in the run folder where the W&B run is."""
         run = self._run
         run.define_metric("train/*", step_metric="step")
         for curves in ("valid/*", "test/*", "capacity/*"):
@@ -222,29 +223,29 @@ class WandbSink:
         memory.update({"url": None if run.offline else run.url, "sent": sent})
 
     def _progress(self, trained: int, step: int) -> float:
-        """Return tasks trained, with the share of the one in training: the x-axis of what is measured over tasks."""
+        """Return the number of trained tasks plus the finished share of the current one: the x-axis over tasks."""
         if trained + 1 >= len(self._starts):
             return float(trained)
         start, end = self._starts[trained], self._starts[trained + 1]
         return trained + min(1.0, max(0.0, (step - start) / max(1, end - start)))
 
     def _copy_files(self) -> None:
-        """Keep copies of the run's files among those that W&B uploads, for `cl-powerprop pull`."""
+        """Copy the run's files to the folder that W&B uploads, for `cl-powerprop pull`."""
         files = Path(self._run.dir)
         target = files / COPY
         target.mkdir(exist_ok=True)
         paths = [path for path in self._view.folder.iterdir() if path.suffix in (".json", ".yaml", ".csv")]
         for path in paths:
             shutil.copyfile(path, target / path.name)
-        if len(paths) > self._files:  # W&B keeps up with those that it has been told of
+        if len(paths) > self._files:  # W&B itself uploads changes of files that it knows
             self._run.save(str(target / "*"), base_path=str(files), policy="live")
             self._files = len(paths)
 
     def close(self) -> None:
-        """Send summary, tables, pictures, files and, if asked for, the network, and finish the W&B run."""
+        """Send summary, tables, figures, files and, with ``log_model``, the network; then finish the W&B run."""
         self._values.update(self._layers.new())
         self._end_moment()
-        # It may have to start yet, online and then offline, before it uploads.
+        # W&B may still have to start, online and then offline, before it uploads.
         self._in_time(self._finish, network=3 * self._settings.timeout)
         self._thread.shutdown(wait=False)
 
@@ -256,7 +257,7 @@ class WandbSink:
         try:
             self._send_tables()
         except Exception as error:  # noqa: BLE001, RUF100 (they need the server at once; the rest is sent later)
-            self._view.tell(f"W&B took no tables or pictures: {_line(error)}")
+            self._view.tell(f"W&B took no tables or figures: {_line(error)}")
         try:
             self._run.finish(exit_code=0 if outcome["status"] == "complete" else 1)
         except TimeoutError:
@@ -292,7 +293,7 @@ class WandbSink:
             self._run.log_artifact(artifact)
 
     def abort(self) -> None:
-        """Finish the W&B run if its service lives; else see that nobody waits for it."""
+        """Finish the W&B run if its service still answers; otherwise do not wait for it."""
         if not self._hangs:
             self._in_time(self._let_go, network=self._settings.timeout)
         self._thread.shutdown(wait=False)
@@ -305,7 +306,7 @@ class WandbSink:
 
 
 def _folder(run: Any) -> str:
-    """Return the folder with the files of a W&B run: not the given one, if that cannot be written."""
+    """Return the folder with the files of a W&B run; W&B chooses another one if ``dir`` cannot be written."""
     folder = Path(run.settings.sync_dir).parent.parent
     return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
 

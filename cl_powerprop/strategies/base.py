@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.registry import T, door
 from cl_powerprop.training.phase import Phase
 
 if TYPE_CHECKING:
@@ -175,3 +176,17 @@ class Strategy:
             state: the values by name, tensors on the CPU.
             model: as it is built anew; its own state is loaded next.
         """
+
+
+def register_strategy(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
+    """Make a class derived from :class:`Strategy` the choice ``strategy=NAME``.
+
+    Args:
+        name: of the choice.
+        config: dataclass of its options, derived from :class:`StrategyConfig`.
+        aliases: other names for it.
+
+    Raises:
+        ConfigurationError: for a name that is taken, or a config that is not a dataclass with a type for every option.
+    """
+    return door("strategy", name, config, StrategyConfig, aliases)

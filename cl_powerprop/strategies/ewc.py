@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.registry import register_strategy
-from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin

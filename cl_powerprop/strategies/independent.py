@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.registry import register_strategy
-from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, TaskReport
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, TaskReport, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin

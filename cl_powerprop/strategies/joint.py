@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.registry import register_strategy
-from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin

@@ -1,7 +1,6 @@
 """Fine-tuning: learn one task after the other and do nothing against forgetting. The lower baseline."""
 
-from cl_powerprop.registry import register_strategy
-from cl_powerprop.strategies.base import Strategy, StrategyConfig
+from cl_powerprop.strategies.base import Strategy, StrategyConfig, register_strategy
 
 
 @register_strategy("naive", StrategyConfig)

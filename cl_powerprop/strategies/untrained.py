@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cl_powerprop.registry import register_strategy
-from cl_powerprop.strategies.base import Strategy, StrategyConfig
+from cl_powerprop.strategies.base import Strategy, StrategyConfig, register_strategy
 
 
 @register_strategy("untrained", StrategyConfig)

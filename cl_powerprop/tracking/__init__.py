@@ -1,4 +1,4 @@
-"""One stream of rows from a run, and a small sink for each place they go to."""
+"""A run's measurements as one stream of rows, and the sinks that they are sent to."""
 
 from cl_powerprop.tracking.stream import Row, RowStream, Sink
 

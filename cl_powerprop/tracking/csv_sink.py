@@ -1,10 +1,10 @@
-"""`curves.csv`: every row of the run, tidy."""
+"""`curves.csv`: all rows of the run, in tidy form."""
 
 import csv
 from dataclasses import astuple, fields
 
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.results.folder import RunFolder
+from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.tracking.stream import Row
 
 
@@ -12,12 +12,12 @@ class CsvSink:
     """Collects rows and rewrites `curves.csv` at every flush.
 
     Args:
-        folder: of the run.
-        run_id: of the run.
-        kept: rows of the file as it is that come first: a run that is resumed has some.
+        folder: the run folder.
+        run_id: id of the run, the first column.
+        kept: number of rows to keep of the existing file; a resumed run has some.
 
     Raises:
-        RunFolderError: if the file does not have them.
+        RunFolderError: if the file has fewer rows.
     """
 
     def __init__(self, folder: RunFolder, run_id: str, kept: int = 0) -> None:

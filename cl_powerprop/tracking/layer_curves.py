@@ -1,4 +1,4 @@
-"""Capacity and reuse of each layer over tasks, as dashboards show them beside a run's rows."""
+"""Curves of each layer's capacity and reuse over tasks, which dashboards show in addition to a run's rows."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ _SHARES = ("kept", "newly_frozen", "reused", "free")
 
 
 class LayerCurves:
-    """Turns what the allocator reported since the last call into values of curves `capacity/LAYER/SHARE`.
+    """Turns the allocator's new rows into values of the curves `capacity/LAYER/SHARE`.
 
     Args:
-        capacity: grows by one entry a layer and task.
+        capacity: the allocator's rows; one per layer is added when a task has been trained.
     """
 
     def __init__(self, capacity: Sequence[LayerCapacity]) -> None:
         self._capacity = capacity
-        self._seen = len(capacity)  # a run that is resumed has told of these before
+        self._seen = len(capacity)  # a resumed run has logged these before
 
     def new(self) -> dict[str, float]:
-        """Return what the last task keeps, freezes, reuses and leaves free, as shares of each layer's weights."""
+        """Return the shares of each layer that the last task keeps, freezes, reuses and leaves free, by curve."""
         layers = [layer for layer in self._capacity[self._seen :] if layer.kind == "masked"]
         self._seen = len(self._capacity)
         return {

@@ -1,4 +1,4 @@
-"""What a person sees of a Hydra multirun: bars while jobs run in processes of their own, and one table at the end."""
+"""The display of a Hydra multirun: progress bars while jobs run in separate processes, and one table at the end."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cl_powerprop.analysis.summary import print_runs
 
 _SECONDS_A_LOOK = 0.5
-_ROOM = 10  # lines of the screen that are left to what runs
+_ROOM = 10  # lines of the screen that are reserved for running jobs
 
 
 class MultirunDisplay(Callback):  # type: ignore[misc]
@@ -23,10 +23,10 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         self._bars: _JobBars | None = None
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return type(self), ()  # Hydra sends its callbacks along with each job; the bars stay
+        return type(self), ()  # Hydra pickles its callbacks with each job; the bars stay in this process
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Show a bar a job, where several run at a time: a job alone in this process has a display of its own."""
+        """Show one bar per job if several run in parallel; a job that runs in this process has its own display."""
         console = Console(stderr=True)
         in_parallel = config.hydra.launcher.get("n_jobs", 1) != 1
         if in_parallel and config.progress and console.is_terminal:
@@ -34,10 +34,10 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
             self._bars.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print what the sweep folder holds."""
+        """Print the table of all runs in the sweep folder."""
         if self._bars is not None:
             self._bars.stop()
-        # Hydra leaves where on the machine everything is; what ran stands in each job's config.yaml.
+        # Hydra writes the machine's absolute paths into this file; each job's config.yaml says what was run.
         (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
         # A pruning experiment prints its own table.
         folders = [folder for folder in _run_folders(Path(config.hydra.sweep.dir)) if "strategy" in _read(folder)]
@@ -56,12 +56,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 class _JobBars(threading.Thread):
-    """Reads now and then how many tasks each job has learned."""
+    """Reads at intervals from the run folders how many tasks each job has learned, and shows it."""
 
     def __init__(self, sweep: Path, console: Console) -> None:
         super().__init__(daemon=True)
         self._sweep = sweep
-        self._done = set(_run_folders(sweep))  # nothing of these will change
+        self._done = set(_run_folders(sweep))  # folders of an earlier multirun, which do not change
         self._progress = Progress(
             TextColumn("job {task.description}"),
             BarColumn(),
@@ -100,5 +100,5 @@ class _JobBars(threading.Thread):
             if record["status"] != "running":
                 self._done.add(folder)
                 self._progress.stop_task(bar)
-                # On a screen that is nearly full, bars of finished jobs make room.
+                # Hide the bars of finished jobs when the screen is nearly full.
                 self._progress.update(bar, visible=len(self._bars) < self._progress.console.height - _ROOM)

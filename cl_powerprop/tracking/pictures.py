@@ -1,4 +1,4 @@
-"""A run's figures as pictures, for the dashboards that show some."""
+"""A run's figures as images, for the dashboards that show them."""
 
 import functools
 from pathlib import Path
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from cl_powerprop.errors import UserError
 
-# Curves are charts there already; what is left are the matrices.
+# Dashboards draw curves themselves; only figures of matrices are sent as images.
 _SHOWN = ("accuracy_matrix", "mask_composition", "mask_overlap")
 
 
 class RunPictures:
-    """The figures that `compare` would draw of one run alone, drawn at most once."""
+    """The figures that `compare` draws of a single run; they are drawn at most once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @functools.cached_property
     def images(self) -> dict[str, NDArray[np.uint8]]:
-        """Pictures by name, each ``[height, width, 3]``; none of a run that failed before there was one to draw."""
+        """Images by name, uint8 ``[height, width, 3]``; empty for a run that failed before there was a figure to draw."""
         from cl_powerprop.analysis.comparison import compare_runs
         from cl_powerprop.analysis.figures import figure_images
         from cl_powerprop.analysis.runs import load_runs

@@ -8,11 +8,11 @@ from avalanche.core import SupervisedPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-_STEPS_A_REFRESH = 50  # a bar needs no more, and every refresh costs
+_STEPS_A_REFRESH = 50  # steps between two refreshes, each of which takes time
 
 
 class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
-    """A live bar over the whole run on a terminal; nothing where the output is no terminal, or when switched off."""
+    """A live progress bar over the whole run on a terminal; it shows nothing elsewhere, or if it is switched off."""
 
     def __init__(self, enabled: bool = True) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def over(self, experiences: int) -> Iterator[None]:
-        """Show the bar while so many experiences are trained."""
+        """Show the bar while this number of experiences is trained."""
         self._experiences = experiences
         with self._progress:
             yield
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Show the task and epoch at hand; tasks are taken to be equally long."""
+        """Show the current task and epoch; the time left is estimated as if all tasks were equally long."""
         task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
         total = len(strategy.dataloader) * strategy.train_epochs * self._experiences
         shown: dict[str, Any] = {
@@ -50,13 +50,13 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         self._progress.update(self._bar, total=total, **shown)
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """Count a step."""
+        """Count a step, and refresh the bar now and then."""
         self._steps += 1
         if self._steps == _STEPS_A_REFRESH:
             self._progress.advance(self._bar, self._steps)
             self._steps = 0
 
     def show(self, **values: float) -> None:
-        """Show a measured loss, accuracy or capacity from now on."""
+        """Show measured values (loss, accuracy, capacity) from now on."""
         shown: dict[str, Any] = {name: f"{value:.3f}" for name, value in values.items()}
         self._progress.update(self._bar, **shown)

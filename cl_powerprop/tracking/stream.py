@@ -1,4 +1,4 @@
-"""What a run measures, as rows; sinks take them where they are wanted."""
+"""A run's measurements as rows, and the sinks that they are sent to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cl_powerprop.registry import find
+from cl_powerprop.registry import T, door, find
 
 if TYPE_CHECKING:
-    from cl_powerprop.results.facts import Facts
+    from cl_powerprop.record import Facts
     from cl_powerprop.sparsity import LayerCapacity
     from cl_powerprop.tracking.pictures import RunPictures
 
@@ -28,6 +28,8 @@ class Row:
         step: optimizer steps since the run began.
         eval_task: the task that was measured.
         split: train, valid or test.
+        metric: name of the metric, such as accuracy.
+        value: the measured value.
     """
 
     trained_tasks: int
@@ -40,7 +42,7 @@ class Row:
 
     @property
     def curve(self) -> str:
-        """Name the curve that the row is a point of, as dashboards show it: `test/accuracy/task_03`."""
+        """Name of the row's curve in dashboards, such as `test/accuracy/task_03`."""
         if self.metric == "capacity_used":  # of the network, whichever task was trained last
             return "capacity/used"
         return f"{self.split}/{self.metric}/task_{self.eval_task:02}"
@@ -48,33 +50,50 @@ class Row:
 
 @dataclass(kw_only=True)
 class SinkConfig:
-    """What every sink's options are derived from. An option `dir` is taken for a place of the user's, and not shown.
+    """Base class of every sink's options. An option `dir` is taken for a path of the user's, and is not shown.
 
     Attributes:
-        label: what messages call the sink; its name by default.
+        label: name of the sink in messages; by default the name under which it is registered.
     """
 
     label: ClassVar[str] = ""
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is to be logged at all."""
+        """Whether the sink logs anything at all."""
         return True
 
     def check(self) -> None:
-        """Refuse impossible values, before anything is loaded.
+        """Reject impossible values, before anything is loaded.
 
         Raises:
-            ConfigurationError: naming the option and what it can be.
+            ConfigurationError: naming the option and its choices.
         """
 
     def prepare(self) -> None:
-        """Import what would take longer once torch is there."""
+        """Import modules that would take longer to import after torch."""
+
+
+def register_sink(name: str, config: type) -> Callable[[T], T]:
+    """Make a class the choice ``logger=[NAME]``, called as ``sink(config, run) -> Sink`` when a run begins.
+
+    Arguments and errors are those of :func:`register_strategy`; the config is derived from :class:`SinkConfig`, and
+    ``run`` is a :class:`~cl_powerprop.tracking.stream.RunView`.
+    """
+    return door("logger", name, config, SinkConfig, ())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run.json` says at the end, or when a run has failed; also while it goes on."""
+    """The state of a run as in `run.json`: at the end, after a failure, or while it is still going on.
+
+    Attributes:
+        status: "running", "complete" or "failed".
+        metrics: value of each metric by name; None where there is none.
+        zero_forgetting_verified: whether all tasks kept their logits bit for bit; None if that was not tested.
+        seconds: time spent on each part of the run.
+        peak_memory_mb: peak memory in MiB, if known.
+    """
 
     status: str
     metrics: Mapping[str, float | None]
@@ -85,20 +104,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunView:
-    """What a sink may know of the run that it logs.
+    """What a sink may know about the run that it logs.
 
     Attributes:
         facts: what the run is.
         config: the run's whole config.
         folder: the run folder.
-        capacity: what each task holds of each layer; grows by the rows of a task when it is trained.
-        steps: optimizer steps that each experience takes.
+        capacity: how much of each layer each task uses; the rows of a task are added when it has been trained.
+        steps: number of optimizer steps of each experience.
         multirun: name of the multirun that the run is a job of, None for a run alone.
         resumed_at: optimizer steps that were done when the run was resumed; None for a run from its start.
-        memory: the sink's own, kept in `run.json` under its name: what a resumed run is to know.
-        pictures: the run's figures.
-        tell: says something that a user should know, now and in `run.json`.
-        outcome: returns what is known of the run's end.
+        memory: what the sink must know when the run is resumed; kept in `run.json` under the sink's name.
+        pictures: the run's figures as images.
+        tell: reports a message to the user, now and in `run.json`.
+        outcome: returns the current state of the run.
     """
 
     facts: Facts
@@ -115,7 +134,7 @@ class RunView:
 
 
 class Sink(Protocol):
-    """A place that rows go to."""
+    """A destination of rows."""
 
     def write(self, row: Row) -> None:
         """Take one row."""
@@ -124,14 +143,14 @@ class Sink(Protocol):
         """Make everything so far visible; called when a task is finished."""
 
     def close(self) -> None:
-        """Take what is known at the end; called once, when the run's own files are final."""
+        """Take the final state of the run; called once, when the run's own files are final."""
 
     def abort(self) -> None:
-        """Let go of everything at once: a call has failed, and no other will follow."""
+        """Release everything at once: a call has failed, and no other will follow."""
 
 
 class Record(Protocol):
-    """The run's own record of its rows, without which it is not whole."""
+    """The run's own record of its rows; without it the run is incomplete."""
 
     def write(self, row: Row) -> None:
         """Take one row."""
@@ -141,7 +160,7 @@ class Record(Protocol):
 
 
 def open_sinks(configs: Mapping[str, SinkConfig], views: Mapping[str, RunView]) -> dict[str, Callable[[], Sink]]:
-    """Return what opens each sink, by what messages call it."""
+    """Return a function that opens each sink, by the sink's name in messages."""
     return {
         config.label or name: functools.partial(find("logger", name).make, config, views[name])
         for name, config in configs.items()
@@ -149,19 +168,19 @@ def open_sinks(configs: Mapping[str, SinkConfig], views: Mapping[str, RunView]) 
 
 
 class RowStream:
-    """Hands every row to the run's own record and to every sink.
+    """Sends every row to the run's own record and to every sink.
 
-    A sink that fails is reported once, dropped, and never stops the run; a record that fails does.
+    A sink that fails is reported once and dropped, and never stops the run; a record that fails does.
 
     Args:
-        record: the run's own.
-        openers: for the name of each sink, what opens it.
-        tell: called with one line when a sink failed.
-        written: rows that a resumed run begins with.
+        record: the run's own record.
+        openers: a function that opens each sink, by name.
+        tell: called with one line when a sink has failed.
+        written: number of rows that a resumed run starts with.
 
     Attributes:
-        written: how many rows there were.
-        seconds: what opening and closing took.
+        written: number of rows so far.
+        seconds: time spent on opening and closing sinks.
     """
 
     def __init__(

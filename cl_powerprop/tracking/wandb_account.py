@@ -1,4 +1,4 @@
-"""What the W&B sink and the W&B commands share: is there an account, and what marks an uploaded run."""
+"""Shared by the W&B sink and the W&B commands: access to the account, and the mark of uploaded runs."""
 
 import os
 from typing import Any
@@ -7,12 +7,12 @@ import requests
 
 from cl_powerprop.errors import UserError
 
-UPLOADED = ".synced"  # what W&B's own sync adds to the name of a file that has been uploaded
-_SECONDS = 20  # that an answer may take
+UPLOADED = ".synced"  # for an uploaded file, W&B's own sync makes a file with this added to the name
+_SECONDS = 20  # time limit for an answer of the server
 
 
 def has_credentials() -> bool:
-    """Return whether W&B will find an API key or a token without asking for one; it may turn out to be a wrong one."""
+    """Return whether W&B finds an API key or a token without asking for one; it is not checked with the server."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     import wandb
@@ -21,15 +21,15 @@ def has_credentials() -> bool:
 
     try:
         return read_netrc_auth(host=wandb.setup().settings.base_url) is not None
-    except AuthenticationError:  # a key that cannot be one
+    except AuthenticationError:  # there is a key, but it is malformed
         return True
 
 
 def open_account() -> Any:
-    """Return W&B's client for the account whose credentials there are, once the server has taken them.
+    """Return W&B's client, after the server has accepted the credentials.
 
     Raises:
-        UserError: if there are none, the server does not answer, or it does not take them.
+        UserError: if there are no credentials, the server does not answer, or it rejects them.
     """
     if not has_credentials():
         raise UserError("no W&B API key was found; set WANDB_API_KEY, or run: wandb login")
@@ -43,10 +43,10 @@ def open_account() -> Any:
 
 
 def _see_that_it_answers(base_url: str) -> None:
-    """Ask the server for anything at all: W&B's client would go on trying to reach one that is away."""
+    """Check that the server answers: W&B's client would keep trying to reach one that does not."""
     try:
         requests.head(base_url, timeout=_SECONDS)
     except requests.exceptions.SSLError:
-        pass  # it answers, and whom W&B's client trusts is its own affair
+        pass  # it answers; W&B's client has its own settings for certificates
     except requests.RequestException as error:
         raise UserError(f"W&B cannot be used: {base_url} does not answer ({type(error).__name__})") from error

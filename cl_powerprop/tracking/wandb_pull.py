@@ -1,4 +1,4 @@
-"""`cl-powerprop pull`: W&B runs as run folders again, so that `compare` works on the runs of a team."""
+"""`cl-powerprop pull`: turn W&B runs back into run folders, so that `compare` works on the runs of a team."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError, UserError
-from cl_powerprop.results.folder import COPY
+from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.wandb_account import open_account
 
-# What is taken, by name: a file that someone else has put beside them is not.
+# Only these files are downloaded, whatever else is stored with the W&B run.
 _FILES = (
     *("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv"),
     *("weights.csv", "capacity.csv", "reuse.csv", "mask_overlap.csv"),
@@ -24,12 +24,12 @@ _FILES = (
 _AT_A_TIME = 8
 _PROJECT = re.compile(r"[^/\s]+/[^/\s]+")
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_NEEDED = _FILES[:4]  # a run without masks has no more of the others
+_NEEDED = _FILES[:4]  # a run without masks may have no others
 
 
 @dataclass
 class Pulled:
-    """What came of a pull: run folders that were written, those that were there before, and lines of what failed."""
+    """Result of a pull: run folders that were written, those that existed already, and one line per failure."""
 
     written: list[Path] = field(default_factory=list)
     present: list[Path] = field(default_factory=list)
@@ -40,8 +40,8 @@ def pull(project: str, out: Path, quiet: bool = False) -> Pulled:
     """Write each run of a W&B project as a run folder `out/RUN_ID`; one that is there and complete is left alone.
 
     Args:
-        project: as `ENTITY/PROJECT`.
-        out: the folder for the run folders.
+        project: the W&B project, as `ENTITY/PROJECT`.
+        out: the folder in which run folders are written.
         quiet: show no progress.
 
     Raises:
@@ -74,7 +74,7 @@ def _runs(project: str) -> list[Any]:
 
 
 def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
-    """Return what came of one run, as a field of :class:`Pulled`, and what to add to it."""
+    """Pull one run; return the field of :class:`Pulled` to which its result belongs, and the result."""
     if not _RUN_ID.fullmatch(run.id):
         return "problems", f"{run.id!r} is no name for a folder, left out"
     target = out / run.id
@@ -95,7 +95,7 @@ def _pull_run(run: Any, out: Path) -> tuple[str, Path | str]:
             return "problems", f"{run.name} ({run.id}): its run.json is damaged, or another run's"
         if missing := _missing(files):
             return "problems", f"{run.name} ({run.id}) is not whole on the server yet: {', '.join(missing)} missing"
-        if target.exists():  # as far as the run had come at an earlier pull
+        if target.exists():  # an earlier pull, when the run was incomplete
             target.rename(part / "before")
         files.rename(target)
         return "written", target
@@ -114,7 +114,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _status(folder: Path) -> str | None:
-    """Return the status in a folder's `run.json`, None if there is none to read."""
+    """Return the status in a folder's `run.json`, None if it cannot be read."""
     return _read(folder).get("status")
 
 

@@ -1,4 +1,4 @@
-"""W&B's service: the process beside ours that its client hands everything to, and waits for without limit."""
+"""W&B's service: a separate process that does all work of W&B's client, which waits for it without limit."""
 
 import contextlib
 import threading
@@ -7,17 +7,17 @@ import psutil
 
 
 def end_service(exit_code: int = 0, seconds: float = 10) -> None:
-    """End the W&B service of this process, if there is one, and what W&B runs are still open with it.
+    """End the W&B service of this process, if there is one, and with it all open W&B runs.
 
     Args:
-        exit_code: of the W&B runs that are still open.
-        seconds: that it may take; then it is killed, and what waits for it fails. What it had still to upload stays
-            on disk.
+        exit_code: exit code of the open W&B runs.
+        seconds: time limit. After it the service is killed, and calls that wait for it fail; data that it had not
+            uploaded yet stays on disk.
     """
     import wandb
 
     def tear_down() -> None:
-        with contextlib.suppress(Exception, SystemExit):  # W&B's ways to say that the service had been killed
+        with contextlib.suppress(Exception, SystemExit):  # what W&B raises if the service was killed
             wandb.teardown(exit_code)
 
     ending = threading.Thread(target=tear_down, daemon=True)
@@ -30,6 +30,6 @@ def end_service(exit_code: int = 0, seconds: float = 10) -> None:
 
 def _kill() -> None:
     for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):  # it ended by itself
+        with contextlib.suppress(psutil.Error):  # the process has already ended
             if child.name().startswith("wandb-core"):
                 child.kill()

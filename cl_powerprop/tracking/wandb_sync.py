@@ -1,4 +1,4 @@
-"""`cl-powerprop sync`: upload what W&B runs have left on disk."""
+"""`cl-powerprop sync`: upload the W&B runs on disk that are not uploaded yet."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from cl_powerprop.errors import UserError
 from cl_powerprop.tracking.wandb_account import UPLOADED, open_account
 
 _AT_A_TIME = 4
-_STILL_WRITTEN = 60  # seconds: a run that goes on adds system metrics more often than that
+_STILL_WRITTEN = 60  # seconds; a run that is going on writes system metrics more often than that
 
 
 @dataclass
 class Synced:
-    """What came of an upload: files of W&B runs, by what became of them, and why some failed."""
+    """Result of an upload: the files of W&B runs by outcome, and the reasons why some failed."""
 
     uploaded: list[Path] = field(default_factory=list)
     uploaded_before: list[Path] = field(default_factory=list)
@@ -37,14 +37,14 @@ def sync(
     dry_run: bool = False,
     timeout: float = 3600,
 ) -> Synced:
-    """Upload the W&B runs at or below a folder that have not been, offline ones and those cut off while online.
+    """Upload the W&B runs at or below a folder that are not uploaded yet: offline runs, and interrupted online runs.
 
     Args:
-        folder: with W&B's files somewhere in it.
-        project: upload to this one instead of the one each run was made for.
-        entity: likewise.
-        dry_run: say what would be uploaded, and do nothing.
-        timeout: seconds that the upload of one run may take.
+        folder: the folder to search for W&B's files.
+        project: upload to this project instead of each run's own.
+        entity: upload to this user or team instead of each run's own.
+        dry_run: return what would be uploaded, without uploading it.
+        timeout: time limit for the upload of one run, in seconds.
 
     Raises:
         UserError: for a folder without W&B runs, or if the account cannot be used.
@@ -66,12 +66,12 @@ def sync(
     if dry_run or not waiting:
         synced.uploaded = waiting
         return synced
-    open_account()  # W&B's own command would try for hours to reach a server that is away
-    # Each upload has a service of its own: one that is given up takes no other with it.
+    open_account()  # W&B's own command would try for hours to reach a server that does not answer
+    # Each upload has its own service, so that one that is given up does not end the others.
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
     fragments: dict[str, list[Path]] = {}
-    for file in waiting:  # a run that was resumed has left several files, which belong in their order
+    for file in waiting:  # a resumed run has several files, which must be uploaded in order
         fragments.setdefault(file.name, []).append(file)
     console = Console(stderr=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -93,7 +93,7 @@ def _find(folder: Path) -> Iterator[Path]:
 
 
 def _is_uploaded(file: Path) -> bool:
-    """Return whether W&B's mark is there, and the file has not grown since: a run that was resumed has."""
+    """Return whether W&B has marked the file as uploaded, and it has not changed since, as by a resumed run."""
     mark = file.with_name(file.name + UPLOADED)
     return mark.exists() and mark.stat().st_mtime >= file.stat().st_mtime
 
@@ -110,9 +110,9 @@ def _is_running(file: Path) -> bool:
 
 
 def _upload(files: Sequence[Path], options: Sequence[str], environment: Mapping[str, str], timeout: float) -> str:
-    """Let W&B's own command upload the files of one run; it marks what it has. Return what it said last.
+    """Upload the files of one run with W&B's own command, which marks uploaded files; return its last message.
 
-    One command for all runs would stop at the first file that is damaged.
+    One command for all runs would stop at the first damaged file.
     """
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *options]
     command += map(str, files)

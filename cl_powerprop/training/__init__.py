@@ -1,1 +1,1 @@
-"""The only place that knows Avalanche's templates: tensor-fed loaders, the fast strategy, schedules and meters."""
+"""Training with Avalanche: loaders that read from tensors, a fast learner, learning-rate schedules and meters."""

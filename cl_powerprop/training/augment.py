@@ -10,11 +10,11 @@ from cl_powerprop.errors import ConfigurationError
 
 
 class Augmentation:
-    """Moves and turns every picture of a batch by an amount of its own; what comes in from outside repeats the edge.
+    """Shifts and rotates each image of a batch by its own random amount; pixels from outside an image repeat its edge.
 
     Args:
-        shift: the largest move in each direction, in pixels.
-        rotate: the largest turn either way, in degrees.
+        shift: the largest shift in each direction, in pixels.
+        rotate: the largest rotation either way, in degrees.
 
     Raises:
         ConfigurationError: for an amount that is negative or not finite.
@@ -28,14 +28,19 @@ class Augmentation:
         self.rotate = rotate
 
     def __call__(self, images: Tensor, draws: torch.Generator) -> Tensor:
-        """Return the batch ``[n, channels, height, width]`` augmented by what ``draws`` gives."""
+        """Return the augmented batch.
+
+        Args:
+            images: float ``[n, channels, height, width]``, like the result.
+            draws: generator on the device of the images.
+        """
         count, _, height, width = images.shape
-        # One draw a picture for the turn, and one for each direction, all even in [-1, 1).
+        # For each image one draw for the rotation and one for each direction, all uniform in [-1, 1).
         amounts = torch.rand(3, count, generator=draws, device=images.device) * 2.0 - 1.0
         angle = amounts[0] * math.radians(self.rotate)
         cosine, sine = angle.cos(), angle.sin()
         moves = amounts[1] * (2.0 * self.shift / width), amounts[2] * (2.0 * self.shift / height)
-        # In units of half a side, where each pixel comes from.
+        # The affine map from each output pixel to its source, in units of half a side.
         rows = [cosine, -sine * height / width, moves[0], sine * width / height, cosine, moves[1]]
         grid = functional.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

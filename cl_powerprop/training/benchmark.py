@@ -1,4 +1,4 @@
-"""Avalanche benchmarks whose samples are tensors on the device: of our task sequences, and of any other benchmark."""
+"""Avalanche benchmarks whose samples are tensors on the device, made from a task sequence or another benchmark."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ _READ_AT_A_TIME = 1000
 def to_avalanche(
     sequence: TaskSequence, train_transform: Transform | None = None, trained: Sequence[Samples] | None = None
 ) -> CLScenario[Any]:
-    """Return the benchmark of a sequence, with the streams train, valid and test.
+    """Return the Avalanche benchmark of a sequence, with the streams train, valid and test.
 
-    Task labels count the tasks; the data stays where it is.
+    Task labels are the indices of the tasks; the data is not copied.
 
     Args:
         sequence: the tasks.
-        train_transform: applied to batches of training data when they are trained on, and to no others.
+        train_transform: applied to batches that are trained on, and to no others.
         trained: the samples of each experience of the train stream; None for each task's training samples.
     """
     streams: dict[str, list[tuple[TensorDataset, int | None]]] = {
@@ -53,7 +53,7 @@ def to_avalanche(
 
 @dataclass(frozen=True)
 class TensorSamples:
-    """Samples held as they are: ``inputs [n, *sample]`` and ``labels`` int64 ``[n]``, on one device."""
+    """Samples in two tensors on one device: ``inputs [n, *sample]`` and ``labels`` int64 ``[n]``."""
 
     inputs: Tensor
     labels: Tensor
@@ -62,11 +62,11 @@ class TensorSamples:
         return len(self.labels)
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Return the samples at some positions, all by default."""
+        """Return the samples at the given positions, all by default."""
         return self.inputs[which]
 
     def subset(self, which: Tensor) -> "TensorSamples":
-        """Return the samples at some positions as samples of their own."""
+        """Return the samples at the given positions as a separate object."""
         which = which.to(self.labels.device)
         return TensorSamples(self.inputs[which], self.labels[which])
 
@@ -82,20 +82,20 @@ def in_memory(
 ) -> CLScenario[Any]:
     """Return an Avalanche benchmark with all its samples read into tensors on the device.
 
-    :class:`~cl_powerprop.training.fast.FastSupervisedTemplate` then trains and evaluates on it without touching single
-    samples. Streams, experiences, labels and task labels stay; the order of samples stays.
+    :class:`~cl_powerprop.training.fast.FastSupervisedTemplate` then trains and evaluates on whole batches of it, never
+    on single samples. Streams, experiences, labels, task labels and the order of samples stay the same.
 
-    Each sample is read once, through the transforms that Avalanche has for evaluation: what is drawn at random for
-    training does not belong there, but into ``train_transform``.
+    Each sample is read once, through the transforms that Avalanche has for evaluation. Random augmentation for
+    training belongs into ``train_transform`` instead.
 
     Args:
         benchmark: any benchmark whose samples have one shape and fit into the device's memory.
-        device: where the samples and the model live.
-        train_transform: ``(batch, generator) -> batch`` on the device, for training batches; draws from the generator
-            alone repeat with the strategy's seed.
-        eval_transform: the same for batches of an evaluation; every evaluation draws the same.
-        num_workers: processes that read the samples.
-        progress: show how far the reading is, on a terminal.
+        device: the device of the samples and the model.
+        train_transform: ``(batch, generator) -> batch`` on the device, for training batches; if it draws only from the
+            generator, the learner's seed makes it repeatable.
+        eval_transform: the same for evaluation batches; every evaluation draws the same numbers.
+        num_workers: number of processes that read the samples.
+        progress: show a progress bar while reading, on a terminal.
 
     Raises:
         ConfigurationError: if an experience has several task labels, or samples that differ in shape.
@@ -114,7 +114,7 @@ def in_memory(
 def _read(experience: Any, where: str, device: torch.device | str, num_workers: int) -> TensorSamples:
     labels = getattr(experience, "task_labels", [None])
     if len(labels) != 1:
-        raise ConfigurationError(f"{where} has the task labels {sorted(labels)}; in_memory needs one an experience")
+        raise ConfigurationError(f"{where} has the task labels {sorted(labels)}; in_memory needs one per experience")
     dataset = experience.dataset.eval()
     loader = DataLoader(
         dataset,
@@ -130,7 +130,7 @@ def _read(experience: Any, where: str, device: torch.device | str, num_workers: 
 
 
 def _benchmark(streams: Mapping[str, Sequence[tuple[TensorDataset, int | None]]]) -> CLScenario[Any]:
-    """Return the benchmark of (samples, task label) for each experience of each stream."""
+    """Return the benchmark of the given streams; each experience is (samples, task label)."""
     targets: dict[int, DataAttribute[int]] = {}
     labelled = all(task is not None for stream in streams.values() for _, task in stream)
 
@@ -151,6 +151,6 @@ def _benchmark(streams: Mapping[str, Sequence[tuple[TensorDataset, int | None]]]
     benchmark = with_classes_timeline(with_task_labels(made) if labelled else made)
     for stream in benchmark.streams.values():
         for experience in stream:
-            # Avalanche leaves a set here, which its own MultiHeadClassifier cannot index.
+            # Avalanche stores a set here, which its own MultiHeadClassifier cannot index.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     return benchmark

@@ -9,7 +9,11 @@ from cl_powerprop.errors import ConfigurationError
 
 
 class GradientClipping(SupervisedPlugin):  # type: ignore[misc]
-    """Scales the gradients of a step down to a global norm of at most ``max_norm``."""
+    """Scales the gradients of a step down to a global norm of at most ``max_norm``.
+
+    Raises:
+        ConfigurationError: if ``max_norm`` is not above 0.
+    """
 
     def __init__(self, max_norm: float) -> None:
         super().__init__()

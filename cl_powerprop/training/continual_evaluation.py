@@ -1,7 +1,7 @@
-"""Evaluation while a task trains: what a forgetting curve needs to show the dip between tasks.
+"""Evaluation while a task trains, which shows the drop in accuracy on earlier tasks right after a task switch.
 
 De Lange, van de Ven & Tuytelaars, "Continual evaluation for lifelong learning: Identifying the stability gap", ICLR
-2023, arXiv:2205.13452: an evaluation at the end of each task misses what is forgotten and learned again within one.
+2023, arXiv:2205.13452: an evaluation at the end of each task misses what is forgotten and relearned within a task.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from avalanche.core import SupervisedPlugin
 
 
 class ContinualEvaluation(SupervisedPlugin):  # type: ignore[misc]
-    """Calls for an evaluation every so many epochs or steps of a task. Comes after all other plugins.
+    """Calls for an evaluation every few epochs or steps of a task. It must come after all other plugins.
 
-    The end of a task is left out: the evaluation between tasks measures it.
+    There is none at the end of a task, since the run evaluates between tasks anyway.
 
     Args:
-        evaluate: called as ``evaluate(epoch, step)``: epochs of the task and steps of the run that are finished.
-        every_epochs, every_steps: how often; None for not at all.
+        evaluate: called as ``evaluate(epoch, step)`` with the finished epochs of the task and steps of the run.
+        every_epochs, every_steps: interval between evaluations; None for no such evaluations.
     """
 
     def __init__(self, evaluate: Callable[[int, int], None], every_epochs: int | None, every_steps: int | None):
@@ -27,14 +27,14 @@ class ContinualEvaluation(SupervisedPlugin):  # type: ignore[misc]
         self.every_steps = every_steps
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """Evaluate if it is time, counted in steps of the task."""
+        """Evaluate after every ``every_steps`` steps of the task."""
         steps = strategy.clock.train_exp_iterations + 1
         last = len(strategy.dataloader) * strategy.train_epochs
         if self.every_steps and steps % self.every_steps == 0 and steps != last:
             self.evaluate(strategy.clock.train_exp_epochs, strategy.clock.train_iterations + 1)
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Evaluate if it is time, counted in epochs of the task."""
+        """Evaluate after every ``every_epochs`` epochs of the task."""
         epochs = strategy.clock.train_exp_epochs + 1
         if self.every_epochs and epochs % self.every_epochs == 0 and epochs != strategy.train_epochs:
             self.evaluate(epochs, strategy.clock.train_iterations)

@@ -1,9 +1,9 @@
-"""Avalanche's supervised strategy at the pace of a bare PyTorch loop.
+"""Avalanche's supervised template at the speed of a plain PyTorch loop.
 
-Two things cost stock Avalanche most of its time on small networks, and both are replaced here: pictures pass through
-Python one by one (now: one gather a batch from a tensor on the device), and every event of every iteration is sent to
-every plugin, metric and logger (now: only to those that override it). Order of events and results stay the same. Leans
-on private names of avalanche-lib 0.6.0, which is therefore pinned.
+Stock Avalanche spends most of its time on small networks on two things, and both are replaced here: images pass through
+Python one by one (here, one gather per batch from a tensor on the device), and every event of every iteration is sent
+to every plugin, metric and logger (here, only to those that override its handler). The order of events and the results
+stay the same. This relies on private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,16 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
-    """``SupervisedTemplate`` that feeds tensors and dispatches events to whom they concern.
+    """A ``SupervisedTemplate`` that loads batches from tensors and sends events only to plugins that handle them.
 
     Takes the arguments of ``SupervisedTemplate``, and:
 
     Args:
-        seed: the order of experience k's samples is drawn from (seed, k), whatever else draws numbers.
+        seed: the order of experience k's samples depends on (seed, k) alone.
         precision: "fp32", or "bf16" to train under autocast.
         compile: train through ``torch.compile``.
 
-    Evaluation always runs eagerly in the model's own precision: a task's logits must not depend on what was compiled.
+    Evaluation always runs eagerly in the model's own precision, so that a task's logits do not depend on compilation.
 
     Raises:
         ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine.
@@ -52,7 +52,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self._compiled: Any = None
 
     def forward(self) -> Any:
-        """Compute the outputs of the batch."""
+        """Return the outputs of the current batch."""
         if not self.is_training or (self.precision == "fp32" and not self.compile):
             return super().forward()
         model = self._compiled_model() if self.compile else self.model
@@ -73,7 +73,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         return self._compiled[1]
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
-        """Feed from tensors; what is not held in them (or was mixed by replay, say) goes Avalanche's own way."""
+        """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader."""
         found = None if drop_last else find_tensors(self.adapted_dataset)
         if found is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
@@ -90,7 +90,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.dataloader = loader
 
     def make_eval_dataloader(self, **options: Any) -> None:
-        """Feed from tensors, in their order."""
+        """Load batches from tensors, in order; other data uses Avalanche's own loader."""
         found = find_tensors(self.adapted_dataset)
         if found is None:
             super().make_eval_dataloader(**options)
@@ -100,10 +100,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         )
 
     def _task_label(self) -> int:
-        return getattr(self.experience, "task_label", 0)  # of a benchmark without labels, all are the same task
+        return getattr(self.experience, "task_label", 0)  # without task labels, all data belongs to one task
 
     def _unpack_minibatch(self) -> None:
-        """Leave a batch that is on the device already as it is."""
+        """Skip Avalanche's transfer of batches that are on the device already."""
         if not isinstance(self.dataloader, TensorLoader | MixedLoader):
             super()._unpack_minibatch()
 
@@ -115,7 +115,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         before_update, after_update = _listeners(self, "before_update"), _listeners(self, "after_update")
         after_iteration = _listeners(self, "after_training_iteration")
         zero_grad = _zero_grad(self.optimizer)
-        # Only who listens before the criterion could add to an empty loss.
+        # Only a plugin that is called before the criterion could add a term to an empty loss.
         starts_empty = bool(before_forward or after_forward)
 
         def notify(listeners: list[Listener]) -> None:
@@ -164,7 +164,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
 
 def _zero_grad(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """Return what drops the gradients: torch's own method spends ten times as long on being traceable and profiled."""
+    """Return a function that drops the gradients; torch's own takes ten times as long, to be traced and profiled."""
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad or "zero_grad" in vars(optimizer):
         return optimizer.zero_grad
 
@@ -177,7 +177,7 @@ def _zero_grad(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
 
 
 def _listeners(strategy: SupervisedTemplate, event: str) -> list[Listener]:
-    """Return the bound handlers of ``event`` among the strategy's plugins, in order, without those that do nothing."""
+    """Return the handlers of ``event`` of the learner's plugins, in order, without those that do nothing."""
     return [getattr(plugin, event) for plugin in strategy.plugins if _listens(plugin, event)]
 
 
@@ -194,7 +194,7 @@ def _listens(plugin: Any, event: str) -> bool:
 
 
 def _overrides(listener: Any, event: str) -> bool:
-    """Return whether ``listener`` handles ``event`` by more than an inherited empty method."""
+    """Return whether ``listener`` handles ``event`` with more than an inherited empty method."""
     if event in getattr(listener, "__dict__", {}):
         return True
     handler = getattr(type(listener), event, None)
@@ -205,7 +205,7 @@ def _overrides(listener: Any, event: str) -> bool:
 
 
 def _metric_listens(metric: Any, event: str) -> bool:
-    """Return whether a metric does anything at ``event``; Avalanche's generic ones override all and filter inside."""
+    """Return whether a metric acts on ``event``; Avalanche's generic ones override all handlers and filter inside."""
     if not _overrides(metric, event):
         return False
     if isinstance(metric, GenericPluginMetric) and getattr(type(metric), event) is getattr(

@@ -1,4 +1,4 @@
-"""Loss and accuracy summed on the device: nothing leaves it before an epoch, or an experience, is over."""
+"""Loss and accuracy, summed on the device: only the sums of a whole epoch or experience are copied to the CPU."""
 
 import hashlib
 import math
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from cl_powerprop.errors import DivergedError
 
-_MOST_WAITING = 2**18  # values of outputs that wait to be summed, 1 MiB of float32
+_MOST_WAITING = 2**18  # output values that are collected before they are summed, 1 MiB of float32
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean loss and accuracy over some samples; for an evaluation also a hash of all logits, to the bit."""
+    """Mean loss and accuracy over some samples, and the SHA-256 of all logits if they were evaluated, not trained."""
 
     loss: float
     accuracy: float
@@ -25,9 +25,9 @@ class Measured:
 
 
 class _Sums:
-    """Running sums of one pass, as tensors.
+    """Running sums of one pass over the data, as tensors on the device.
 
-    Batches wait until some have come together: then a few operations serve them all, instead of each.
+    Several batches are collected and then summed together, which takes a few operations instead of a few per batch.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Sums:
         self.samples = 0
 
     def add(self, strategy: Any) -> None:
-        """Take the batch that the strategy has just computed."""
+        """Add the batch that the learner has just computed."""
         output, labels = strategy.mb_output.detach(), strategy.mb_y
         self._waiting.append((strategy.loss.detach(), output, labels))
         self.samples += len(labels)
@@ -54,7 +54,7 @@ class _Sums:
         self._waiting, self._values = [], 0
 
     def measured(self, logits: str = "") -> Measured:
-        """Return the means; this waits for the device."""
+        """Return the means and the given hash; this waits for the device."""
         if self._waiting:
             self._collapse()
         return Measured(float(self._loss) / self.samples, int(self._correct) / self.samples, logits)
@@ -64,17 +64,17 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
     """Reports loss and accuracy of every training epoch, and stops a run whose loss is no longer finite.
 
     Args:
-        report: called as ``report(task, epoch, step, measured)`` when an epoch is over.
+        report: called as ``report(task, epoch, step, measured)`` after each epoch.
     """
 
     def __init__(self, report: Callable[[int, int, int, Measured], None]) -> None:
         super().__init__()
         self.report = report
-        self.last = Measured(math.nan, math.nan)  # the epoch that ended last
+        self.last = Measured(math.nan, math.nan)  # of the last finished epoch
         self._sums = _Sums()
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Start summing anew."""
+        """Reset the sums."""
         self._sums = _Sums()
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
@@ -101,7 +101,7 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
 
 
 class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
-    """Keeps what the last ``strategy.eval`` measured: ``measured[k]`` for the experience k of its stream."""
+    """Keeps the results of the learner's last ``eval``: ``measured[k]`` for experience k of the stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,16 +110,16 @@ class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]
         self._outputs: list[Tensor] = []
 
     def before_eval(self, strategy: Any, **_: Any) -> None:
-        """Forget the evaluation before."""
+        """Discard the previous evaluation."""
         self.measured = {}
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
-        """Start summing anew."""
+        """Reset the sums."""
         self._sums = _Sums()
         self._outputs = []
 
     def after_eval_forward(self, strategy: Any, **_: Any) -> None:
-        """Keep the logits with the task known, before task inference puts others in their place."""
+        """Keep the logits of the known task, before task inference replaces them."""
         self._outputs.append(strategy.mb_output)
 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The learning rate over a task, set at every step."""
+"""Learning-rate schedules over a task; the rate is set in every step."""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +17,11 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
 
     Args:
         schedule: one of :data:`SCHEDULES`.
-        phases: the phases of a task, such as training and retraining; their epochs are the task's.
-        warmup: share of a phase over which the rate first rises from zero, linearly.
+        phases: the phases of a task, such as training and retraining; together they have the epochs of the task.
+        warmup: share of a phase, in [0, 1), over which the rate first rises linearly from zero.
+
+    Raises:
+        ConfigurationError: for an unknown schedule, or a warm-up outside [0, 1).
     """
 
     def __init__(self, schedule: str, phases: Sequence[Phase], warmup: float = 0.0) -> None:
@@ -34,7 +37,7 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         self._step = 0
 
     def factor(self, epoch: float) -> float:
-        """Return what the rate is multiplied by at a moment of the task, counted in epochs."""
+        """Return the factor of the base rate at a point of the task, counted in epochs (fractions included)."""
         for phase in self.phases:
             if epoch < phase.epochs:
                 done = epoch / phase.epochs
@@ -45,13 +48,13 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         return 0.0
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Start the schedule anew for the task."""
+        """Restart the schedule for the task."""
         if not self._base:
             self._base = [group["lr"] for group in strategy.optimizer.param_groups]
         self._step = 0
 
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """Set the rate of this step, as at its middle."""
+        """Set the rate of this step: the schedule's value at the middle of the step."""
         factor = self.factor((self._step + 0.5) / len(strategy.dataloader))
         self._step += 1
         for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):

@@ -1,4 +1,4 @@
-"""Samples on the device as Avalanche datasets, and loaders that feed them without touching one sample at a time."""
+"""Samples on the device as Avalanche data sets, and loaders that take whole batches from them at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
-"""From a batch on the device and a generator there to the batch that the network sees."""
+"""``(batch, generator) -> batch``, all on the device: what is done to a batch before the network gets it."""
 
 
 class Samples(Protocol):
-    """What a loader feeds from: a :class:`~cl_powerprop.tasks.Split`, or anything alike."""
+    """What a loader takes samples from: a :class:`~cl_powerprop.tasks.Split`, or any class with the same members."""
 
     @property
     def labels(self) -> Tensor:
@@ -22,18 +22,18 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Return the samples at some positions, all by default: ``[k, *sample]``."""
+        """Return the samples at the given positions, all by default: ``[k, *sample]``."""
 
     def subset(self, which: Tensor) -> "Samples":
-        """Return the samples at some positions as samples of their own."""
+        """Return the samples at the given positions as a separate object."""
 
 
 class MixedSamples:
-    """The samples of several tasks as one, task after task; pictures are made batch by batch, never all at once.
+    """The samples of several tasks in one object, task after task; images are computed for one batch at a time.
 
     Args:
         parts: the samples of each task.
-        rows: int64 ``[n]`` on their device, which of all samples are in it; None for all.
+        rows: int64 ``[n]`` on their device, which of the samples of all tasks are in it; None for all.
     """
 
     def __init__(self, parts: Sequence[Samples], rows: Tensor | None = None) -> None:
@@ -49,29 +49,29 @@ class MixedSamples:
         return len(self.labels)
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Return the samples at some positions, all by default."""
+        """Return the samples at the given positions, all by default."""
         rows, tasks = self._rows[which], self.tasks[which]
         images: Tensor | None = None
         for task in torch.unique(tasks).tolist():
-            places = (tasks == task).nonzero().squeeze(1)
-            shown = self._parts[task].images(rows[places] - self._starts[task])
+            positions = (tasks == task).nonzero().squeeze(1)
+            part = self._parts[task].images(rows[positions] - self._starts[task])
             if images is None:
-                images = shown.new_empty((len(rows), *shown.shape[1:]))
-            images[places] = shown
+                images = part.new_empty((len(rows), *part.shape[1:]))
+            images[positions] = part
         if images is None:
             raise IndexError("no position was given")
         return images
 
     def subset(self, which: Tensor) -> "MixedSamples":
-        """Return the samples at some positions as samples of their own."""
+        """Return the samples at the given positions as a separate object."""
         return MixedSamples(self._parts, self._rows[which.to(self._rows.device)])
 
 
 class TensorDataset(Dataset[tuple[Tensor, int]]):
-    """Samples as a map-style dataset: what plugins that index samples (replay, joint training) read.
+    """Samples as a map-style data set, for plugins that index single samples (replay, joint training).
 
     Args:
-        samples: what it holds.
+        samples: the samples.
         train_transform: applied to every training batch.
         eval_transform: applied to every batch of an evaluation.
     """
@@ -95,9 +95,9 @@ class TensorDataset(Dataset[tuple[Tensor, int]]):
 
 
 def find_tensors(dataset: AvalancheDataset[Any]) -> TensorDataset | None:
-    """Return the samples behind an Avalanche dataset, or behind a part of one.
+    """Return the tensors behind an Avalanche data set, or behind a subset of one.
 
-    None if they were mixed from several, or have transforms of Avalanche's, which work sample by sample.
+    None if it combines several data sets, or has Avalanche transforms, which work on single samples.
     """
     data: Any = dataset._flat_data
     rows: Tensor | None = None
@@ -122,9 +122,9 @@ class MixedLoader:
     """Batches ``[images, labels, task ids]`` of mixed samples in a new order each epoch.
 
     Args:
-        samples: what to load.
+        samples: the samples to load.
         batch_size, transform, seed: see :class:`TensorLoader`.
-        shuffle: draws the order of each epoch, on the CPU.
+        shuffle: CPU generator that draws the order of each epoch.
     """
 
     def __init__(
@@ -149,18 +149,18 @@ class MixedLoader:
 
 
 class TensorLoader:
-    """Batches ``[images, labels, task ids]`` of some samples, gathered on the device with one index a batch.
+    """Batches ``[images, labels, task ids]`` of some samples, gathered on the device by one operation per batch.
 
-    The samples are made once (normalised, permuted), when the loader is made, and dropped with it: only the task at
-    hand takes memory.
+    The images are computed once (normalised, permuted), when the loader is made, and freed with it: only the current
+    task takes memory.
 
     Args:
-        samples: what to load.
-        task: the task id that goes with every sample.
-        batch_size: samples a batch; the last one may be smaller.
-        shuffle: draws the order of each epoch, on the CPU; None keeps the order of the samples.
+        samples: the samples to load.
+        task: the task id of all samples.
+        batch_size: samples per batch; the last batch may be smaller.
+        shuffle: CPU generator that draws the order of each epoch; None keeps the order of the samples.
         transform: applied to every batch.
-        seed: of what the transform draws, anew for each loader.
+        seed: seed of the transform's generator, which every loader creates for itself.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class TensorLoader:
 def evaluation_batches(
     dataset: AvalancheDataset[Any], task: int, batch_size: int, device: torch.device
 ) -> Iterator[list[Tensor]]:
-    """Yield the batches of any Avalanche dataset in order, on the device: from tensors where it can be."""
+    """Yield the batches of any Avalanche data set in order, on the device; from tensors where that is possible."""
     dataset = dataset.eval()
     found = find_tensors(dataset)
     if found is not None:

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from cl_powerprop.catalogue import catalogue
-from cl_powerprop.config import CONF
-from cl_powerprop.registry import canonical
+from cl_powerprop.registry import CONF, canonical
 
 from .conftest import Command, compose_config
 

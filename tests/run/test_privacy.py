@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.experiment import run
 from cl_powerprop.privacy import redact
-from cl_powerprop.results.folder import RunFolder
+from cl_powerprop.run_folder import RunFolder
 
 from .conftest import MASKED, Command, tiny_config, tree
 

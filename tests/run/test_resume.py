@@ -24,7 +24,7 @@ from cl_powerprop.checkpoint import FILE, read_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.experiment import run
-from cl_powerprop.results.folder import RunFolder
+from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.training.meters import TrainingMeter
 
 from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
@@ -201,7 +201,7 @@ def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[
 
 def test_a_checkpoint_tells_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
-    monkeypatch.setattr("cl_powerprop.results.facts.platform.node", lambda: "see /home/alice/notes")
+    monkeypatch.setattr("cl_powerprop.record.platform.node", lambda: "see /home/alice/notes")
     with cut_off(task=1, epoch=0):
         run(tiny_config("strategy=naive"), tmp_path / "run")
     assert b"alice" not in (tmp_path / "run" / FILE).read_bytes()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cl_powerprop.errors import RunFolderError, UserError
-from cl_powerprop.results.facts import new_run_id
-from cl_powerprop.results.folder import RunFolder
+from cl_powerprop.record import new_run_id
+from cl_powerprop.run_folder import RunFolder
 
 from .conftest import tree
 

@@ -183,7 +183,7 @@ def test_split_by_picture_tests_copies_of_training_drawings() -> None:
         ({"n_tasks": 0}, "at least 1"),
         ({"split_by": "person"}, "drawer, picture"),
         ({"order": "sorted"}, "fixed, random"),
-        ({"split_by": "picture", "validation": 0}, "of 960 pictures leave nothing"),
+        ({"split_by": "picture", "validation": 0}, "of 960 images leave nothing"),
     ],
 )
 def test_impossible_rotation_tasks(options: dict[str, Any], message: str) -> None:

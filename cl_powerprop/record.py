@@ -1,4 +1,4 @@
-"""What is known of a run when it begins: what runs on what, and where."""
+"""What `run.json` says of a run, typed: what it is, where it runs, and how far it is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import secrets
 import string
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def new_run_id() -> str:
 
 def git_commit() -> str | None:
     """Return the commit of the source checkout that runs, None for an installed package."""
-    source = Path(__file__).parent.parent.parent
+    source = Path(__file__).parent.parent
     if not (source / ".git").exists():
         return None
     command = ["git", "-C", str(source), "rev-parse", "HEAD"]
@@ -116,3 +116,54 @@ class Facts:
         """
         kept = ("run_id", "started")
         return replace(self, **{key: before[key] for key in kept})
+
+
+@dataclass
+class Seconds:
+    """Where the time of a run went."""
+
+    train: float = 0.0
+    eval: float = 0.0
+    search: float = 0.0
+    logging: float = 0.0
+    total: float = 0.0
+
+
+@dataclass
+class State:
+    """How far a run is, as `run.json` has it.
+
+    Attributes:
+        status: running, complete or failed.
+        resumed: when it was.
+        task_seconds: what training each task took, search included.
+        references: run id and average accuracy of each reference run.
+        searches: how each task's mask was found.
+        diverged_tasks: those that are no better than guessing.
+        messages: what a user should know.
+    """
+
+    status: str = "running"
+    trained_tasks: int = 0
+    resumed: list[str] = field(default_factory=list)
+    finished: str | None = None
+    seconds: Seconds = field(default_factory=Seconds)
+    task_seconds: list[float] = field(default_factory=list)
+    peak_memory_mb: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    zero_forgetting_verified: bool | None = None
+    references: dict[str, Any] = field(default_factory=dict)
+    searches: list[Mapping[str, Any]] = field(default_factory=list)
+    diverged_tasks: list[int] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> State:
+        """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone."""
+        kept = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
+
+
+RESERVED = {each.name for kind in (Facts, State) for each in fields(kind)}
+"""Names that no metric can have: tables hold both, a column each."""

@@ -1,0 +1,152 @@
+"""The subcommands but `run`: what each prints, and its exit code. Each imports what it needs when it is called."""
+
+import argparse
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from cl_powerprop.errors import UserError
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare runs: tables, figures and a report."""
+    from cl_powerprop.analysis.compare import compare as compare_runs
+
+    by, metrics = (value.split(",") if value else None for value in (options.by, options.metric))
+    compare_runs(
+        options.runs,
+        Path(options.out),
+        by=by,
+        metrics=metrics,
+        baseline=options.baseline,
+        allow_mixed=options.allow_mixed,
+    )
+    return 0
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with runs that were cut off."""
+    from cl_powerprop.resume import resume as resume_runs
+
+    return FAULT if resume_runs(options.runs, options.root, options.force) else 0
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Upload W&B runs that were made offline."""
+    from cl_powerprop.tracking.wandb_sync import sync as sync_runs
+
+    synced = sync_runs(Path(options.folder), options.project, options.entity, options.dry_run, options.timeout)
+    if options.dry_run:
+        for file in synced.uploaded:
+            print(f"would upload {file.parent}")
+    counts: dict[str, Collection[Path]] = {
+        "to upload" if options.dry_run else "uploaded": synced.uploaded,
+        "uploaded before": synced.uploaded_before,
+        "still running, left out": synced.still_running,
+        "failed": synced.failed,
+    }
+    print("W&B runs: " + ", ".join(f"{len(files)} {what}" for what, files in counts.items() if files))
+    for file, reason in synced.failed.items():
+        complain(f"{file.parent} was not uploaded: {reason}", FAULT)
+    return FAULT if synced.failed else 0
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Fetch W&B runs as run folders."""
+    from cl_powerprop.tracking.wandb_pull import pull as pull_runs
+
+    pulled = pull_runs(options.project, Path(options.out))
+    for problem in pulled.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    print(f"{len(pulled.written)} run folders written to {options.out}, {len(pulled.present)} were there before")
+    if pulled.written or pulled.present:
+        print(f"compare them by: cl-powerprop compare {options.out}")
+        return 0
+    return FAULT
+
+
+def dashboard(options: argparse.Namespace) -> int:
+    """Make a W&B workspace."""
+    from cl_powerprop.tracking import wandb_dashboard
+
+    if options.dry_run:
+        made = wandb_dashboard.workspace(options.project, options.entity or "ENTITY", options.tasks)
+        print(wandb_dashboard.specification(made))
+    else:
+        print(f"dashboard: {wandb_dashboard.create(options.project, options.entity, options.tasks)}")
+    return 0
+
+
+def list_choices(_: argparse.Namespace) -> int:
+    """Print what there is to choose."""
+    from cl_powerprop.catalogue import catalogue
+
+    for group, choices in catalogue().items():
+        print(f"{group}:")
+        width = max(map(len, choices))
+        for name, description in choices.items():
+            print(f"  {name:{width}}  {description}")
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    """Say where each data set is, fetch it, or check it."""
+    from cl_powerprop.data.dataset import data_root
+    from cl_powerprop.registry import find, parts
+
+    root = data_root(options.root)
+    chosen = [find("data", options.name)] if options.name else parts("data").values()
+    datasets = [part.make() for part in chosen]
+    failed = False
+    for dataset in datasets:
+        try:
+            if options.action == "status":
+                print(f"{dataset.name}: {dataset.status(root)}")
+            elif options.action == "verify":
+                with _Bars() as bars:
+                    counts = dataset.verify(root, bars.update)
+                print(f"{dataset.name}: whole, {counts}")
+            else:
+                with _Bars(bytes=True) as bars:
+                    dataset.download(root, bars.update)
+                print(f"{dataset.name}: {dataset.status(root)}")
+        except UserError as error:
+            failed = True
+            complain(str(error), USAGE_ERROR)
+    return USAGE_ERROR if failed else 0
+
+
+class _Bars:
+    """A progress bar for each file that is fetched (in bytes) or decoded (in pictures)."""
+
+    def __init__(self, bytes: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        amount = DownloadColumn() if bytes else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars:
+            self._progress.stop()
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """Show how far the file is."""
+        self._progress.start()  # does nothing if it has started
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._bars[name], completed=done, total=total)

@@ -1,0 +1,112 @@
+"""`cl-powerprop run`: Hydra composes the config and calls a job for it, or a job for each combination of a multirun."""
+
+import functools
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from cl_powerprop.catalogue import explain_composition_error, offer_parts
+from cl_powerprop.config import parse
+from cl_powerprop.errors import DivergedError, UserError
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain, ignore_solver_warning, leave_wandb
+from cl_powerprop.registry import import_modules, imported_modules
+
+
+def run_command(words: list[str]) -> int:
+    """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
+    before, sys.argv = sys.argv, ["cl-powerprop run", *offer_parts(words)]
+    with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
+        failures = Path(folder)
+        job = functools.partial(_job, failures=failures, command=os.getpid(), modules=imported_modules())
+        functools.update_wrapper(job, _job)
+        try:
+            hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            return complain(explain_composition_error(error), USAGE_ERROR)
+        except OSError as error:  # a job's own are among the failures; this is Hydra's, which makes the run folder
+            return complain(f"the run folder cannot be made: {error.filename}: {error.strerror}", USAGE_ERROR)
+        finally:
+            sys.argv = before
+        return _report(failures)
+
+
+def _report(failures: Path) -> int:
+    """Print what the jobs failed of, each reason once, and return the exit code."""
+    code, seen = 0, []
+    for path in sorted(failures.iterdir()):
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        if failure in seen:
+            continue
+        seen.append(failure)
+        print(failure["trace"], end="", file=sys.stderr)
+        code = max(code, complain(failure["message"], failure["code"]), key=[0, USAGE_ERROR, FAULT].index)
+    return code
+
+
+def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> None:
+    """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on.
+
+    Args:
+        config: of the job, composed.
+        failures: folder for what failed.
+        command: the process of the command.
+        modules: what the command was told to import.
+    """
+    ignore_solver_warning()
+    try:
+        import_modules(modules)
+        # Several live displays on one terminal would overwrite each other.
+        _run_job(config, quiet=os.getpid() != command)
+    except Exception as error:
+        if not failures.exists():  # a launcher took the job to another machine: the error itself has to travel
+            raise
+        foreseen = isinstance(error, UserError | DivergedError)
+        failure = {
+            "message": str(error) or type(error).__name__,
+            "code": USAGE_ERROR if isinstance(error, UserError) else FAULT,
+            "trace": "" if foreseen else "".join(traceback.format_exception(error)),
+        }
+        hydra_config = HydraConfig.get()
+        number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
+        (failures / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
+    finally:
+        if os.getpid() != command:  # nobody else will
+            leave_wandb(FAULT)  # of runs that were not finished
+
+
+def _run_job(config: Any, quiet: bool) -> None:
+    hydra_config = HydraConfig.get()
+    path = Path(hydra_config.runtime.output_dir)
+    parsed = parse(config)
+    for sink in parsed.logger.values():
+        sink.prepare()
+    if parsed.pruning is not None:
+        from cl_powerprop.pruning import run_pruning
+
+        run_pruning(parsed, path, quiet=quiet)
+        return
+    from cl_powerprop.experiment import run
+
+    multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
+    result = run(parsed, path, quiet=quiet, multirun=multirun)
+    if hydra_config.mode == RunMode.RUN:
+        from cl_powerprop.analysis.summary import print_runs
+
+        print_runs([result.path])
+
+
+def _name(sweep: Path) -> str:
+    """Name a multirun by its folder; by default that is a date, and in it a time."""
+    return sweep.name if sweep.is_absolute() else "-".join(sweep.parts[-2:])

@@ -1,0 +1,25 @@
+"""What every process of the command shares: exit codes, one line for each error, and other packages kept quiet."""
+
+import sys
+import warnings
+
+FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+
+
+def complain(message: str, code: int) -> int:
+    """Print an error as one line on stderr, and return the exit code."""
+    print(f"cl-powerprop: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def ignore_solver_warning() -> None:
+    """Avalanche imports a package that warns of a missing solver, which none of our strategies needs."""
+    warnings.filterwarnings("ignore", "no QP solver found")
+
+
+def leave_wandb(code: int) -> None:
+    """Make sure that W&B does not keep this process from ending; Avalanche imports it in any case."""
+    if "wandb" in sys.modules:
+        from cl_powerprop.tracking.wandb_service import end_service
+
+        end_service(code)
