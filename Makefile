@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup lint coverage wheel-check clean
+.PHONY: run test quick setup lint coverage wheel-check clean
 
 run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits, and a report over them
 	runs=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
@@ -13,9 +13,12 @@ run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the 
 test: setup lint  ## set up, then style, types and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+quick: setup  ## the fast tests, in under a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow'
+
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; name another, as in make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

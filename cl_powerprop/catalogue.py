@@ -38,10 +38,11 @@ def offer_parts(overrides: Sequence[str]) -> list[str]:
     for group in PACKAGES:
         for part in others(group):
             package = f"logger.{part.name}" if group == "logger" else None
-            store.store(group=group, name=part.name, node=part.defaults(), package=package, provider=part.origin)
-    dotted = [word for word in overrides if "." in word.partition("=")[0]]
+            for name in (part.name, *part.aliases):
+                store.store(group=group, name=name, node=part.defaults(), package=package, provider=part.origin)
+    dotted = [word for word in overrides if "=" in word and "." in word.partition("=")[0]]
     named = {name for group in BY_NAME for name in parts(group)} if dotted else set()
-    return [f"+{word}" if word in dotted and word.partition(".")[0] in named else word for word in overrides]
+    return [f"++{word}" if word in dotted and word.partition(".")[0] in named else word for word in overrides]
 
 
 def _files(group: str) -> list[Path]:

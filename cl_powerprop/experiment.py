@@ -110,10 +110,8 @@ def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
                 file = results.folder.path / "model.safetensors"
                 masked, learned = strategy.mask_options(), results.trained_tasks
                 save(model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
-            if results.trained_tasks < parts.n_tasks:
-                results.write()
-                if strategy.resumable:
-                    write_checkpoint(results.folder.path, parts, results, must_match(config))
+            if strategy.resumable and results.trained_tasks < parts.n_tasks:
+                write_checkpoint(results.folder.path, parts, results, must_match(config))
 
     return save_all
 

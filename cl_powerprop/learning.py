@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
@@ -24,14 +25,15 @@ def learn(parts: Parts, results: Results) -> Results:
     Raises:
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
-    plan, curriculum, clock = parts.plan, parts.curriculum(), parts.learner.clock
-    with results.recording(parts.steps(), len(curriculum)), measuring(parts, results) as measure:
+    plan = parts.plan or EvaluationPlan(parts.n_tasks)
+    curriculum, clock = parts.curriculum(), parts.learner.clock
+    with results.recording(parts.steps(), len(curriculum)), measuring(parts, plan, results) as measure:
         if not results.trained_tasks:
             results.tested_untrained(measure("test", plan.before_training))
         for task, experience in curriculum:
             trained = results.trained_tasks
             if task < trained:
-                continue  # by the run that goes on here
+                continue  # learned before the run was cut off
             with results.time("train"):
                 parts.train(experience)
             results.trained(task, parts.strategy.report(), parts.learner.train_epochs, clock.train_iterations)
@@ -49,9 +51,9 @@ Measure = Callable[[str, Sequence[int]], dict[int, Measured]]
 
 
 @contextlib.contextmanager
-def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
+def measuring(parts: Parts, plan: EvaluationPlan, results: Results) -> Iterator[Measure]:
     """Put meters on the learner, and yield what measures some tasks of a stream."""
-    learner, streams, plan = parts.learner, parts.benchmark.streams, parts.plan
+    learner, streams = parts.learner, parts.benchmark.streams
     last = {experience.current_experience: task for task, experience in parts.curriculum() if experience is not None}
     meter = EvaluationMeter()
 

@@ -27,7 +27,7 @@ class Parts:
     benchmark: Any
     learner: Any
     strategy: Strategy = field(default_factory=Strategy)
-    plan: EvaluationPlan = None  # type: ignore[assignment]
+    plan: EvaluationPlan | None = None
     task_names: Sequence[str] = ()
     task_classes: Sequence[int] = ()
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -36,7 +36,6 @@ class Parts:
 
     def __post_init__(self) -> None:
         tasks = self.benchmark.streams["test"]
-        self.plan = self.plan or EvaluationPlan(len(tasks))
         self.task_names = self.task_names or [f"task_{index}" for index in range(len(tasks))]
         self.task_classes = self.task_classes or [len(task.classes_in_this_experience) for task in tasks]
 

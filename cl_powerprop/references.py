@@ -31,11 +31,10 @@ _NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_d
 
 def reference_config(config: RunConfig, name: str) -> RunConfig:
     """Return the config of the reference ``name`` ("joint", "independent" or "untrained") of a run."""
-    schedule = "diagonal_and_last" if name == "independent" else "last"
     return replace(
         config,
         strategy=StrategyConfig(name=name),
-        evaluation=EvaluationConfig(schedule),
+        evaluation=EvaluationConfig("diagonal_and_last"),
         references=[],
         save_model=False,
         logger={},

@@ -157,11 +157,13 @@ def _check_name(group: str, name: Any) -> None:
     """Refuse what cannot be typed as ``group=NAME``, or would hide something else that a config or `run.json` has."""
     what = f"{group} {name!r}"
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _VALUES:
-        raise ConfigurationError(f"{what}: a name begins with a letter and has letters, digits, _ and - only")
+        raise ConfigurationError(
+            f"{what}: a name begins with a letter, has letters, digits, _ and - only, and is not {' or '.join(_VALUES)}"
+        )
     if group == "logger":  # what a sink remembers stands in run.json under its name
-        from cl_powerprop.evaluation.metrics import RESERVED
+        from cl_powerprop.record import RESERVED
 
-        if name in RESERVED:
+        if name in {*RESERVED, "n_tasks", "schema_version"}:
             raise ConfigurationError(f"{what}: run.json has something else of that name; choose another")
     if group not in BY_NAME:
         return
@@ -172,7 +174,7 @@ def _check_name(group: str, name: Any) -> None:
     for other in BY_NAME:
         _find_ours(other)
         if other != group and name in _parts[other]:
-            raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but there is a {other} {name}")
+            raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but {other} {name} has them")
 
 
 def _check_config(what: str, config: type, base: type) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the wheel, install it without its dependencies' sources in sight, and use it from an empty folder.
+# Build the wheel, install it into a folder of its own, and use it from an empty folder, away from the sources.
 # usage: scripts/check_wheel.sh PYTHON    (an interpreter that has the dependencies)
 set -euo pipefail
 python="$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"

@@ -1,4 +1,4 @@
-"""Gather run folders into one CSV: what each run was, with its whole config, and what it measured.
+"""Gather run folders into one CSV, with the facts, the whole config and the metrics of each run.
 
 python scripts/collect_runs.py RUNS... --out results.csv
 """

@@ -11,7 +11,7 @@ import pandas as pd
 
 
 def reuse(folder: Path) -> pd.DataFrame:
-    """Return, for each task of a run, shares of its mask and of the network, over all masked layers."""
+    """Return, for each task of a run, the shares of its mask and of the used weights, over all masked layers."""
     capacity = pd.read_csv(folder / "capacity.csv").query("kind == 'masked'")
     tasks = capacity.groupby("task")[["weights", "kept", "newly_frozen", "reused"]].sum()
     table = pd.DataFrame(
@@ -25,7 +25,7 @@ def reuse(folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print, a row a task, its mask, what of it is reused, and how much of the network is used by then."""
+    """Print one row per task: its mask, the reused share of it, and how much of the network all tasks so far use."""
     parser = argparse.ArgumentParser(description="How much of each task's mask is reused from earlier tasks.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
     options = parser.parse_args()

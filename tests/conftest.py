@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, since more only slow small networks down, and a fixed global seed."""
+"""Settings of every test: one thread, since more only slow small networks down, and a fixed global seed."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The networks that ship: shapes, what they are made of, and that they come back from disk."""
+"""The package's networks: shapes, sizes, norms, initial weights, and loading from disk."""
 
 import itertools
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_a_resnet_halves_three_times() -> None:
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet5"])
-def test_pictures_that_are_too_small_are_one_clear_error(name: str) -> None:
+def test_images_that_are_too_small_are_one_clear_error(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"samples of shape \(1, 8, 8\) do not fit the model"):
         make(name, sample_shape=(1, 8, 8))
 

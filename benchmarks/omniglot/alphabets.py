@@ -1,4 +1,4 @@
-"""Accuracy alphabet by alphabet, EPN beside independent networks, and the capacity used by then: a CSV and a figure.
+"""Accuracy on each alphabet of EPN and of independent networks, and the capacity used so far: a CSV and a figure.
 
 python benchmarks/omniglot/alphabets.py EPN_RUN INDEPENDENT_RUN
 """
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def gather(epn: Path, independent: Path) -> pd.DataFrame:
-    """Return one row an alphabet: final test accuracies, and after it the capacity used and the share reused."""
+    """Return one row per alphabet: final test accuracies, and the capacity used and reused once it was learned."""
     final = {
         name: pd.read_csv(run / "accuracy_matrix.csv").iloc[-1]
         for name, run in (("epn", epn), ("independent", independent))
@@ -59,7 +59,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Write the table and the figure beside this file."""
+    """Write the table and the figure next to this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("epn", type=Path)
     parser.add_argument("independent", type=Path)

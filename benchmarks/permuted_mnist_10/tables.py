@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 # WSN's public code on this network and data: learned score masks, one seed, 5 epochs, batch 10, Adam.
 WSN = pd.DataFrame({"capacity_used": [0.34, 0.71], "average_accuracy": [0.961, 0.962]})
 
-# What tells one setting from another: runs that differ in one of these are never averaged together.
+# Settings that must match: runs that differ in one of them are never averaged together.
 SETTINGS = [
     *("strategy", "strategy.train_through", "strategy.gamma", "model.alpha"),
     *("optimizer", "optimizer.lr", "optimizer.momentum", "train.epochs", "train.batch_size"),
@@ -46,7 +46,7 @@ def over_seeds(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return the table as Markdown, numbers rounded."""
+    """Return the table as Markdown, with rounded numbers."""
     shown = table.copy()
     for name in ("accuracy", "accuracy_std", "forgetting"):
         shown[name] = shown[name].map("{:.4f}".format)
@@ -58,7 +58,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def plot(runs: pd.DataFrame) -> None:
-    """Write accuracy_against_capacity.png and .svg: a point for each gamma, bars one standard deviation over seeds."""
+    """Write accuracy_against_capacity.png and .svg: one point per gamma, bars of one standard deviation over seeds."""
     figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
     for (through, epochs), (label, colour, marker) in CURVES.items():
         chosen = runs[(runs["strategy.train_through"] == through) & (runs["train.epochs"] == epochs)]

@@ -1,4 +1,4 @@
-"""What the parts of the speed benchmark share: the bare loop, and a strategy that trains one task at a time."""
+"""Shared by the parts of the speed benchmark: the bare loop, and a run that is trained one task at a time."""
 
 import concurrent.futures
 import contextlib
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from cl_powerprop import Results
 from cl_powerprop.assemble import assemble
-from cl_powerprop.config import RunConfig, compose
+from cl_powerprop.composition import compose
+from cl_powerprop.config import RunConfig
+from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.learning import measuring
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
@@ -33,7 +35,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def bare_epoch(images: Tensor, labels: Tensor, batch_size: int) -> float:
-    """Return the seconds of one epoch of a plain loop: no validation, masks, metrics or events."""
+    """Return the seconds of one epoch of a plain loop, without validation, masks, metrics or events."""
     shape = images.shape[1:]
     network = Classifier(mlp(shape, hidden=[100, 100], bias=False), shape, [10], bias=False).to(images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4, fused=True)
@@ -47,7 +49,7 @@ def bare_epoch(images: Tensor, labels: Tensor, batch_size: int) -> float:
 
 
 class Stopwatch(SupervisedPlugin):  # type: ignore[misc]
-    """Times epochs; as the last plugin, so that what the others do at the end of an epoch counts."""
+    """Times epochs; it is the last plugin, so that the work of the others at the end of an epoch counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class Stopwatch(SupervisedPlugin):  # type: ignore[misc]
 
 
 class Trained:
-    """A run as the command puts it together, trained one task further at every call."""
+    """A run as the command assembles it, which trains one more task at every call."""
 
     def __init__(self, config: RunConfig, sequence: TaskSequence) -> None:
         self.parts = assemble(config, sequence)
@@ -72,11 +74,11 @@ class Trained:
         folder = self.contexts.enter_context(tempfile.TemporaryDirectory())
         results = Results.open(Path(folder) / "run", self.parts, progress=False)
         self.contexts.enter_context(results.recording(self.parts.steps(), self.parts.n_tasks))
-        self.contexts.enter_context(measuring(self.parts, results))
+        self.contexts.enter_context(measuring(self.parts, EvaluationPlan(self.parts.n_tasks), results))
         self.parts.learner.plugins.append(self.stopwatch)
 
     def train_next_task(self) -> tuple[float, float]:
-        """Return seconds an epoch: (of the epochs alone, of all that training the task took)."""
+        """Return seconds per epoch: (of the epochs alone, of the whole training of the task)."""
         start = time.perf_counter()
         self.parts.train(next(self.experiences)[1])
         whole = time.perf_counter() - start
@@ -86,7 +88,7 @@ class Trained:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, called in a process of its own: its peak memory is its own."""
+    """Return ``function(*arguments)``, called in a separate process to measure its peak memory alone."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()

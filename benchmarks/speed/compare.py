@@ -1,4 +1,4 @@
-"""How long loading and comparing runs takes: many copies of one run folder.
+"""The time that loading and comparing runs takes, measured on many copies of one run folder.
 
 python benchmarks/speed/compare.py RUN [--runs 1000]
 """
@@ -18,7 +18,7 @@ SEEDS = 5
 
 
 def copies(run: Path, root: Path, count: int) -> Path:
-    """Copy a run as several strategies over five seeds."""
+    """Copy a run under the names of several strategies, with five seeds each."""
     for index in range(count):
         folder = root / str(index)
         shutil.copytree(run, folder, ignore=shutil.ignore_patterns("model.safetensors"))

@@ -1,4 +1,4 @@
-"""What loggers cost: the same command without any, and with each, interleaved and repeated.
+"""The cost of loggers: the same command without loggers and with each of them, interleaved and repeated.
 
 python benchmarks/speed/loggers.py [--repeats 5] [OVERRIDES]
 """
@@ -22,7 +22,7 @@ LOGGERS = {
 
 
 def measure(overrides: list[str], folder: Path) -> tuple[float, float]:
-    """Return the seconds that a whole command takes, and those of its run by `run.json`."""
+    """Return the seconds of a whole command, and those of its run according to `run.json`."""
     command = [sys.executable, "-m", "cl_powerprop", "run", *overrides, f"run_dir={folder}", "progress=false"]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
@@ -49,7 +49,7 @@ def main() -> None:
     for name, values in taken.items():
         cells = []
         for part in range(2):
-            # Each repeat is compared with its own neighbour without loggers: the machine changes over time.
+            # Each repeat is compared with the one without loggers next to it, since the machine's speed drifts.
             ratios = [value[part] / none[part] for value, none in zip(values, taken["none"], strict=True)]
             cells += [f"{statistics.median(value[part] for value in values):.1f}", f"{statistics.median(ratios):.3f}"]
         print(f"| {name} | " + " | ".join(cells) + " |")

@@ -1,4 +1,4 @@
-"""One picture of the recorded speed."""
+"""One figure of the recorded speed."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#999999"]  # told apart by colour-blind readers too
+COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#999999"]  # distinguishable for colour-blind readers
 
 
 def plot(tables: dict[str, pd.DataFrame], path: Path) -> None:
-    """Draw a panel for each table there is into ``path`` .png and .svg."""
+    """Draw one panel for each of the tables, into ``path`` .png and .svg."""
     panels = {
         "strategies": _strategies,
         "stock": _stock,
@@ -37,10 +37,10 @@ def plot(tables: dict[str, pd.DataFrame], path: Path) -> None:
 
 
 def _strategies(axis, table: pd.DataFrame) -> None:
-    places = range(len(table))
-    axis.barh([place - 0.2 for place in places], table.epoch, height=0.4, color=COLOURS[0], label="an epoch")
-    axis.barh([place + 0.2 for place in places], table.task, height=0.4, color=COLOURS[1], label="the whole task")
-    axis.set_yticks(places, table.strategy)
+    rows = range(len(table))
+    axis.barh([row - 0.2 for row in rows], table.epoch, height=0.4, color=COLOURS[0], label="an epoch")
+    axis.barh([row + 0.2 for row in rows], table.task, height=0.4, color=COLOURS[1], label="the whole task")
+    axis.set_yticks(rows, table.strategy)
     axis.axvline(1.0, color="black", linewidth=0.8)
     axis.invert_yaxis()
     axis.set_xlabel("times the bare PyTorch loop")

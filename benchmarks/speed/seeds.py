@@ -16,7 +16,7 @@ SEEDS, REPEATS = 4, 3
 
 
 def measure(data: str) -> pd.DataFrame:
-    """Return seconds of four seeds, start-up included, and the ratio to four commands one after the other."""
+    """Return the seconds of four seeds, including start-up, and the ratio to four commands one after the other."""
     common = [f"data={data}", "strategy=epn", "strategy.retrain_epochs=1", "train.epochs=5", "train.batch_size=128"]
     common += ["benchmark.n_tasks=5", "progress=false"]
     all_seeds = "seed=" + ",".join(map(str, range(SEEDS)))
@@ -50,9 +50,9 @@ def _command(*words: str) -> None:
 
 
 def measure_batched(steps: int = 300) -> pd.DataFrame:
-    """Return microseconds a step and seed of plain training: one seed alone, and four batched by `bmm`.
+    """Return microseconds per step and seed of plain training: one seed alone, and four batched by `bmm`.
 
-    Beside it stand the processes: on c cores, c seeds at a time cost one seed's step each, divided by c.
+    The rows of processes are computed for comparison: on c cores, c seeds run in parallel in the time of one.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cores = os.cpu_count() or 1
@@ -76,7 +76,7 @@ def measure_batched(steps: int = 300) -> pd.DataFrame:
 
 
 def _steps(seeds: int, batch: int, steps: int, threads: int, device: torch.device) -> float:
-    """Return the seconds a step and seed of ``seeds`` plain networks 784-100-100-10 trained together."""
+    """Return the seconds per step and seed of ``seeds`` plain networks 784-100-100-10 that are trained together."""
     torch.set_num_threads(threads)
     images, labels = torch.rand(10_000, 784, device=device), torch.randint(10, (10_000,), device=device)
     shapes = ((784, 100), (100, 100), (100, 10))
@@ -84,7 +84,7 @@ def _steps(seeds: int, batch: int, steps: int, threads: int, device: torch.devic
     optimizer = torch.optim.SGD(weights, lr=0.1, fused=True)
     start = time.perf_counter()
     for _ in range(steps):
-        rows = torch.randint(len(labels), (seeds * batch,), device=device)  # an order of its own for each seed
+        rows = torch.randint(len(labels), (seeds * batch,), device=device)  # each seed has its own order
         values, targets = images.index_select(0, rows).view(seeds, batch, -1), labels.index_select(0, rows)
         optimizer.zero_grad()
         for weight in weights[:-1]:

@@ -1,11 +1,11 @@
-"""Measures the speed of everything, and writes tables (CSV and Markdown) and a figure beside itself.
+"""Measure the speed of all parts, and write tables (CSV and Markdown) and a figure next to this file.
 
-    python benchmarks/speed/speed.py                    # on the embedded digits, in some minutes
+    python benchmarks/speed/speed.py                    # on the data set mnist5k, takes some minutes
     CL_POWERPROP_DATA=... python benchmarks/speed/speed.py --data mnist                     # as recorded
-    CL_POWERPROP_DATA=... python benchmarks/speed/speed.py strategies stock --data mnist    # some parts of it
+    CL_POWERPROP_DATA=... python benchmarks/speed/speed.py strategies stock --data mnist    # only some parts
 
-Absolute times depend on the machine and on what else it does; ratios are what to read. Leave the machine alone
-meanwhile. A part that was not measured keeps its recorded table.
+Absolute times depend on the machine and its load; compare ratios, and do not use the machine for anything else
+meanwhile. Parts that are not measured keep their recorded tables.
 """
 
 import argparse
@@ -32,8 +32,8 @@ TITLES = {
 
 
 def parts(data: str) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
-    """Return what can be measured: name to a function that returns tables by name."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler is chatty, and torch reads this once
+    """Return the parts that can be measured, by name: functions that return tables by name."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # silences torch's profiler; torch reads this once
     warnings.filterwarnings("ignore", "No loggers specified")
     import seeds
     import start_up

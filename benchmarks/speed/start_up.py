@@ -1,4 +1,4 @@
-"""What the command costs before it does anything, in seconds of CPU time."""
+"""The start-up time of the command, in seconds of CPU time."""
 
 import os
 import resource
@@ -21,7 +21,7 @@ main(["run", "strategy=naive", "model.heads=per_task", "progress=false", f"run_d
 
 
 def measure() -> pd.DataFrame:
-    """Return a row a command: CPU seconds of its process, the median of some."""
+    """Return one row per command: CPU seconds of its process, the median over repeats."""
     module = [sys.executable, "-m", "cl_powerprop"]
     commands = {
         "cl-powerprop list": [*module, "list"],

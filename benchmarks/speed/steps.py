@@ -1,4 +1,4 @@
-"""A profile of the training step: which operations take its time, in the bare loop and in each strategy."""
+"""A profile of the training step: the operations that take its time, in the bare loop and in each strategy."""
 
 import functools
 import time
@@ -17,9 +17,9 @@ MOST = 8
 
 
 def measure(data: str) -> pd.DataFrame:
-    """Return, by strategy, the operations that take most of a task's second epoch, as shares of its own time.
+    """Return, by strategy, the operations that take most of the time of training a task, as shares of that time.
 
-    What no operation accounts for is Python: Avalanche's loop, autograd's bookkeeping, the plugins.
+    The time outside all operations is Python's: Avalanche's loop, autograd's bookkeeping, the plugins.
     """
     rows = []
     for name in ("bare loop", *VARIANTS):

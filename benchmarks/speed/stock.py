@@ -1,8 +1,8 @@
-"""How much faster than stock Avalanche: its `PermutedMNIST` with its own PackNet, against ours on the same work.
+"""Speed compared with stock Avalanche: its `PermutedMNIST` and PackNet against this package's PackNet.
 
-Same pictures, network, optimizer, batch, epochs and tasks; both record loss and accuracy of every training epoch, and
-test all tasks so far after each task. Both run with as many threads as torch takes by itself, which is how stock comes,
-and with one, which is how ours does.
+Images, network, optimizer, batch size, epochs and tasks are the same. Both record loss and accuracy of every training
+epoch, and test all tasks so far after each task. Both run with torch's own number of threads, the default of stock
+Avalanche, and with one thread, the default of this package.
 """
 
 import logging
@@ -29,7 +29,7 @@ OURS = "cl-powerprop, 1 thread"
 
 
 def measure() -> pd.DataFrame:
-    """Return seconds of training and of testing, medians, and how many times ours with one thread is faster."""
+    """Return the median seconds of training and testing, and how many times faster ours is with one thread."""
     logging.getLogger("cl_powerprop").setLevel(logging.ERROR)
     stock = PermutedMNIST(TASKS, return_task_id=True, dataset_root=data_root(None), seed=0)
     tensors = in_memory(stock)
@@ -67,7 +67,7 @@ def _ours(benchmark, threads: int) -> tuple[float, float]:
 
 
 def _run(benchmark, network, kind, plugins, evaluator) -> tuple[float, float]:
-    """Return the seconds of training all tasks and of testing, after each, all tasks so far."""
+    """Return the seconds of training all tasks, and of testing all tasks so far after each of them."""
     strategy = kind(
         model=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.1, fused=True),

@@ -1,4 +1,4 @@
-"""How much slower than a bare loop is an epoch of each strategy? Interleaved, medians of the ratios."""
+"""Time of an epoch of each strategy, as a multiple of a bare loop: interleaved runs, medians of the ratios."""
 
 import statistics
 
@@ -15,12 +15,12 @@ VARIANTS = {
     "packnet": ["strategy=packnet", "strategy.retrain_epochs=1", "model.alpha=1", "optimizer.lr=0.1"],
     "epn, alpha 2": ["strategy=epn", "strategy.retrain_epochs=1"],
 }
-# Ten validation pictures: an epoch is the whole of the training data.
+# Only ten validation images, so that an epoch has nearly all of the training data.
 COMMON = ["train.epochs=2", "train.batch_size=128", "optimizer.weight_decay=1e-4", "benchmark.validation=10"]
 
 
 def measure(data: str) -> pd.DataFrame:
-    """Return a row a strategy: seconds an epoch, and times the bare loop's, for the epoch alone and the whole task."""
+    """Return one row per strategy: seconds per epoch, and ratios to the bare loop of the epochs and the whole task."""
     overrides = [f"data={data}", f"benchmark.n_tasks={REPEATS + 1}", *COMMON]
     configs = {name: make_config(*overrides, *extra) for name, extra in VARIANTS.items()}
     first = configs["naive"]

@@ -1,4 +1,4 @@
-"""What more tasks cost: time a task, memory and size of the masks; and where the time of a run goes."""
+"""The cost of more tasks: time per task, memory and size of the masks; and the time spent on each part of a run."""
 
 import json
 import tempfile
@@ -16,7 +16,7 @@ STRATEGIES = {
 
 
 def run_once(*overrides: str) -> dict:
-    """Return the `run.json` of one run, and the bytes of its saved model."""
+    """Return the `run.json` of one run, with the size of its saved model in bytes."""
     from cl_powerprop.experiment import run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -26,7 +26,7 @@ def run_once(*overrides: str) -> dict:
 
 
 def measure_growth(data: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (a row a sequence length, a row a task) for EPN."""
+    """Return (one row per sequence length, one row per task) for EPN."""
     rows, tasks = [], []
     for length in LENGTHS:
         record = in_fresh_process(
@@ -53,7 +53,7 @@ def measure_growth(data: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measure_split(data: str) -> pd.DataFrame:
-    """Return where the time of a run over ten tasks goes, as shares, for each strategy and schedule."""
+    """Return the shares of time of each part of a run over ten tasks, for each strategy and schedule."""
     rows = []
     for strategy, overrides in STRATEGIES.items():
         for schedule in ("every_task", "diagonal_and_last", "last"):

@@ -1,1 +1,1 @@
-"""A data set: where it lies, fetching and checking it, and its pictures as arrays."""
+"""The data sets: where their files are, how they are downloaded and checked, and their images as arrays."""

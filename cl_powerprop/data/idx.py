@@ -110,7 +110,7 @@ class IdxDataset(ImageDataset):
 
     def _damaged(self, path: Path, why: str) -> DataError:
         return DataError(
-            f"{path} is truncated or altered ({why}); `cl-powerprop data download {self.name}` mends it "
+            f"{path} is truncated or altered ({why}); `cl-powerprop data download {self.name}` repairs it "
             "(data=mnist5k needs no download)"
         )
 

@@ -216,7 +216,7 @@ class Omniglot(Dataset):
 
     @staticmethod
     def _damaged(path: Path, why: str) -> DataError:
-        return DataError(f"{path} is damaged or incomplete ({why}); `cl-powerprop data download omniglot` mends it")
+        return DataError(f"{path} is damaged or incomplete ({why}); `cl-powerprop data download omniglot` repairs it")
 
     def _caches(self, root: Path, size: int) -> list[Path]:
         folders = dict.fromkeys([self._folder(root), self._folder(Path(DEFAULT_ROOT).expanduser())])

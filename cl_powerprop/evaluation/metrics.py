@@ -2,8 +2,7 @@
 
 ``R[i, j]`` is the accuracy on the test set of task j after training task i, NaN where it was not evaluated; T is the
 number of tasks. Definitions differ between papers, so each function names its source. Runs, tables, comparisons and
-dashboards all read the
-list at the end of this file; :func:`~cl_powerprop.registry.register_metric` adds to it.
+dashboards all read the list at the end of this file; :func:`register_metric` adds to it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

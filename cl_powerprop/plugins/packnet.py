@@ -50,7 +50,7 @@ class PackNetPlugin(MaskingPlugin):
 
         Args:
             n_tasks: number of tasks.
-            shares: as above; None gives all tasks equal shares.
+            shares: see :class:`PackNetPlugin`; None gives all tasks equal shares.
             options: further arguments of the plugin.
 
         Raises:

@@ -274,12 +274,13 @@ class Results:
             self._rows.write(Row(trained, epoch, step, task, split, metric, values[metric]))
 
     def flush(self) -> None:
-        """Bring curves and sinks up to what is known; the other files follow by :meth:`write`."""
+        """Bring sinks and files up to what is known."""
         with self.time("logging"):
             self._rows.flush()
+            self.write()
 
     def write(self) -> None:
-        """Bring all other files up to what is known."""
+        """Bring all files up to what is known, `curves.csv` apart."""
         self.state.peak_memory_mb = round(peak_memory_mb(self.facts.device), 1)
         self.folder.write_csv("accuracy_matrix.csv", list(self.facts.task_names), self.evaluations.matrix.tolist())
         self.capacity.write(self.folder)

@@ -146,7 +146,7 @@ class MaskAllocator:
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
     def restore_frozen(self) -> None:
-        """Restore the frozen weights bit for bit: momentum and weight decay move a weight even without a gradient."""
+        """Restore the frozen weights bit for bit: momentum and weight decay move a weight even if its gradient is 0."""
         for name, (free, frozen_values) in self._frozen_phi.items():
             overwrite_(self.phi(name).detach(), free, frozen_values)
 

@@ -6,16 +6,20 @@ form is that of Schwarz et al., "Progress & Compress", ICML 2018. Avalanche's im
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin
+    from avalanche.training.plugins import EWCPlugin
+    from torch import nn
 
 MODES = ("online", "separate")
+_TABLES = ("saved_params", "importances")  # of Avalanche's plugin: tensors by task and parameter
 
 
 @dataclass(kw_only=True)
@@ -37,12 +41,30 @@ class EWCConfig(StrategyConfig):
 class EWC(Strategy):
     """Adds a quadratic penalty to the loss, weighted by the diagonal of the Fisher information of earlier tasks."""
 
-    resumable = False  # Avalanche's plugin gives no state
     config: EWCConfig
+    plugin: EWCPlugin
 
     def plugins(self, context: Context) -> list[BasePlugin]:
         from avalanche.training.plugins import EWCPlugin
 
         config = self.config
         decay = config.decay if config.mode == "online" else None
-        return [EWCPlugin(config.penalty, config.mode, decay), *super().plugins(context)]
+        self.plugin = EWCPlugin(config.penalty, config.mode, decay)
+        return [self.plugin, *super().plugins(context)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            f"{table}/{task}/{name}": parameter.data
+            for table in _TABLES
+            for task, parameters in getattr(self.plugin, table).items()
+            for name, parameter in parameters.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        from avalanche.training.utils import ParamData
+
+        keys = [key.split("/", 2) for key in state]
+        for name, parameter in model.named_parameters():  # Avalanche goes through both tables in this order
+            for table, task, _ in (key for key in keys if key[2] == name):
+                kept = state[f"{table}/{task}/{name}"].to(parameter.device)
+                getattr(self.plugin, table)[int(task)][name] = ParamData(name, init_tensor=kept, device=kept.device)

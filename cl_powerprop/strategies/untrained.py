@@ -11,7 +11,6 @@ class Untrained(Strategy):
     """Trains nothing, and is tested once."""
 
     tests_unseen = False
-    resumable = False
 
     def curriculum(self, stream: Sequence[Any], n_tasks: int) -> list[tuple[int, Any]]:
         return [(n_tasks - 1, None)]

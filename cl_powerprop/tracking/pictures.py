@@ -20,7 +20,7 @@ class RunPictures:
 
     @functools.cached_property
     def images(self) -> dict[str, NDArray[np.uint8]]:
-        """Images by name, uint8 ``[height, width, 3]``; empty for a run that failed before there was a figure to draw."""
+        """Images by name, uint8 ``[height, width, 3]``; empty if the run failed before there was a figure to draw."""
         from cl_powerprop.analysis.comparison import compare_runs
         from cl_powerprop.analysis.figures import figure_images
         from cl_powerprop.analysis.runs import load_runs

@@ -16,7 +16,7 @@ CHARACTERS = 6
 
 
 def strokes(seed: int) -> NDArray[np.bool_]:
-    """A picture of its own for every seed; True is paper."""
+    """A drawing that is different for every seed; True is paper."""
     paper = np.ones((SIDE, SIDE), dtype=bool)
     rng = np.random.default_rng(seed)
     row, column = rng.integers(10, 80, 2)

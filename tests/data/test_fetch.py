@@ -1,4 +1,4 @@
-"""Downloads, against servers of our own on this machine."""
+"""Downloads from local test servers."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ CHECKSUM = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
 @dataclass
 class Mirror:
-    """A server; ``files`` by path, and how it misbehaves."""
+    """A local server: its ``files`` by path, and the faults that it simulates."""
 
     files: dict[str, bytes] = field(default_factory=lambda: {"/file": CONTENT})
     ranges: bool = True
@@ -89,7 +89,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 @pytest.fixture
 def dead_url(serve: Serve) -> str:
-    """A port that nobody listens on any more."""
+    """A URL with a closed port."""
     mirror = Mirror()
     server = mirror.start()
     server.shutdown()
@@ -189,7 +189,7 @@ def test_a_dropped_connection_keeps_its_part_for_the_next_call(serve: Serve, tmp
 
 @pytest.fixture
 def offered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Mirror:
-    """A mirror with four small files in the place of MNIST's."""
+    """A mirror with four small files instead of MNIST's."""
     mirror = serve(files={})
     for key, file in list(mnist.FILES.items()):
         array = np.arange(6 * (1 if "labels" in key else 784), dtype=np.int64) % 10
@@ -222,7 +222,7 @@ def test_data_download_fetches_and_then_has_nothing_to_do(
     assert len(offered.requests) == 4, "valid files are not fetched again"
 
 
-def test_data_download_mends_one_altered_file_only(offered: Mirror, tmp_path: Path) -> None:
+def test_data_download_repairs_one_altered_file_only(offered: Mirror, tmp_path: Path) -> None:
     MNIST().download(tmp_path)
     folder, name = tmp_path / "MNIST" / "raw", mnist.FILES["test_labels"].name
     (folder / name).write_bytes(b"altered")

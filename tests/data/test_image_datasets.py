@@ -1,4 +1,4 @@
-"""The kin of MNIST and the embedded digits: layout, checks and the registry."""
+"""Data sets in MNIST's format and scikit-learn's digits: layout, checks and registration."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def test_files_and_checksums_are_those_of_torchvision(kind: type[IdxDataset]) ->
 
 
 class Small(IdxDataset):
-    """Twelve pictures in IDX files without checksums of their own, as Fashion-MNIST has them."""
+    """Twelve images in IDX files without checksums of the plain files, as for Fashion-MNIST."""
 
     name = "fashion_mnist"
     classes = 3

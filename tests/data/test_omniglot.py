@@ -1,4 +1,4 @@
-"""Omniglot: small zips of our own, and the full set where it is."""
+"""Omniglot: small zips made for the tests, and the full data set if it is available."""
 
 import io
 import multiprocessing
@@ -28,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(drawings: Drawings, size: int = 28) -> None:
-    """Compare with the drawings, scaled by Pillow on the inverted picture."""
+    """Compare with the drawings, scaled by Pillow on the inverted image."""
     assert drawings.images.shape == (CHARACTERS * DRAWERS, size, size)
     assert drawings.images.dtype == np.uint8
     assert drawings.alphabets == ("Abc", "Runes", "Dots")
@@ -76,8 +76,8 @@ def flip_a_bit(content: bytearray) -> None:
     content[len(content) // 2] ^= 1
 
 
-def swap_pictures(content: bytearray) -> None:
-    """A well-formed cache with wrong pictures in it."""
+def swap_images(content: bytearray) -> None:
+    """A well-formed cache with wrong images in it."""
     with np.load(io.BytesIO(bytes(content))) as cached:
         fields = {name: cached[name] for name in cached.files}
     fields["images"] = fields["images"][::-1]
@@ -86,7 +86,7 @@ def swap_pictures(content: bytearray) -> None:
     content[:] = buffer.getvalue()
 
 
-def reshape_pictures(content: bytearray) -> None:
+def reshape_images(content: bytearray) -> None:
     """The right bytes in the wrong shape."""
     with np.load(io.BytesIO(bytes(content))) as cached:
         fields = {name: cached[name] for name in cached.files}
@@ -97,7 +97,7 @@ def reshape_pictures(content: bytearray) -> None:
 
 
 def save_one_array(content: bytearray) -> None:
-    """What numpy reads, but not as an archive."""
+    """A file that numpy can read, but not as an archive."""
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
     content[:] = buffer.getvalue()
@@ -108,8 +108,8 @@ DAMAGES: dict[str, Callable[[bytearray], None]] = {
     "empty": lambda content: content.clear(),
     "bit": flip_a_bit,
     "not a zip": lambda content: content.__setitem__(slice(None), b"nonsense"),
-    "other pictures": swap_pictures,
-    "other shape": reshape_pictures,
+    "other images": swap_images,
+    "other shape": reshape_images,
     "an array": save_one_array,
 }
 
@@ -145,7 +145,7 @@ def test_a_pickle_in_the_cache_is_never_loaded(root: Path) -> None:
     assert not (root / "exploded").exists()
 
 
-def test_where_the_zips_cannot_be_written_the_cache_goes_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_read_only_zips_the_cache_goes_to_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.open
 
     def open_unless_beside_the_zips(path: Path, *arguments: str, **options: str) -> object:
@@ -161,7 +161,7 @@ def test_where_the_zips_cannot_be_written_the_cache_goes_home(root: Path, monkey
     check(small_dataset().read(root))
 
 
-def test_a_full_disk_costs_the_cache_and_nothing_else(
+def test_a_full_disk_only_prevents_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(file: io.BufferedWriter, **_: object) -> None:
@@ -228,7 +228,7 @@ def test_an_alphabet_too_many_is_named(root: Path) -> None:
         small_dataset().read(root)
 
 
-def test_a_picture_of_another_size_is_named(root: Path) -> None:
+def test_an_image_of_another_size_is_named(root: Path) -> None:
     files = small_files()
     put(files, png(np.ones((28, 28), dtype=bool)))
     write_zips(root, files)
@@ -236,8 +236,8 @@ def test_a_picture_of_another_size_is_named(root: Path) -> None:
         small_dataset().read(root)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", png(strokes(1))[:60]])
-def test_a_damaged_picture_is_one_error(root: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", png(strokes(1))[:60]])
+def test_a_damaged_image_is_one_error(root: Path, content: bytes) -> None:
     files = small_files()
     put(files, content)
     write_zips(root, files)
@@ -254,7 +254,7 @@ def test_a_truncated_zip_is_one_error(root: Path, keep: float) -> None:
         small_dataset().read(root)
 
 
-def test_flipped_bytes_within_a_picture_are_found(root: Path) -> None:
+def test_flipped_bytes_within_an_image_are_found(root: Path) -> None:
     path = root / "omniglot-py" / "images_background.zip"
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 10] ^= 0xFF
@@ -273,14 +273,14 @@ def test_a_missing_zip_names_the_command(root: Path) -> None:
 
 def test_a_damaged_zip_never_ends_in_a_cache(root: Path) -> None:
     files = small_files()
-    put(files, b"no picture")
+    put(files, b"no image")
     write_zips(root, files)
     with pytest.raises(DataError):
         small_dataset().read(root)
     assert not list(root.rglob("*.npz"))
 
 
-def test_progress_counts_the_pictures(root: Path) -> None:
+def test_progress_counts_the_images(root: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     small_dataset().verify(root, lambda *values: seen.append(values))
     assert seen[-1] == ("decoding omniglot", CHARACTERS * DRAWERS, CHARACTERS * DRAWERS)
@@ -300,7 +300,7 @@ def test_a_whole_zip_is_not_fetched_again(root: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_upstream_zips_are_the_published_ones() -> None:
-    """Against torchvision, which lists them too."""
+    """Compared with torchvision's list."""
     from torchvision.datasets import Omniglot as Theirs
 
     assert {file.name.removesuffix(".zip"): file.md5 for file in Omniglot().zips} == Theirs.zips_md5
@@ -327,7 +327,7 @@ def full_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.full_data
 def test_the_full_set(full_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Counts from the zips themselves, by way of nothing of ours."""
+    """Compared with counts that are taken from the zips without this package's code."""
     drawings = Omniglot().read(full_data)
     assert drawings.images.shape == (32460, 28, 28)
     assert len(drawings.alphabets) == 50
@@ -335,8 +335,8 @@ def test_the_full_set(full_data: Path, capsys: pytest.CaptureFixture[str]) -> No
     for name in ("images_background", "images_evaluation"):
         with zipfile.ZipFile(full_data / "omniglot-py" / f"{name}.zip") as content:
             names += [path for path in content.namelist() if path.endswith(".png")]
-    pictures = {alphabet: sum(path.split("/")[1] == alphabet for path in names) for alphabet in drawings.alphabets}
-    assert dict(zip(drawings.alphabets, np.bincount(drawings.alphabet), strict=True)) == pictures
+    counts = {alphabet: sum(path.split("/")[1] == alphabet for path in names) for alphabet in drawings.alphabets}
+    assert dict(zip(drawings.alphabets, np.bincount(drawings.alphabet), strict=True)) == counts
     assert len(np.unique(drawings.character)) == 1623
     assert np.bincount(drawings.character).tolist() == [20] * 1623
     keys = set(zip(drawings.character.tolist(), drawings.drawer.tolist(), strict=True))
@@ -355,8 +355,8 @@ def test_the_full_set(full_data: Path, capsys: pytest.CaptureFixture[str]) -> No
             for path in content.namelist()
             if f"/{alphabet}/character{character:02}/" in path and path.endswith(f"_{drawer:02}.png")
         ]
-        picture = Image.open(io.BytesIO(content.read(path))).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
-        assert np.array_equal(255 - np.asarray(picture), drawings.images[index])
+        image = Image.open(io.BytesIO(content.read(path))).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
+        assert np.array_equal(255 - np.asarray(image), drawings.images[index])
     with pytest.raises(SystemExit) as stopped:
         main(["data", "verify", "omniglot", "--root", str(full_data)])
     assert not stopped.value.code

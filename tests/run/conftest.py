@@ -1,4 +1,4 @@
-"""Tiny runs of the real experiment, made once and looked at by many tests."""
+"""Tiny runs of the real experiment, made once and used by many tests."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,7 +10,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from cl_powerprop import registry
-from cl_powerprop.config import RunConfig, compose
+from cl_powerprop.composition import compose
+from cl_powerprop.config import RunConfig
 
 from ..data.omniglot_zips import small_dataset, small_files, write_zips
 
@@ -88,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.fixture(autouse=True)
 def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the command leaves behind in its process stays within one test; stray files end in its own folder."""
+    """Run every test in its own folder, and undo what the command changes in the process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.delenv("CL_POWERPROP_DATA", raising=False)
@@ -101,7 +102,7 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 @pytest.fixture
 def omniglot_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three small alphabets in the place of Omniglot's fifty."""
+    """Three small alphabets instead of Omniglot's fifty."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     part = replace(registry.find("data", "omniglot"), make=small_dataset)
     monkeypatch.setitem(registry._parts["data"], "omniglot", part)

@@ -23,7 +23,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "an unknown W&B mode": ("logger=[wandb] logger.wandb.mode=on", ["logger.wandb.mode", "online", "disabled"]),
     "no time for W&B": ("logger=[wandb] logger.wandb.timeout=0", ["logger.wandb.timeout must be above 0"]),
     "a logger for pruning": ("experiment=mnist_pruning data=mnist5k logger=[tensorboard]", ["leave logger out"]),
-    # what is typed: what the line must say
+    # words on the command line: parts of the error message
     "unknown benchmark": (
         "benchmark=permute",
         ["unknown benchmark 'permute'", "omniglot, omniglot_rotation, permuted, rotated, split"],
@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown order": ("benchmark=rotated_mnist benchmark.order=up", ["benchmark.order", "fixed, random"]),
     "unknown norm": ("model=convnet model.norm=spectral", ["model.norm", "none, batch, group, layer"]),
     "width 0": ("model=resnet18 model.width=0", ["model.width", "at least 1"]),
-    "pictures too small": ("model=convnet data=digits", ["(1, 8, 8)", "do not fit the model"]),
+    "images too small": ("model=convnet data=digits", ["(1, 8, 8)", "do not fit the model"]),
     "classes that are not there": (
         "benchmark=split_mnist benchmark.n_tasks=2 benchmark.classes=[[0],[10]]",
         ["benchmark.classes", "0 to 9"],
@@ -275,7 +275,7 @@ def test_training_that_diverges_is_exit_code_1(tmp_path: Path, command: Command,
 
 
 def spoil_task_2(monkeypatch: pytest.MonkeyPatch, spoil: Any) -> None:
-    """Have something happen as the second task begins to train."""
+    """Call a function when the training of the second task begins."""
     from cl_powerprop.training.schedule import LearningRateSchedule
 
     begin = LearningRateSchedule.before_training_exp

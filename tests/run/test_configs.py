@@ -1,4 +1,4 @@
-"""Every config that ships: composed, parsed, run in miniature, and listed."""
+"""Every config of the package: composed, parsed, run in miniature, and listed."""
 
 import json
 from pathlib import Path

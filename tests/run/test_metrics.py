@@ -19,7 +19,7 @@ squares = st.integers(1, 6).flatmap(lambda tasks: arrays(np.float64, (tasks, tas
 
 
 def lower(matrix: np.ndarray) -> np.ndarray:
-    """The matrix as a masked strategy leaves it: nothing on tasks not yet learned."""
+    """The matrix of a masked strategy: NaN on tasks that are not learned yet."""
     return np.where(np.tri(len(matrix), dtype=bool), matrix, NAN)
 
 

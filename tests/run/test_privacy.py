@@ -1,4 +1,4 @@
-"""A run folder is made to be passed on: no key, no token, and nothing of where a user keeps files."""
+"""Run folders can be shared: they hold no keys, no tokens and none of the user's absolute paths."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SECRETS = {
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Somebody's machine: a home folder, a project in it that one works in, data elsewhere, and secrets."""
+    """A user's machine: a home folder with a project as the working folder, data elsewhere, and secrets."""
     folder = tmp_path / "home" / "alice.smith"
     (folder / "project").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(folder))
@@ -49,7 +49,7 @@ def assert_clean(folder: Path, *private: str) -> None:
 
 
 def test_nothing_private_is_in_a_run_folder(home: Path, tmp_path: Path, command: Command) -> None:
-    """Everything that takes a path is given one, and W&B, which cannot be reached, has something to complain of."""
+    """Every option that takes a path is set, and W&B reports an error, since it cannot be reached."""
     data = tmp_path / "bobs_disk" / "data"
     words = (
         *("run", f"data.root={data}", "benchmark.n_tasks=2", "train.epochs=2", *MASKED),
@@ -64,7 +64,7 @@ def test_nothing_private_is_in_a_run_folder(home: Path, tmp_path: Path, command:
 
 
 @pytest.mark.parametrize("launcher", ["basic", "processes"])
-def test_nor_in_the_folder_of_a_multirun(home: Path, command: Command, launcher: str) -> None:
+def test_nothing_private_is_in_a_multirun_folder(home: Path, command: Command, launcher: str) -> None:
     words = ("run", "-m", "benchmark.n_tasks=2", "train.epochs=2", *MASKED, "seed=0,1", f"hydra/launcher={launcher}")
     assert command(*words, f"data.root={home}/data", f"run_dir={home}/project/sweep") == 0
     assert_clean(home / "project" / "sweep", str(home))
@@ -101,10 +101,10 @@ def test_an_error_tells_no_paths(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert_clean(Path("run"), str(home))
 
 
-def test_places_that_are_nowhere_near_home(
+def test_paths_outside_the_home_folder(
     home: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster's scratch disk, say; pytest's own folder must not be what hides it."""
+    """Such as a cluster's scratch disk. The folder of temporary files is moved, so that it does not hide the path."""
     (tmp_path / "other").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "other"))
     scratch = tmp_path / "scratch" / "alice"
@@ -115,7 +115,7 @@ def test_places_that_are_nowhere_near_home(
     assert "cl-powerprop sync <wandb>" in (scratch / "run" / "run.json").read_text()
 
 
-def test_what_is_taken_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_redacted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     working = Path.cwd()
     assert redact(f"see {working}/runs/a.csv") == "see ./runs/a.csv"
     assert redact(json.dumps({"path": str(working)})) == '{"path": "."}'
@@ -128,7 +128,7 @@ def test_what_is_taken_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert redact(others) == others, "folders whose names begin or end alike"
 
 
-def test_however_a_file_spells_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_escaped_texts_are_redacted_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     secret = 'pässwörd "with quotes" \\ and words that a line of YAML would be broken between, as it is so long'
     monkeypatch.setenv("DB_PASSWORD", secret)
     folder = RunFolder(tmp_path / "run")
@@ -141,7 +141,7 @@ def test_however_a_file_spells_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @given(st.text(st.characters(exclude_characters="/\\"), max_size=200))
-def test_what_has_no_path_stays_as_it_is(text: str) -> None:
+def test_text_without_a_path_is_not_changed(text: str) -> None:
     assert redact(text) == text
 
 

@@ -77,7 +77,7 @@ def test_a_run_without_references_has_no_such_metrics(tmp_path: Path) -> None:
     assert recorded["min_accuracy"] is None
 
 
-def test_a_reference_that_diverges_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_reference_that_diverges_is_reported_and_leaves_no_folder(tmp_path: Path) -> None:
     def diverge(_: RunConfig, path: Path) -> None:
         (path / "run.json").write_text("{}")
         raise DivergedError("the loss is nan")
@@ -103,7 +103,7 @@ def test_a_reference_that_diverges_is_told_and_leaves_no_folder(tmp_path: Path) 
         ),
     ],
 )
-def test_what_cannot_be_is_refused_before_training(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+def test_impossible_references_are_refused_before_training(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     config = tiny_config("strategy=naive" if "strategy" not in "".join(words) else "train.epochs=6", *words)
     with pytest.raises(ConfigurationError, match=told):
         run(config, tmp_path / "run")
@@ -124,7 +124,7 @@ def test_joint_with_heads_of_different_sizes(tmp_path: Path) -> None:
     assert (read_matrix(result.path)[-1] > 0.6).all()
 
 
-def test_untrained_is_the_network_as_drawn(tmp_path: Path) -> None:
+def test_untrained_is_the_network_as_initialised(tmp_path: Path) -> None:
     config = tiny_config("strategy=untrained")
     result = run(config, tmp_path / "run")
     sequence = load_sequence(config, torch.device("cpu"))
@@ -146,9 +146,7 @@ def test_ewc_without_a_penalty_is_naive_and_with_one_forgets_less(tmp_path: Path
 
 @pytest.mark.parametrize("words", [("strategy=naive", "model.heads=per_task"), ("strategy=epn", *MASKED)])
 @pytest.mark.parametrize("every", ["evaluation.every_epochs=1", "evaluation.every_steps=20"])
-def test_evaluating_within_tasks_changes_nothing_but_what_is_known(
-    tmp_path: Path, words: tuple[str, ...], every: str
-) -> None:
+def test_evaluating_within_tasks_does_not_change_training(tmp_path: Path, words: tuple[str, ...], every: str) -> None:
     plain = run(tiny_config(*words), tmp_path / "plain").path
     within = run(tiny_config(*words, every), tmp_path / "within").path
     assert np.array_equal(read_matrix(plain), read_matrix(within), equal_nan=True)
@@ -198,7 +196,7 @@ def test_mixed_samples_are_those_of_the_tasks() -> None:
     assert len(set(batches[0][2].tolist())) == 3, "tasks are mixed within a batch"
 
 
-def test_heads_answer_each_sample_as_its_own_task() -> None:
+def test_each_sample_uses_the_head_of_its_own_task() -> None:
     heads = TaskHeads(4, [2, 3])
     features, tasks = torch.randn(5, 4), torch.tensor([1, 0, 1, 1, 0])
     select_samples(heads, tasks)
@@ -254,7 +252,7 @@ def test_the_command_compares(command: Command, tmp_path: Path, capsys: pytest.C
         (["."], "holds no run"),
     ],
 )
-def test_a_comparison_that_cannot_be_is_one_line(
+def test_an_impossible_comparison_is_one_line(
     command: Command, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     assert command("compare", *words, "--out", "out") == 2

@@ -1,4 +1,4 @@
-"""A run that was cut off and resumed is the run that was never cut off, to the bit."""
+"""A run that is interrupted and resumed gives the same results as an uninterrupted one, to the bit."""
 
 import contextlib
 import io
@@ -36,17 +36,19 @@ MORE = {
     ),
     "independent": ("strategy=independent",),
     "packnet-entropy": ("strategy=packnet", *MASKED, "strategy.task_inference=entropy", "benchmark.scenario=domain"),
+    "ewc-online": ("strategy=ewc", "strategy.penalty=1", "strategy.decay=0.9", "model.heads=shared"),
+    "ewc-separate": ("strategy=ewc", "strategy.penalty=1", "strategy.mode=separate"),
     "naive-diagonal": ("strategy=naive", "evaluation.schedule=diagonal_and_last", "model.heads=shared"),
 }
 
 
 class Cut(BaseException):
-    """The power went off."""
+    """A simulated power failure."""
 
 
 @contextlib.contextmanager
 def cut_off(task: int, epoch: int) -> Iterator[None]:
-    """Have the run inside stop within a task."""
+    """Interrupt the run in this context at the end of an epoch."""
     whole = TrainingMeter.after_training_epoch
 
     def cut(meter: TrainingMeter, strategy: Any, **options: Any) -> None:
@@ -86,7 +88,9 @@ def assert_same(resumed: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*RUNS, *MORE])
-def test_resumed_is_never_cut_off(name: str, finished: Finished, tmp_path: Path, command: Command) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    name: str, finished: Finished, tmp_path: Path, command: Command
+) -> None:
     whole = finished(name).path if name in RUNS else run(config_of(name), tmp_path / "whole").path
     with cut_off(task=2, epoch=0):
         run(config_of(name), tmp_path / "run")
@@ -96,7 +100,7 @@ def test_resumed_is_never_cut_off(name: str, finished: Finished, tmp_path: Path,
     assert_same(tmp_path / "run", whole)
 
 
-def test_cut_off_twice(finished: Finished, tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_twice(finished: Finished, tmp_path: Path) -> None:
     name = "epn-momentum-frozen-biases"
     for attempt, (task, epoch) in enumerate([(1, 1), (2, 1)]):
         checkpoint = read_checkpoint(tmp_path / "run") if attempt else None
@@ -108,7 +112,7 @@ def test_cut_off_twice(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed(tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """Really killed, at whatever moment that is, with no time to write anything."""
+    """The process is killed at an arbitrary moment, without time to write anything."""
     words = ["benchmark.n_tasks=6", "train.epochs=3", *MASKED, "progress=false"]
     call = [sys.executable, "-m", "cl_powerprop", "run", *words, "run_dir=killed"]
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -138,7 +142,9 @@ def change(folder: Path, **values: Any) -> None:
     (folder / "run.json").write_text(json.dumps(record | values))
 
 
-def test_a_run_that_may_go_on_is_left_alone(cut: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_may_be_running_is_left_alone(
+    cut: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(cut, status="running", process=os.getpid())
     before = tree(cut)
     assert command("resume", cut) == 1
@@ -152,13 +158,13 @@ def test_a_run_that_may_go_on_is_left_alone(cut: Path, command: Command, capsys:
     assert json.loads((cut / "run.json").read_text())["host"] == platform.node()
 
 
-def test_what_cannot_be_resumed_is_one_line_and_the_others_go_on(
+def test_a_run_that_cannot_be_resumed_is_one_line_and_the_others_go_on(
     cut: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "all").mkdir()
     cut.rename(tmp_path / "all" / "good")
-    for name, words in {"early": ("strategy=naive",), "ewc": ("strategy=ewc", "strategy.penalty=1")}.items():
-        with cut_off(task=0 if name == "early" else 1, epoch=0):
+    for name, words in {"early": ("strategy=naive",), "joint": ("strategy=joint",)}.items():
+        with cut_off(task=0, epoch=0):
             run(tiny_config(*words), tmp_path / "all" / name)
     with cut_off(task=1, epoch=0):
         run(tiny_config("strategy=naive"), tmp_path / "all" / "torn")
@@ -170,12 +176,12 @@ def test_what_cannot_be_resumed_is_one_line_and_the_others_go_on(
     assert "all/whole: complete" in captured.out
     lines = captured.err.strip().splitlines()
     assert len(lines) == 3
-    for name, said in {"early": "no task was finished", "ewc": "cannot be resumed", "torn": "is damaged"}.items():
+    for name, said in {"early": "no task was finished", "joint": "cannot be resumed", "torn": "is damaged"}.items():
         assert [line for line in lines if f"all/{name}" in line and said in line], name
     assert json.loads(Path("all/good/run.json").read_text())["status"] == "complete"
 
 
-def test_other_versions_are_told_of(cut: Path) -> None:
+def test_other_versions_are_reported(cut: Path) -> None:
     checkpoint = read_checkpoint(cut)
     checkpoint.results["run"]["versions"]["torch"] = "1.0"
     result = run(tiny_config("strategy=naive"), cut, checkpoint=checkpoint)
@@ -199,7 +205,7 @@ def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[
         RunFolder.reopen(tmp_path / "none")
 
 
-def test_a_checkpoint_tells_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_contains_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     monkeypatch.setattr("cl_powerprop.record.platform.node", lambda: "see /home/alice/notes")
     with cut_off(task=1, epoch=0):
@@ -209,7 +215,7 @@ def test_a_checkpoint_tells_nothing_private(tmp_path: Path, monkeypatch: pytest.
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """State and tensors of a checkpoint as they stand in the file."""
+    """State and tensors of a checkpoint file."""
     with safetensors.safe_open(path, "pt") as content:
         return json.loads(content.metadata()["state"]), {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
 
@@ -225,7 +231,7 @@ def to_format_1(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["epn-momentum-frozen-biases", "naive-momentum-shared"])
-def test_a_run_that_version_0_1_0_began_goes_on(
+def test_a_run_started_by_version_0_1_0_is_resumed(
     name: str, finished: Finished, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with cut_off(task=2, epoch=0):
@@ -243,7 +249,7 @@ def test_a_run_that_version_0_1_0_began_goes_on(
 
 
 @pytest.mark.parametrize("damage", ["curves", "config", "schema", "state"])
-def test_what_does_not_belong_together_is_one_line(
+def test_files_that_do_not_match_are_one_line(
     cut: Path, command: Command, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     state, tensors = read_file(cut / FILE)
@@ -267,7 +273,9 @@ def test_what_does_not_belong_together_is_one_line(
     assert {name: after[name] for name in before} == before, "nothing is lost"
 
 
-def test_only_one_resumes_a_run(cut: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_resumed_by_one_process_at_a_time(
+    cut: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     with FileLock(cut / ".resume.lock"):
         assert command("resume", cut) == 1
     assert "it is being resumed already" in capsys.readouterr().err

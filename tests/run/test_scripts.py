@@ -1,4 +1,4 @@
-"""The helpers that gather recorded results, on tiny runs."""
+"""The scripts that gather recorded results, on tiny runs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whole runs over the other task sequences, networks and scenarios, on small data."""
+"""Whole runs with the other task sequences, networks and scenarios, on small data."""
 
 from pathlib import Path
 from typing import Any

@@ -21,7 +21,7 @@ EPN, NAIVE = RUNS["epn-momentum-frozen-biases"], RUNS["naive-momentum-shared"]
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, torch.dtype, torch.dtype]]:
-    """Of every forward pass: whether it trained, the type of the autocast, the type of the outputs."""
+    """For every forward pass: whether it trains, the type of autocast, the type of the outputs."""
     seen: list[tuple[bool, torch.dtype, torch.dtype]] = []
     real = torch.nn.functional.linear
 
@@ -104,7 +104,7 @@ def test_where_torch_cannot_compile_it_says_so(
     assert "train.compile=true: torch cannot compile here" in error
 
 
-def test_a_model_replaced_between_tasks_is_compiled_anew(compiled: list[Any]) -> None:
+def test_a_model_replaced_between_tasks_is_compiled_again(compiled: list[Any]) -> None:
     strategy = fast.FastSupervisedTemplate(
         model=torch.nn.Linear(2, 2), optimizer=torch.optim.SGD([torch.zeros(1)], lr=0.1), compile=True
     )
@@ -170,7 +170,7 @@ def test_an_unknown_schedule_is_one_line(command: Command, capsys: pytest.Captur
     assert "evaluation.schedule must be one of every_task, diagonal_and_last, last, not 'never'" in error
 
 
-def test_a_task_that_learns_nothing_is_told_without_a_test(tmp_path: Path) -> None:
+def test_a_task_that_learns_nothing_is_reported_without_a_test(tmp_path: Path) -> None:
     """The training accuracy says so where the schedule has no test."""
     config = tiny_config(*NAIVE, "optimizer.lr=1e-9", "optimizer.momentum=0", "evaluation.schedule=last")
     record = run(config, tmp_path / "run").record

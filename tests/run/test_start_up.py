@@ -1,4 +1,4 @@
-"""What answers at once must not wait for torch."""
+"""Quick commands must not import torch."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whole runs, and what they leave in their folder."""
+"""Whole runs and the files in their folders."""
 
 import json
 import math
@@ -381,8 +381,8 @@ def test_capacity_exhausted_goes_on_and_says_so(
     assert "capacity exhausted" in capsys.readouterr().out
 
 
-def test_a_task_learned_no_better_than_guessing_is_said(tmp_path: Path) -> None:
-    """Decay that kills every weight: the loss is finite, and the accuracy that of one class out of ten."""
+def test_a_task_learned_no_better_than_guessing_is_reported(tmp_path: Path) -> None:
+    """Decay shrinks every weight to 0: the loss is finite, and the accuracy is that of guessing one of ten classes."""
     config = tiny_config("strategy=naive", "benchmark.n_tasks=2", "optimizer.lr=0.5", "optimizer.weight_decay=1.9")
     record = run(config, tmp_path / "dead").record
     assert record["status"] == "complete"

@@ -1,4 +1,4 @@
-"""Omniglot's tasks on small drawings whose pixels tell which they are, and on the full set where it is."""
+"""Omniglot's tasks on small drawings whose pixels identify them, and on the full data set if it is available."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ CHARACTERS = sum(COUNTS.values())
 
 
 def make_drawings() -> Drawings:
-    """Drawing n has the bytes of n in two corners, which a rotation moves about."""
+    """Drawing n has the bytes of n in two corners, so that its rotation can be seen."""
     total = CHARACTERS * DRAWERS
     images = np.zeros((total, 6, 6), dtype=np.uint8)
     images[:, 0, 0], images[:, 0, 1] = 1 + np.arange(total) // 256, np.arange(total) % 256
@@ -46,12 +46,12 @@ def make_rotation(**options: Any) -> TaskSequence:
 
 
 def seen(split: Split) -> np.ndarray:
-    """Which drawing each sample is, and turned how often; read off its pixels."""
+    """Which drawing each sample is, and by how many quarter turns it is rotated, read off its pixels."""
     shares = split.images().double().numpy() * Omniglot.std + Omniglot.mean
-    pictures = np.rint(shares * 255).astype(int)[:, 0]
+    images = np.rint(shares * 255).astype(int)[:, 0]
     found = []
-    for picture in pictures:
-        upright = [np.rot90(picture, -quarter) for quarter in range(4)]
+    for image in images:
+        upright = [np.rot90(image, -quarter) for quarter in range(4)]
         (quarter,) = [quarter for quarter in range(4) if upright[quarter][0, 0] and upright[quarter][1:].sum() == 0]
         high, low = upright[quarter][0, :2]
         found.append((256 * (high - 1) + low, quarter))
@@ -71,7 +71,7 @@ def test_a_task_is_an_alphabet_with_labels_of_its_own() -> None:
         first += count
 
 
-def test_nobody_stands_in_two_splits_and_all_drawings_are_used() -> None:
+def test_no_drawer_is_in_two_splits_and_all_drawings_are_used() -> None:
     for task in make().tasks:
         drawers = [set(DRAWINGS.drawer[split.rows.numpy()].tolist()) for split in (task.train, task.valid, task.test)]
         assert [len(who) for who in drawers] == [12, 4, 4]
@@ -134,10 +134,10 @@ def test_class_labels_count_over_all_tasks() -> None:
 
 def test_no_task_holds_a_copy() -> None:
     for sequence in (make(), make_rotation()):
-        pictures = {
+        images = {
             split.source.images.data_ptr() for task in sequence.tasks for split in (task.train, task.valid, task.test)
         }
-        assert len(pictures) == 1
+        assert len(images) == 1
 
 
 def test_rotations_are_one_label() -> None:
@@ -167,7 +167,7 @@ def test_no_rotated_copy_of_a_training_drawing_is_tested() -> None:
 
 
 def test_split_by_picture_tests_copies_of_training_drawings() -> None:
-    """What the switch is for: to see how much that flatters."""
+    """The option exists to measure how much such a split overestimates the accuracy."""
     sequence = make_rotation(split_by="picture", validation=0.25, test=0.25)
     for task in sequence.tasks:
         assert [len(split) for split in (task.train, task.valid, task.test)] == [480, 240, 240]

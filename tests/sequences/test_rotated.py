@@ -1,4 +1,4 @@
-"""Rotated pictures against scipy's rotation, and the angles of tasks."""
+"""Rotated images against scipy's rotation, and the angles of tasks."""
 
 from typing import Any
 
@@ -13,52 +13,52 @@ from cl_powerprop.tasks import Pixels, TaskSequence
 
 
 def blobs(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth pictures, empty at the edge, so that interpolations differ little."""
+    """Smooth images with empty edges, for which methods of interpolation differ little."""
     rng = np.random.default_rng(seed)
-    pictures = np.zeros((count, 1, height, width))
-    pictures[:, :, 6:-6, 6:-6] = rng.random((count, 1, height - 12, width - 12))
-    return np.rint(255 * ndimage.gaussian_filter(pictures, (0, 0, 0.7, 0.7))).astype(np.uint8)
+    images = np.zeros((count, 1, height, width))
+    images[:, :, 6:-6, 6:-6] = rng.random((count, 1, height - 12, width - 12))
+    return np.rint(255 * ndimage.gaussian_filter(images, (0, 0, 0.7, 0.7))).astype(np.uint8)
 
 
 @pytest.mark.parametrize("degrees", [10.0, 45.0, 133.7, -20.0, 361.0])
 @pytest.mark.parametrize("shape", [(20, 20), (20, 26)])
 def test_a_rotation_is_that_of_scipy(degrees: float, shape: tuple[int, int]) -> None:
-    pictures = blobs(5, *shape)
-    turned = Rotation(degrees)(torch.tensor(pictures)).numpy()
-    expected = ndimage.rotate(pictures.astype(float), degrees, axes=(3, 2), reshape=False, order=1)
-    assert turned.shape == pictures.shape
+    images = blobs(5, *shape)
+    turned = Rotation(degrees)(torch.tensor(images)).numpy()
+    expected = ndimage.rotate(images.astype(float), degrees, axes=(3, 2), reshape=False, order=1)
+    assert turned.shape == images.shape
     np.testing.assert_allclose(turned, expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("quarters", [-1, 0, 1, 2, 3, 5])
 def test_quarter_turns_move_pixels_exactly(quarters: int) -> None:
-    pictures = torch.randint(0, 256, (3, 1, 7, 7), dtype=torch.uint8)
-    turned = Rotation(90.0 * quarters)(pictures)
+    images = torch.randint(0, 256, (3, 1, 7, 7), dtype=torch.uint8)
+    turned = Rotation(90.0 * quarters)(images)
     assert turned.dtype == torch.uint8
-    assert np.array_equal(turned.numpy(), np.rot90(pictures.numpy(), quarters, axes=(2, 3)))
+    assert np.array_equal(turned.numpy(), np.rot90(images.numpy(), quarters, axes=(2, 3)))
 
 
 def test_a_nearly_quarter_turn_is_nearly_one() -> None:
-    """Both branches turn the same way."""
-    pictures = torch.tensor(blobs(2, 20, 20))
-    exact, near = Rotation(90.0)(pictures).float(), Rotation(89.999)(pictures)
+    """Both branches rotate in the same direction."""
+    images = torch.tensor(blobs(2, 20, 20))
+    exact, near = Rotation(90.0)(images).float(), Rotation(89.999)(images)
     np.testing.assert_allclose(near.numpy(), exact.numpy(), atol=0.2)
 
 
-def test_many_pictures_are_turned_as_each_alone() -> None:
-    pictures = torch.tensor(blobs(1, 20, 20)).repeat(4500, 1, 1, 1)
-    turned = Rotation(30.0)(pictures)
-    assert torch.equal(turned, Rotation(30.0)(pictures[:1]).expand_as(turned))
+def test_many_images_are_rotated_as_each_alone() -> None:
+    images = torch.tensor(blobs(1, 20, 20)).repeat(4500, 1, 1, 1)
+    turned = Rotation(30.0)(images)
+    assert torch.equal(turned, Rotation(30.0)(images[:1]).expand_as(turned))
 
 
 def make(**options: Any) -> TaskSequence:
-    pictures = torch.tensor(blobs(30, 20, 20))
-    pixels = Pixels(pictures, torch.arange(30) % 10, 0.25, 0.5)
+    images = torch.tensor(blobs(30, 20, 20))
+    pixels = Pixels(images, torch.arange(30) % 10, 0.25, 0.5)
     settings = {"degrees": [0.0, 30.0, 90.0], "scenario": "task", "validation": 0.2, "seed": 0}
     return rotated(pixels, pixels, 10, **(settings | options))
 
 
-def test_tasks_show_the_same_pictures_turned() -> None:
+def test_tasks_have_the_same_images_rotated() -> None:
     sequence = make()
     assert [task.name for task in sequence.tasks] == ["rotation_0", "rotation_30", "rotation_90"]
     for task, degrees in zip(sequence.tasks, (0.0, 30.0, 90.0), strict=True):

@@ -1,4 +1,4 @@
-"""Task sequences on small pictures whose pixels tell where they came from, and on the embedded digits."""
+"""Task sequences on small images whose pixels tell where they came from."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PIXELS = SIDE * SIDE
 
 
 def make_pixels(count: int, seed: int) -> Pixels:
-    """Random pictures; the first one's pixels count from 0, so that it shows the permutation itself."""
+    """Random images; the pixels of the first one count from 0, so that a permuted copy shows the permutation."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
     images[0] = np.arange(PIXELS, dtype=np.uint8).reshape(1, SIDE, SIDE)
@@ -42,12 +42,12 @@ def make_split(**options: Any) -> TaskSequence:
 
 
 def pixels_of(split: Split) -> np.ndarray:
-    """The uint8 pictures behind a split's floats, flat."""
+    """The images of a split with pixel values from 0 to 255, flattened."""
     return np.rint((split.images().double().numpy() * STD + MEAN) * 255).astype(int).reshape(len(split), -1)
 
 
 def permutation_of(sequence: TaskSequence, task: int) -> np.ndarray:
-    """Which pixel each place of a task shows, read off the picture whose pixels count from 0."""
+    """The permutation of a task, read off the image whose pixels count from 0."""
     return pixels_of(sequence.tasks[task].test)[0]
 
 
@@ -58,7 +58,7 @@ def splits(sequence: TaskSequence) -> Iterator[tuple[str, Split]]:
 
 
 @pytest.mark.parametrize("task", range(3))
-def test_a_task_is_the_pictures_with_their_pixels_permuted(task: int) -> None:
+def test_a_task_is_the_images_with_their_pixels_permuted(task: int) -> None:
     sequence = make_permuted()
     permutation = permutation_of(sequence, task)
     assert sorted(permutation) == list(range(PIXELS)), "a permutation loses no pixel"
@@ -70,7 +70,7 @@ def test_a_task_is_the_pictures_with_their_pixels_permuted(task: int) -> None:
         assert np.array_equal(view.labels.numpy(), source.labels.numpy()[rows])
 
 
-def test_pictures_are_normalised() -> None:
+def test_images_are_normalised() -> None:
     sequence = make_permuted(permute_first=False)
     images = sequence.tasks[0].test.images()
     assert images.dtype == torch.float32
@@ -119,7 +119,7 @@ def test_permute_first_false_leaves_task_0() -> None:
 
 
 @pytest.mark.parametrize("sequence", [make_permuted(), make_split()], ids=["permuted", "split"])
-def test_train_and_valid_divide_the_training_pictures(sequence: TaskSequence) -> None:
+def test_train_and_valid_divide_the_training_images(sequence: TaskSequence) -> None:
     for task in sequence.tasks:
         train, valid = task.train.rows.tolist(), task.valid.rows.tolist()
         assert not set(train) & set(valid)
@@ -131,7 +131,7 @@ def test_train_and_valid_divide_the_training_pictures(sequence: TaskSequence) ->
     assert set(everything) == set(range(100))
 
 
-def test_test_pictures_are_all_there_whatever_the_validation() -> None:
+def test_all_test_images_are_used_whatever_the_validation() -> None:
     for size in (0.1, 0.5, 7):
         for task in make_permuted(validation=size).tasks:
             assert task.test.rows.tolist() == list(range(40))
@@ -212,7 +212,7 @@ def test_impossible_groups_of_classes(groups: list[list[int]]) -> None:
         make_split(n_tasks=2, classes=groups)
 
 
-def test_split_pictures_are_not_altered() -> None:
+def test_split_images_are_not_altered() -> None:
     task = make_split().tasks[2]
     assert np.array_equal(pixels_of(task.test), TEST.images.numpy().reshape(40, -1)[task.test.rows.numpy()])
 
@@ -235,7 +235,7 @@ def test_permuted_tasks_share_their_classes() -> None:
         make_permuted(scenario="class")
 
 
-def test_fingerprints_tell_pictures_order_and_labels_apart() -> None:
+def test_fingerprints_depend_on_images_order_and_labels() -> None:
     split = make_permuted().tasks[0].train
     flipped = torch.flip(split.rows, [0])
     variants = [
@@ -249,14 +249,14 @@ def test_fingerprints_tell_pictures_order_and_labels_apart() -> None:
 
 
 @pytest.mark.parametrize("make", [make_permuted, make_split])
-def test_no_task_holds_a_copy_of_the_pictures(make: Any) -> None:
+def test_no_task_holds_a_copy_of_the_images(make: Any) -> None:
     for name, split in splits(make()):
         source = TEST if name.startswith("test") else TRAIN
         assert split.source.images.data_ptr() == source.images.data_ptr(), name
 
 
 def storages(sequence: TaskSequence) -> dict[int, int]:
-    """Bytes of every distinct storage that the tasks refer to, pictures left out."""
+    """Size in bytes of every storage that the tasks refer to, apart from the images."""
     tensors = [
         tensor
         for _, split in splits(sequence)
@@ -299,7 +299,7 @@ def test_the_avalanche_benchmark_says_tasks_classes_and_samples() -> None:
                 assert (int(label), int(task)) == (int(split.labels[1]), index)
 
 
-def test_one_hundred_tasks_of_4000_pictures_are_made_at_once() -> None:
+def test_one_hundred_tasks_of_4000_images_are_made_quickly() -> None:
     from cl_powerprop.training.benchmark import to_avalanche
 
     big = Pixels(torch.zeros(4000, 1, 28, 28, dtype=torch.uint8), torch.arange(4000) % 10, 0.0, 1.0)

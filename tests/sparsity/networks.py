@@ -22,7 +22,7 @@ class Kind:
 
 
 def model(name: str, **options: Any) -> Kind:
-    """A network that ships, a few channels wide."""
+    """One of the package's own networks, only a few channels wide."""
     shape = (1, 16, 16)
     if name != "lenet5":
         options |= {"width": 4}
@@ -90,6 +90,6 @@ def root(theta: Tensor, alpha: float) -> Tensor:
 
 
 def bits(tensor: Tensor) -> list[int]:
-    """The very bits of a float32 tensor: tells -0.0 from 0.0, and one nan equal to itself."""
+    """The bits of a float32 tensor, in which -0.0 and 0.0 differ and a nan equals itself."""
     assert tensor.dtype == torch.float32
     return tensor.detach().contiguous().view(torch.int32).flatten().tolist()

@@ -1,4 +1,4 @@
-"""What the allocator promises, over layers, optimizers and exponents: what a task holds never changes, bit for bit."""
+"""The allocator's guarantee, over layers, optimizers and exponents: a task's weights never change, bit for bit."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ RECIPES = {
     ),
 }
 NETWORKS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "batch_norm", "layer_norm")
-# What ships, and what it is made of: slower, so with fewer recipes.
+# The package's own networks and their parts; they are slower, so they are tested with fewer recipes.
 BLOCKS = ("group_norm", "residual", "lenet5", *(f"{name}_{norm}" for name in ("convnet", "resnet18") for norm in NORMS))
 
 
@@ -90,11 +90,11 @@ class History:
 
 @functools.cache
 def run(kind: str, recipe_name: str, alpha: float, unmasked: str) -> History:
-    """Train, train on through a mask that overlaps the earlier ones, allocate; and remember everything."""
+    """Train each task, train it on through a mask that overlaps earlier ones, allocate it, and record everything."""
     recipe = RECIPES[recipe_name]
     network, allocator = prepare(kind, alpha, unmasked)
     history = History(network, allocator)
-    optimizer = recipe.make(network.parameters())  # one for the whole sequence: its moments live on
+    optimizer = recipe.make(network.parameters())  # one for the whole sequence, so that its moments persist
     if recipe.theta_space:
         ThetaSpaceStep(optimizer, network)
     for task in range(TASKS):
@@ -179,7 +179,7 @@ def test_capacity_rows_add_up(kind: str, recipe: str, alpha: float, unmasked: st
 
 
 @contract
-def test_saved_and_loaded_anew(kind: str, recipe: str, alpha: float, unmasked: str) -> None:
+def test_a_loaded_model_equals_the_saved_one(kind: str, recipe: str, alpha: float, unmasked: str) -> None:
     history = run(kind, recipe, alpha, unmasked)
     fresh, allocator = prepare(kind, alpha, unmasked, seed=77)
     fresh.load_state_dict({name: value.clone() for name, value in history.network.state_dict().items()})
@@ -196,7 +196,7 @@ def test_saved_and_loaded_anew(kind: str, recipe: str, alpha: float, unmasked: s
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 2.5])
 def test_a_task_computes_with_theta_times_its_mask_alone(kind: str, alpha: float) -> None:
-    """An ordinary network with the masked weights put in by hand gives the same answer."""
+    """An ordinary network into which the masked weights are copied computes the same logits."""
     history = run(kind, "sgd_momentum", alpha, "frozen")
     for task in range(TASKS):
         plain = make_network(kind).eval()
@@ -221,8 +221,8 @@ def test_a_task_computes_with_theta_times_its_mask_alone(kind: str, alpha: float
 
 
 @pytest.mark.parametrize("recipe", ["sgd_momentum", "sgd_nesterov_decay_clip", "adamw_phi_zero_grads", "adam_theta"])
-def test_masking_gradients_alone_would_not_do(recipe: str) -> None:
-    """The control of the suite: without `restore_frozen` these very optimizers do move frozen weights."""
+def test_masking_gradients_alone_does_not_keep_frozen_weights(recipe: str) -> None:
+    """Control: without `restore_frozen`, the same optimizers do move frozen weights."""
     chosen = RECIPES[recipe]
     network, allocator = prepare("linear", 2.0, "frozen")
     optimizer = chosen.make(network.parameters())
@@ -253,7 +253,7 @@ def test_masking_gradients_alone_would_not_do(recipe: str) -> None:
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("unmasked", ["frozen", "per_task"])
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 2.5])
-def test_a_task_that_diverges_hurts_itself_alone(kind: str, unmasked: str, alpha: float, value: float) -> None:
+def test_a_diverging_task_does_not_change_earlier_tasks(kind: str, unmasked: str, alpha: float, value: float) -> None:
     recipe = RECIPES["sgd_momentum"]
     network, allocator = prepare(kind, alpha, unmasked)
     optimizer = recipe.make(network.parameters())
@@ -278,7 +278,7 @@ def test_a_task_that_diverges_hurts_itself_alone(kind: str, unmasked: str, alpha
 
 
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
-def test_one_task_that_takes_everything(alpha: float) -> None:
+def test_one_task_that_takes_all_weights(alpha: float) -> None:
     network, allocator = prepare("conv2d", alpha, "frozen")
     allocator.begin_task(generator(0, "test", 0))
     recipe = RECIPES["sgd_momentum"]
@@ -332,7 +332,7 @@ def test_three_hundred_tasks() -> None:
         assert bits(fresh(x)) == answers[task]
 
 
-def test_freed_weights_are_drawn_anew() -> None:
+def test_free_weights_are_reinitialised() -> None:
     _, allocator = prepare("linear", 2.0, "frozen")
     start = allocator.phi("0").detach().clone()
     allocator.begin_task(generator(0, "test", 0))
@@ -384,7 +384,7 @@ def test_training_through_a_mask_moves_its_new_weights_only() -> None:
 
 
 @pytest.mark.parametrize("unmasked", ["frozen", "per_task"])
-def test_biases_are_frozen_or_a_task_s_own(unmasked: str) -> None:
+def test_biases_are_frozen_or_per_task(unmasked: str) -> None:
     history = run("linear", "sgd_momentum", 2.0, unmasked)
     dense = [[row.layer for row in rows if row.kind == "dense"] for rows in history.rows]
     if unmasked == "frozen":
@@ -491,7 +491,7 @@ def test_masks_move_with_the_model(device: str) -> None:
         assert {tensor.device.type for tensor in tensors} == {device}
 
 
-def test_an_evaluation_in_between_does_not_change_what_a_task_gets() -> None:
+def test_an_evaluation_in_between_does_not_change_training() -> None:
     network, allocator = prepare("linear", 2.0, "frozen")
     for task in range(2):
         allocator.begin_task(generator(0, "test", task))
@@ -504,8 +504,8 @@ def test_an_evaluation_in_between_does_not_change_what_a_task_gets() -> None:
             assert torch.equal(weight.mask_of(task), masks[name])
 
 
-def test_what_a_task_used_is_frozen_even_where_it_did_not_move() -> None:
-    """A layer that was dead in task 0 has zero gradients there: its bias is part of task 0's function all the same."""
+def test_parameters_with_zero_gradients_are_frozen_too() -> None:
+    """A layer that is dead in task 0 has zero gradients, but its bias is part of the function of task 0."""
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     with torch.no_grad():
         network[0].weight.abs_()
@@ -559,10 +559,10 @@ def test_bad_input() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("kind", ["batch_norm", "residual", "convnet_batch", "resnet18_batch"])
-def test_with_shared_batch_statistics_predictions_would_move(
+def test_shared_batch_statistics_would_change_predictions(
     kind: str, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything else frozen, the running mean and variance alone change what a task answers."""
+    """Even with everything else frozen, shared running means and variances change the logits of a task."""
     if shared:
         monkeypatch.setattr(allocator_module, "_NormBase", ())
     network, allocator = prepare(kind, 2.0, "per_task")

@@ -19,7 +19,7 @@ def statistics(norm: nn.Module) -> tuple[list[float], list[float]]:
     return norm.running_mean.tolist(), norm.running_var.tolist()  # type: ignore[operator, union-attr]
 
 
-def test_within_the_context_each_batch_has_its_own_statistics_and_nothing_stays() -> None:
+def test_batch_statistics_are_used_within_the_context_and_not_kept() -> None:
     network, _ = make()
     network.train()
     network(torch.randn(50, 5) * 2)

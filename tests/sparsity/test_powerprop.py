@@ -240,7 +240,7 @@ def test_impossible_init_scale(init_scale: float) -> None:
         powerpropagate(nn.Linear(3, 3), 2.0, init_scale=init_scale)
 
 
-def test_twice_is_refused() -> None:
+def test_reparameterising_twice_is_refused() -> None:
     network = powerpropagate(nn.Linear(3, 3), 2.0)
     before = bits(network.weight)
     with pytest.raises(ConfigurationError, match="already"):

@@ -84,8 +84,8 @@ def test_adaptive_step_is_the_formula(kind: str, decay: float, alpha: float) -> 
     assert optimizer.param_groups[0]["weight_decay"] == decay
 
 
-def test_adam_in_phi_space_is_another_step() -> None:
-    """The reference above would be worth nothing if both spaces agreed for Adam."""
+def test_adam_in_phi_space_takes_a_different_step() -> None:
+    """Control: the test above would show nothing if both spaces agreed for Adam."""
     layer = make_layer(3.0)
     start = parameters(layer)
     run(layer, torch.optim.Adam(layer.parameters(), lr=0.02), range(25))
@@ -138,7 +138,7 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(one, two)
 
 
-def test_remove_gives_the_plain_step_back() -> None:
+def test_remove_restores_the_plain_step() -> None:
     layer, twin = make_layer(3.0), make_layer(3.0)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.02, weight_decay=0.05)
     plain = torch.optim.Adam(twin.parameters(), lr=0.02, weight_decay=0.05)

@@ -1,4 +1,4 @@
-"""A small task sequence made with Avalanche's own pieces, and what a user's own script would stand next to it."""
+"""A small benchmark made with Avalanche alone, and the model and plugin of a user's own script."""
 
 import io
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ OPTIMIZERS = {
 
 
 def make_tensors(task: int, part: str, count: int) -> tuple[Tensor, Tensor]:
-    """Noisy copies of one picture a class; every task has pictures of its own."""
-    pictures = torch.randn(CLASSES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(task))
+    """Noisy copies of one image per class; every task has different images."""
+    images = torch.randn(CLASSES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(task))
     source = torch.Generator().manual_seed(1000 * (task + 1) + len(part))
     labels = torch.randint(CLASSES, (count,), generator=source)
-    return pictures[labels] + 0.8 * torch.randn(count, 1, SIDE, SIDE, generator=source), labels
+    return images[labels] + 0.8 * torch.randn(count, 1, SIDE, SIDE, generator=source), labels
 
 
 def make_benchmark(n_tasks: int, count: int = 64, labels: Sequence[int] | None = None) -> Any:
@@ -46,7 +46,7 @@ def make_benchmark(n_tasks: int, count: int = 64, labels: Sequence[int] | None =
     }
     benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**streams)))
     for stream in benchmark.streams.values():
-        for experience in stream:  # Avalanche's MultiHeadClassifier cannot index the set that stands here
+        for experience in stream:  # Avalanche stores a set here, which its MultiHeadClassifier cannot index
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     return benchmark
 

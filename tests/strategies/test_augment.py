@@ -1,4 +1,4 @@
-"""Augmented batches, against the shift and the rotation that the draws say."""
+"""Augmented batches against shifts and rotations by the same random amounts."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ def draws(seed: int = 0) -> torch.Generator:
 
 
 def smooth(count: int, value: float = -0.5) -> torch.Tensor:
-    """Pictures with a blot in the middle of an even ground."""
+    """Images with a blot in the middle of an even background."""
     images = torch.full((count, 1, 21, 21), value)
     images[:, :, 8:13, 7:14] += torch.linspace(1, 2, 7)
     return images
 
 
-def test_nothing_asked_nothing_done() -> None:
+def test_without_shift_and_rotation_nothing_changes() -> None:
     images = smooth(3)
     torch.testing.assert_close(Augmentation()(images, draws()), images, atol=1e-5, rtol=0)
 
@@ -34,10 +34,10 @@ def test_whole_shifts_move_pixels() -> None:
     for axis, amount in ((3, amounts[1]), (2, amounts[2])):
         view = (1, 1, 1, 21) if axis == 3 else (1, 1, 21, 1)
 
-        def centre(picture: torch.Tensor, view: tuple[int, ...] = view) -> torch.Tensor:
-            return (picture * rows.view(view)).sum((1, 2, 3)) / picture.sum((1, 2, 3))
+        def centre(image: torch.Tensor, view: tuple[int, ...] = view) -> torch.Tensor:
+            return (image * rows.view(view)).sum((1, 2, 3)) / image.sum((1, 2, 3))
 
-        # A grid that looks to the right shows the picture moved to the left.
+        # A grid that samples further to the right moves the image to the left.
         torch.testing.assert_close(centre(shifted) - centre(weight), -amount, atol=0.02, rtol=0)
 
 
@@ -51,18 +51,18 @@ def test_turns_are_those_of_a_rotation() -> None:
         torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
-def test_what_comes_in_is_the_ground() -> None:
+def test_pixels_from_outside_repeat_the_edge() -> None:
     moved = Augmentation(shift=5, rotate=180)(smooth(50), draws())
     assert moved.min() == pytest.approx(-0.5, abs=1e-4)
 
 
-def test_pictures_differ_and_the_generator_decides() -> None:
+def test_images_differ_and_depend_on_the_generator() -> None:
     augment, images = Augmentation(2, 20), smooth(10)
     one = augment(images, draws(1))
     torch.rand(5)
     assert torch.equal(one, augment(images, draws(1)))
     assert not torch.equal(one, augment(images, draws(2)))
-    assert len({tuple(picture.flatten().tolist()) for picture in one}) == 10
+    assert len({tuple(image.flatten().tolist()) for image in one}) == 10
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -24,9 +24,9 @@ GRID = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 class BeforeTheSearch(SupervisedPlugin):
-    """Stands before the method: keeps ``theta`` and the biases just before each search, and sums the saliencies itself.
+    """Comes before EPN: keeps ``theta`` and the biases just before each search, and sums the saliencies itself.
 
-    Gradients are taken on an ordinary network with these weights put in, not from the network in training.
+    Gradients are those of an ordinary network with these weights, not of the network in training.
     """
 
     def __init__(self, epoch: int) -> None:
@@ -59,11 +59,11 @@ def forward(x: Tensor, weights: dict[str, Tensor], biases: dict[str, Tensor]) ->
     return hidden @ weights["3"].T + biases["3"]
 
 
-def places(scores: list[float]) -> list[int]:
+def ranks(scores: list[float]) -> list[int]:
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
     result = [0] * len(scores)
-    for place, index in enumerate(order):
-        result[index] = place
+    for position, index in enumerate(order):
+        result[index] = position
     return result
 
 
@@ -71,7 +71,7 @@ def brute_force_masks(scores: dict[str, Tensor], sparsity: float) -> dict[str, T
     masks = {}
     for name, score in scores.items():
         keep = 1.0 - (sparsity / 2 if name == OUTPUT else sparsity)
-        mask = [place < round(keep * score.numel()) for place in places(score.flatten().tolist())]
+        mask = [position < round(keep * score.numel()) for position in ranks(score.flatten().tolist())]
         masks[name] = torch.tensor(mask).view(score.shape)
     return masks
 
@@ -111,7 +111,7 @@ def learn(
 @pytest.mark.parametrize("gamma", [0.5, 0.8, 0.95, 1.0])
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
 @pytest.mark.parametrize("retrain_epochs", [0, 1])
-def test_takes_the_first_sparsity_that_holds(gamma: float, alpha: float, retrain_epochs: int) -> None:
+def test_takes_the_first_sparsity_that_reaches_the_target(gamma: float, alpha: float, retrain_epochs: int) -> None:
     plugin, before = learn(3, epochs=4, alpha=alpha, gamma=gamma, retrain_epochs=retrain_epochs)
     for task, found in enumerate(plugin.searches):
         scores = {name: theta.abs() for name, theta in before.theta[task].items()}
@@ -124,7 +124,7 @@ def test_takes_the_first_sparsity_that_holds(gamma: float, alpha: float, retrain
 
 
 @pytest.mark.parametrize("search", ["grid", "bisect"])
-def test_masks_that_cannot_hold_are_left_early_and_nothing_else_changes(
+def test_masks_below_the_target_are_abandoned_early_with_the_same_result(
     search: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(batch: int) -> tuple[EPNPlugin, int]:
@@ -153,7 +153,7 @@ def test_masks_that_cannot_hold_are_left_early_and_nothing_else_changes(
     assert fewer_samples < all_samples
 
 
-def test_the_brute_force_above_sees_several_sparsities() -> None:
+def test_the_brute_force_finds_several_sparsities() -> None:
     chosen = {found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma)[0].searches}
     assert len(chosen) >= 3
 
@@ -173,8 +173,8 @@ def test_criterion(criterion: str, optimizer: str, alpha: float, retrain_epochs:
                     [
                         one + two
                         for one, two in zip(
-                            places(before.theta[task][name].abs().flatten().tolist()),
-                            places(score.flatten().tolist()),
+                            ranks(before.theta[task][name].abs().flatten().tolist()),
+                            ranks(score.flatten().tolist()),
                             strict=True,
                         )
                     ]
@@ -262,7 +262,7 @@ def test_output_layer() -> None:
     assert kept(take_the_first(dense_net(), 0.8, output_layer=None)) == {"1": round(0.2 * 192), "3": round(0.2 * 36)}
     assert kept(take_the_first(dense_net(), 0.8, output_layer="1")) == {"1": round(0.6 * 192), "3": round(0.2 * 36)}
     heads = MTSimpleMLP(input_size=16, hidden_size=12)
-    assert list(kept(take_the_first(heads, 0.8)).values()) == [round(0.2 * 192)]  # and the heads are no layer of these
+    assert list(kept(take_the_first(heads, 0.8)).values()) == [round(0.2 * 192)]  # the heads are not masked
 
 
 def test_an_unknown_output_layer_is_refused() -> None:

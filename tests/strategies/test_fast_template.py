@@ -157,7 +157,7 @@ def test_replay_feeds_its_own_mixture() -> None:
     assert tasks.seen == [{0}, {0, 1}]
 
 
-def test_an_optimizer_that_resets_gradients_in_its_own_way_is_asked_to() -> None:
+def test_an_optimizer_s_own_zero_grad_is_called() -> None:
     class Counting(torch.optim.SGD):
         resets = 0
 

@@ -24,7 +24,7 @@ from .benchmarks import CLASSES, conv_net, dense_net, make_benchmark, make_strat
 
 
 class Batches(SupervisedPlugin):
-    """Keeps what the network sees and what feeds it."""
+    """Keeps the network's inputs, and the loaders that they come from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_train_transform_is_for_training_and_repeats_with_the_seed() -> None:
     noises = first - plain[nearest]
     assert 0.0 <= noises.min() < 0.05
     assert 0.95 < noises.max() < 1.0
-    assert not torch.equal(first.sort(0).values, second.sort(0).values), "each epoch draws anew"
+    assert not torch.equal(first.sort(0).values, second.sort(0).values), "each epoch draws new numbers"
     assert torch.equal(torch.cat(one.eval[0]), torch.cat([make_tensors(task, "test", 40)[0] for task in (0, 1)]))
 
 

@@ -51,7 +51,7 @@ def test_shares_of_each_task(shares: float | list[float]) -> None:
 
 def test_keeps_the_largest_free_weights_and_all_frozen_ones() -> None:
     class BeforeTheChoice(SupervisedPlugin):
-        """Stands before the method: the network just before each choice."""
+        """Comes before PackNet: keeps the network just before each choice."""
 
         def __init__(self) -> None:
             super().__init__()

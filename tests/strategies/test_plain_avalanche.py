@@ -168,7 +168,7 @@ def test_a_repeated_label_is_refused(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_layer_replaced_between_tasks_is_refused(method: str) -> None:
-    """As Avalanche's IncrementalClassifier does when classes come: what earlier tasks hold would be gone."""
+    """Avalanche's IncrementalClassifier does this for new classes; the weights of earlier tasks would be lost."""
     benchmark, network = make_benchmark(2), dense_net()
     strategy = make_strategy(network, [METHODS[method]()])
     strategy.train(benchmark.train_stream[0])
@@ -207,7 +207,7 @@ def test_negative_retraining_is_refused(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_retraining_moves_the_new_weights_of_the_mask_alone(method: str) -> None:
     class Snapshots(SupervisedPlugin):
-        """Comes after the method, so that it sees the network as the mask was just chosen."""
+        """Comes after the masking plugin, so that it keeps the network just after the mask is chosen."""
 
         def __init__(self, masking: MaskingPlugin) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Task inference by entropy, against a few lines of its own on a model with two masks."""
+"""Task inference by entropy, against a direct computation on a model with two masks."""
 
 import math
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from cl_powerprop.sparsity import select_task
 
 
 class Fixed(nn.Module):
-    """Answers each task with logits given beforehand."""
+    """A model with fixed logits for each task."""
 
     def __init__(self, logits: list[Tensor]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def entropy(logits: list[float]) -> float:
 
 
 def evaluate(model: Fixed, true: int, group: int, size: int) -> tuple[Tensor, float]:
-    """What an evaluation over all rows in batches of ``size`` answers, and the share identified."""
+    """The predictions for all rows in evaluation batches of ``size``, and the share identified."""
     tasks = len(model.logits)
     masking: Any = SimpleNamespace(
         allocator=SimpleNamespace(model=model, tasks=tasks), task_of=lambda experience: experience.task_label
@@ -73,7 +73,7 @@ def test_the_lowest_entropy_of_a_group_wins(group: int, size: int, true: int) ->
     assert identified == pytest.approx(right / 30)
 
 
-def test_heads_of_different_width_are_filled_with_what_never_wins() -> None:
+def test_heads_of_different_width_are_padded() -> None:
     model = Fixed([torch.zeros(6, 5), torch.tensor([9.0, 0.0]).repeat(6, 1)])
     outputs, identified = evaluate(model, 1, 1, 6)
     assert outputs.shape == (6, 5)

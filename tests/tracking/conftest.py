@@ -1,4 +1,4 @@
-"""W&B in tests: never the network, nothing of the user's, and a client that starts afresh."""
+"""W&B in tests: no network, none of the user's settings, and a new client for every test."""
 
 import json
 import os
@@ -21,7 +21,7 @@ __all__ = ["clean_process", "command"]
 
 @pytest.fixture(autouse=True)
 def wandb_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    end_service()  # which forgets its service; the variable that names it is not to come back afterwards
+    end_service()  # before the loop, so that the variable that names the service is not restored after the test
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()

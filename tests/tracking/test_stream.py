@@ -1,4 +1,4 @@
-"""A sink that fails, wherever it does, costs one line and nothing else."""
+"""A sink that fails, in whichever call, causes one message and nothing else."""
 
 import pytest
 
@@ -8,7 +8,7 @@ ROW = Row(0, 1, 10, 0, "train", "loss", 0.5)
 
 
 class Recorder:
-    """A sink that remembers its calls, and fails in one of them."""
+    """A sink that records its calls, and fails in one of them."""
 
     def __init__(self, fails_in: str = "") -> None:
         self.fails_in = fails_in
@@ -35,7 +35,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("fails_in", ["open", "write", "flush", "close"])
-def test_a_failing_sink_is_told_once_and_dropped(fails_in: str) -> None:
+def test_a_failing_sink_is_reported_once_and_dropped(fails_in: str) -> None:
     whole, told, broken = Recorder(), [], []
 
     def open_broken() -> Recorder:

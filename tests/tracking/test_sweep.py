@@ -1,4 +1,4 @@
-"""The shipped W&B sweep, dry: W&B's own code makes the agent's commands of it, and ours composes them."""
+"""The package's W&B sweep, without a server: W&B's own code makes the agent's commands, and ours composes them."""
 
 import itertools
 import sys
@@ -29,7 +29,7 @@ def sweep() -> dict[str, Any]:
 
 
 def agent_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """What W&B's agent would call."""
+    """The command that W&B's agent would call."""
     arguments = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
     command = []
     for word in utils.create_sweep_command(list(sweep["command"])):

@@ -1,4 +1,4 @@
-"""The way to W&B and back: upload what was made offline, fetch run folders, make a dashboard."""
+"""Upload offline runs to W&B, pull run folders from it, and make a dashboard."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ OFFLINE = ("strategy=naive", "logger=[wandb]", "logger.wandb.mode=offline", "log
 
 @pytest.fixture(scope="module")
 def two_offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs made offline, W&B's files beside them."""
+    """Two offline runs, next to W&B's files of them."""
     root = tmp_path_factory.mktemp("offline")
     for seed in (0, 1):
         run(tiny_config(*OFFLINE, f"seed={seed}", f"logger.wandb.dir={root}"), root / f"run{seed}")
@@ -79,7 +79,7 @@ COMMANDS = pytest.mark.parametrize(
 
 
 @COMMANDS
-def test_a_server_that_is_away_is_one_line(
+def test_an_unreachable_server_is_one_line(
     offline: Path,
     command: Command,
     capsys: pytest.CaptureFixture[str],
@@ -129,7 +129,7 @@ def test_a_server_that_stalls_is_one_line(
     assert services() == [], "nothing keeps the process from ending"
 
 
-def test_sync_gives_an_upload_up(
+def test_sync_gives_up_an_upload_after_its_time_limit(
     server: WandbServer,
     offline: Path,
     command: Command,
@@ -158,7 +158,7 @@ def uploading_to(url: str) -> list[psutil.Process]:
     return found
 
 
-def test_sync_leaves_a_run_alone_that_goes_on(server: WandbServer, tmp_path: Path) -> None:
+def test_sync_skips_a_run_that_is_going_on(server: WandbServer, tmp_path: Path) -> None:
     import wandb
 
     (tmp_path / "runs").mkdir()
@@ -175,7 +175,7 @@ def test_sync_leaves_a_run_alone_that_goes_on(server: WandbServer, tmp_path: Pat
     assert wandb_sync.sync(Path("runs")) == wandb_sync.Synced(uploaded=[file])
 
 
-def test_sync_uploads_again_what_has_grown(server: WandbServer, offline: Path, command: Command) -> None:
+def test_sync_uploads_a_file_again_after_it_has_grown(server: WandbServer, offline: Path, command: Command) -> None:
     assert command("sync", "runs") == 0
     file = wandb_files(offline)[0]
     mark = file.with_name(file.name + ".synced")
@@ -211,7 +211,7 @@ def test_sync_needs_a_key(offline: Path, command: Command, capsys: pytest.Captur
     assert "no W&B API key was found" in capsys.readouterr().err
 
 
-def test_pull_gives_the_run_folders_back(
+def test_pull_restores_the_run_folders(
     server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("sync", "runs") == 0
@@ -242,10 +242,10 @@ def test_pull_gives_the_run_folders_back(
     assert "0 run folders written to pulled, 2 were there before" in capsys.readouterr().out
 
 
-def test_pull_leaves_alone_what_is_not_its_own(
+def test_pull_does_not_touch_other_folders(
     server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The id of a W&B run is whatever a team mate chose."""
+    """A team mate can give a W&B run any id."""
     assert command("sync", "runs") == 0
     stored = next(iter(server.runs.values()))
     server.runs = {name: StoredRun(name, "cl-powerprop", files=stored.files) for name in ("wandb", "mine", "..", "a.b")}
@@ -260,7 +260,7 @@ def test_pull_leaves_alone_what_is_not_its_own(
     assert "'..' is no name for a folder" in said
 
 
-def test_pull_waits_for_what_is_whole(server: WandbServer, offline: Path, command: Command) -> None:
+def test_pull_skips_a_run_with_missing_files(server: WandbServer, offline: Path, command: Command) -> None:
     assert command("sync", "runs") == 0
     name, stored = next(iter(server.runs.items()))
     server.runs = {name: stored}
@@ -272,7 +272,7 @@ def test_pull_waits_for_what_is_whole(server: WandbServer, offline: Path, comman
     assert (Path("pulled") / name / "curves.csv").exists()
 
 
-def test_pull_fetches_again_what_was_not_complete(server: WandbServer, offline: Path, command: Command) -> None:
+def test_pull_downloads_an_incomplete_run_again(server: WandbServer, offline: Path, command: Command) -> None:
     assert command("sync", "runs") == 0
     name, stored = next(iter(server.runs.items()))
     final = stored.files["run_folder/run.json"]
@@ -313,7 +313,7 @@ def test_the_dashboard_has_the_standard_panels() -> None:
 
 
 def test_every_panel_shows_something_a_run_logs(offline: Path) -> None:
-    """A panel over a misspelt name would stay empty for ever; one over a metric shows the runs that have it."""
+    """A panel of a misspelt curve would stay empty; a panel of a metric shows the runs that have it."""
     record = tiny_config("strategy=epn", "strategy.retrain_epochs=1", *OFFLINE[1:3], "logger.wandb.dir=epn")
     run(record, Path("epn/run"))
     (file,) = wandb_files(Path("epn"))

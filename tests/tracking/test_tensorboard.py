@@ -30,7 +30,7 @@ QUICKSTART = ("train.epochs=4", "benchmark.n_tasks=4", "logger=[tensorboard]", "
 
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of the quickstart, cut short, beside each other."""
+    """Two shortened runs of the quickstart in one folder."""
     root = tmp_path_factory.mktemp("tensorboard") / "runs"
     run(compose_config("experiment=quickstart/epn", "strategy.retrain_epochs=2", *QUICKSTART), root / "epn")
     run(compose_config("experiment=quickstart/naive", *QUICKSTART), root / "naive")
@@ -65,7 +65,7 @@ def test_capacity_and_metrics_are_scalars_too(logdir: Path, events: EventAccumul
             np.testing.assert_allclose(logged, rows[share] / rows["weights"], rtol=1e-6)
 
 
-def test_figures_are_pictures(events: EventAccumulator) -> None:
+def test_figures_are_images(events: EventAccumulator) -> None:
     assert events.Tags()["images"] == [
         f"pictures/{name}" for name in ("accuracy_matrix", "mask_composition", "mask_overlap")
     ]
@@ -160,11 +160,11 @@ def test_the_page_shows_forgetting_curves(page: str, tmp_path: Path) -> None:
         assert "test accuracy of each task" in cards[0]
         assert "Matches (8)" in cards[0]
         time.sleep(3)  # while the lines grow in
-        picture = tmp_path / "tensorboard.png"
-        browser.save_screenshot(str(picture))
+        screenshot = tmp_path / "tensorboard.png"
+        browser.save_screenshot(str(screenshot))
         if kept := os.environ.get("SCREENSHOTS"):
-            shutil.copy(picture, Path(kept) / "tensorboard.png")
-        colours = np.asarray(Image.open(picture).convert("RGB"))[80:400, 360:720].reshape(-1, 3).astype(int)
+            shutil.copy(screenshot, Path(kept) / "tensorboard.png")
+        colours = np.asarray(Image.open(screenshot).convert("RGB"))[80:400, 360:720].reshape(-1, 3).astype(int)
         coloured = colours[np.ptp(colours, axis=1) > 100]
         assert len(coloured) > 300, "lines of both runs"
     finally:

@@ -1,4 +1,4 @@
-"""Whatever happens to W&B in the middle of a run, the run completes and its own files are whole."""
+"""Whatever happens to W&B during a run, the run completes and its own files are complete."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def after_first_task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something happen when the first task is finished."""
+    """Call a function when the first task is finished."""
 
     def set_up(happen: Callable[[], None]) -> None:
         write, left = Results.write, [happen]

@@ -1,4 +1,4 @@
-"""What W&B gets, read back by W&B's own reader."""
+"""The data that is sent to W&B, read back by W&B's own reader."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_curves_have_their_x_axis(records: list[dict[str, Any]]) -> None:
     assert trained == [1.25, 1.5, 1.75, 2.0]
 
 
-def test_matrix_and_masks_are_tables_and_pictures(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
+def test_matrix_and_masks_are_tables_and_images(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
     folder, file = quickstart
     summary = inspect_summary(file)["summary"]
     media = file.parent / "files"
@@ -110,9 +110,9 @@ def test_matrix_and_masks_are_tables_and_pictures(quickstart: tuple[Path, Path],
         if name == "accuracy_matrix":
             assert [row[0] for row in table["data"]] == [1, 2, 3, 4]
     for name in ("accuracy_matrix", "mask_composition", "mask_overlap"):
-        picture = summary[f"pictures/{name}"]
-        assert (media / picture["path"]).stat().st_size > 1000
-        assert picture["width"] > 300
+        image = summary[f"pictures/{name}"]
+        assert (media / image["path"]).stat().st_size > 1000
+        assert image["width"] > 300
 
 
 def test_capacity_of_every_layer_over_tasks(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
@@ -138,7 +138,7 @@ def test_the_summary_is_what_runs_are_sorted_by(quickstart: tuple[Path, Path]) -
     assert (read["summary"]["status"], read["state"], read["exit_code"]) == ("complete", "finished", 0)
 
 
-def test_files_and_network_go_along(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
+def test_files_and_network_are_uploaded(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
     folder, file = quickstart
     copies = tree(file.parent / "files" / "run_folder")
     expected = {name: content for name, content in tree(folder).items() if not name.endswith(".safetensors")}
@@ -226,7 +226,7 @@ def test_disabled_and_no_logger_write_nothing(tmp_path: Path) -> None:
     assert "wandb" not in json.loads((tmp_path / "a" / "run.json").read_text())
 
 
-def test_a_failed_run_is_a_failed_run_there_too(tmp_path: Path) -> None:
+def test_a_failed_run_is_marked_failed_in_wandb(tmp_path: Path) -> None:
     from cl_powerprop.errors import DivergedError
     from cl_powerprop.experiment import run
 
@@ -266,9 +266,7 @@ def test_a_sweep_agent_names_the_run(server: WandbServer, tmp_path: Path, monkey
     assert result.record["wandb"]["id"] == "agentrun" != result.record["run_id"]
 
 
-def test_a_user_who_has_switched_it_off_is_heard(
-    server: WandbServer, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_can_switch_it_off(server: WandbServer, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", "elsewhere")
     assert command("run", *TINY, "strategy=naive", "logger=wandb", "run_dir=run") == 0
@@ -300,7 +298,7 @@ def test_numbers_do_not_depend_on_loggers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_resumed_run_goes_on_in_its_wandb_run(
+def test_a_resumed_run_continues_its_wandb_run(
     server: WandbServer, tmp_path: Path, command: Command, mode: str
 ) -> None:
     from cl_powerprop.experiment import run

@@ -1,6 +1,6 @@
-"""A W&B server of our own on localhost: enough of its GraphQL and file interfaces for W&B's client to work with.
+"""A local W&B server for tests, with as much of the GraphQL and file interfaces as W&B's client needs.
 
-The answers have the form of the real ones for wandb 0.31; what the client sends is kept, to be looked at.
+The answers have the form of the real ones for wandb 0.31. What the client sends is kept for the tests.
 """
 
 import base64
@@ -21,7 +21,7 @@ ENTITY = "team"
 
 @dataclass
 class StoredRun:
-    """What was uploaded of one run."""
+    """The uploaded data of one run."""
 
     name: str
     project: str
@@ -38,11 +38,11 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that leave in the middle: tests kill some."""
+        """Do not print errors of clients that disconnect: tests kill some."""
 
 
 class WandbServer:
-    """Serves until the end of its `with` block, or until it is told to vanish.
+    """Serves until the end of its `with` block, or until :meth:`vanish` is called.
 
     Attributes:
         runs: by id.
@@ -129,7 +129,7 @@ class WandbServer:
         self.vanish()
 
     def wait_for_a_run(self) -> None:
-        """Return when a client has begun one, and has had time to go on."""
+        """Return when a client has started a run, and has had some time to continue."""
         for _ in range(600):
             if self.runs:
                 break
@@ -200,7 +200,7 @@ class WandbServer:
             "config": json.dumps(stored.config),
             "tags": [],
             "notes": None,
-            "wandbConfig": json.dumps({"t": {"1": []}}),  # telemetry: a run without has not begun
+            "wandbConfig": json.dumps({"t": {"1": []}}),  # telemetry, which every started run has
         }
         name = variables.get("project")
         return {
