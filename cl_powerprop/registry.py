@@ -231,7 +231,7 @@ def find(group: str, name: Any) -> Part:
         ConfigurationError: if there is none, naming those there are.
     """
     known = parts(group)
-    part = known.get(name) or next((part for part in known.values() if name in part.aliases), None)
+    part = next((part for part in known.values() if name in (part.name, *part.aliases)), None)
     if part is None:
         raise ConfigurationError(unknown_choice(group, name, known))
     return part
@@ -290,9 +290,7 @@ def _reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def _all_or_nothing() -> Iterator[None]:
     """Forget what was registered inside if it fails, and its modules too, so that they can be imported anew."""
-    for group in PACKAGES:
-        _find_ours(group)  # which is not to be forgotten
-    _find_metrics()
+    _find_metrics()  # ours are not to be forgotten
     tables: list[dict[str, Any]] = [*_parts.values(), _metrics, _metric_origins]
     before, modules, origins = [dict(table) for table in tables], set(sys.modules), _origins()
     try:
@@ -303,13 +301,15 @@ def _all_or_nothing() -> Iterator[None]:
             if name.partition(".")[0] in forgotten:
                 del sys.modules[name]
         for table, kept in zip(tables, before, strict=True):
+            ours = {name: part for name, part in table.items() if isinstance(part, Part) and part.is_ours}
             table.clear()
-            table.update(kept)
+            table.update(ours | kept)
         raise
 
 
 def _origins() -> set[str]:
-    return {part.origin for known in _parts.values() for part in known.values()} | set(_metric_origins.values())
+    of_parts = {part.origin for known in _parts.values() for part in known.values() if not part.is_ours}
+    return of_parts | set(_metric_origins.values())
 
 
 def _find_ours(group: str) -> None:

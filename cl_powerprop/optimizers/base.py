@@ -38,7 +38,7 @@ class OptimizerConfig:
 def register_optimizer(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:
     """Make a function the choice ``optimizer=NAME``: ``optimizer(groups, config) -> torch.optim.Optimizer``.
 
-    ``groups`` are the parameter groups: all that decays, then what does not. Arguments and errors are those of
-    :func:`register_strategy`; the config is derived from :class:`OptimizerConfig`.
+    ``groups`` are parameter groups: the maskable weights, then all others, which have no weight decay. Arguments and
+    errors are those of :func:`register_strategy`; the config is derived from :class:`OptimizerConfig`.
     """
     return door("optimizer", name, config, OptimizerConfig, aliases)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class StrategyConfig:
-    """What every `strategy` has: its name. A strategy's own options stand in a class derived from this one."""
+    """What every `strategy` has: its name. A strategy adds its own options in a class derived from this one."""
 
     name: str
 

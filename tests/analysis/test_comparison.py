@@ -242,7 +242,7 @@ def test_metrics_are_those_registered_then_those_of_plugins_that_are_not_importe
     assert list(comparison.metrics) == [*registered, "mine.plasticity"]
     assert comparison.metrics["mine.plasticity"].label == "mine.plasticity"
     assert [metric.name for metric in comparison.headline] == [
-        name for name, metric in metrics().items() if metric.level == "headline"
+        name for name in registered if metrics()[name].level == "headline"
     ]
     table = summary_table(comparison)
     row = table[table["metric"] == "mine.plasticity"].iloc[0]

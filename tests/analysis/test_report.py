@@ -20,6 +20,8 @@ from cl_powerprop.errors import RunFolderError
 
 from .folders import forgetful, write_run, write_sweep
 
+pytestmark = pytest.mark.slow
+
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 CHARTS = ["forgetting", "metrics", "matrix", "capacity", "composition", "pareto", "overlap", "weights"]
 

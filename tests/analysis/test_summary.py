@@ -33,7 +33,7 @@ def test_metrics_that_some_run_has_are_shown_and_messages_follow(
     record = {"scenario": "class", "messages": ["be careful"], "status": "failed", "error": "loss is nan"}
     print_runs([write_run(tmp_path / "a", "epn", metrics={"task_identification": 0.75}, record=record)])
     printed = capsys.readouterr().out
-    for part in ("scenario", "class", "identified", "0.7500"):
+    for part in ("scenario", "class", "identified", "75.0 %"):
         assert part in printed
     assert "epn, seed 0: be careful\nepn, seed 0: failed: loss is nan\n" in printed
     assert printed.endswith(f"run folder: {tmp_path / 'a'}\n")

@@ -12,6 +12,8 @@ from cl_powerprop.registry import CONF, canonical
 
 from .conftest import Command, compose_config
 
+pytestmark = pytest.mark.slow
+
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(

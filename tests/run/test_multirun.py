@@ -16,6 +16,8 @@ from cl_powerprop.tracking.multirun import MultirunDisplay
 
 from .conftest import TINY, Command, compose_config, tree
 
+pytestmark = pytest.mark.slow
+
 QUICK = (*TINY, "benchmark.n_tasks=1", "train.epochs=1", "strategy=naive")
 
 

@@ -17,6 +17,8 @@ from cl_powerprop.run_folder import RunFolder
 
 from .conftest import MASKED, Command, tiny_config, tree
 
+pytestmark = pytest.mark.slow
+
 SECRETS = {
     "WANDB_API_KEY": "5e9c" * 10,
     "GITHUB_TOKEN": "ghp_abcdefghijklmnop",

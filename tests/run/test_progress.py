@@ -7,6 +7,8 @@ from rich.console import Console
 
 from .conftest import MASKED, tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tiny() -> Any:

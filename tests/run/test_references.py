@@ -23,6 +23,8 @@ from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples
 from .conftest import MASKED, Command, tiny_config
 from .test_whole_runs import read_matrix, read_record
 
+pytestmark = pytest.mark.slow
+
 ALL = "references=[joint,independent,untrained]"
 
 

@@ -29,6 +29,8 @@ from cl_powerprop.training.meters import TrainingMeter
 
 from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
 
+pytestmark = pytest.mark.slow
+
 MORE = {
     "epn-batch-norm": (
         *("strategy=epn", *MASKED, "model=convnet", "model.width=4", "model.norm=batch", "model.bias=per_task"),

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import Finished
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 

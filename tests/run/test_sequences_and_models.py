@@ -15,6 +15,8 @@ from cl_powerprop.experiment import run
 from .conftest import Command, compose_config
 from .test_whole_runs import read_matrix, read_record
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("train.epochs=2", "train.batch_size=50", "progress=false")
 EPN, PACKNET = ("strategy=epn", "strategy.retrain_epochs=1"), ("strategy=packnet", "strategy.retrain_epochs=1")
 CONVNET = ("model=convnet", "model.width=8", "optimizer.lr=0.1")

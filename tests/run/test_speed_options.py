@@ -16,6 +16,8 @@ from cl_powerprop.training import fast
 from .conftest import MASKED, RUNS, Command, Finished, tiny_config
 from .test_whole_runs import read_matrix, read_record
 
+pytestmark = pytest.mark.slow
+
 EPN, NAIVE = RUNS["epn-momentum-frozen-biases"], RUNS["naive-momentum-shared"]
 
 

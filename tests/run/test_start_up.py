@@ -10,6 +10,8 @@ import pytest
 
 from ..analysis.folders import write_sweep
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import contextlib, io, json, sys
 from cl_powerprop.cli import main

@@ -20,6 +20,8 @@ from cl_powerprop.sparsity import MaskAllocator, select_task
 
 from .conftest import MASKED, MOMENTUM, RUNS, Command, Finished, tiny_config, tree
 
+pytestmark = pytest.mark.slow
+
 MASKED_RUNS = [name for name in RUNS if not name.startswith("naive")]
 NAIVE_RUNS = [name for name in RUNS if name.startswith("naive")]
 LEARNED_ONLY = [name for name in RUNS if name != "naive-momentum-shared"]

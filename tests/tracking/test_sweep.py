@@ -12,6 +12,8 @@ from wandb.sdk.launch.sweeps import utils
 
 from ..run.conftest import Command, compose_config
 
+pytestmark = pytest.mark.slow
+
 SWEEP = Path(__file__).parents[2] / "scripts" / "wandb_sweep.yaml"
 
 

@@ -21,6 +21,8 @@ from ..run.conftest import Command, tiny_config, tree
 from .conftest import inspect_summary, services, wandb_files
 from .wandb_server import KEY, StoredRun, WandbServer
 
+pytestmark = pytest.mark.slow
+
 OFFLINE = ("strategy=naive", "logger=[wandb]", "logger.wandb.mode=offline", "logger.wandb.figures=false")
 
 

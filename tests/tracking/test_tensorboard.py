@@ -24,6 +24,8 @@ from cl_powerprop.tracking import Row
 
 from ..run.conftest import MASKED, compose_config, tiny_config, tree
 
+pytestmark = pytest.mark.slow
+
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUICKSTART = ("train.epochs=4", "benchmark.n_tasks=4", "logger=[tensorboard]", "progress=false")
 

@@ -22,6 +22,8 @@ from ..run.conftest import MASKED, Command, tiny_config, tree
 from .conftest import inspect, services, wandb_files
 from .wandb_server import KEY, WandbServer
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("strategy=epn", *MASKED, "logger=[wandb]", "logger.wandb.timeout=5")
 
 

@@ -19,6 +19,8 @@ from ..run.conftest import MASKED, TINY, Command, tiny_config, tree
 from .conftest import inspect, inspect_summary, wandb_files
 from .wandb_server import WandbServer
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = ("experiment=quickstart/epn", "train.epochs=4", "strategy.retrain_epochs=2", "benchmark.n_tasks=4")
 OFFLINE = ("logger=[wandb]", "logger.wandb.mode=offline")
 
