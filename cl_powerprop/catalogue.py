@@ -24,7 +24,7 @@ def _ours(group: str) -> dict[str, str]:
 def _of_others(group: str) -> dict[str, str]:
     if group not in PACKAGES:
         return {}
-    return {part.name: f"{part.description} ({part.origin})" for part in others(group)}
+    return {part.name: f"{part.description} ({part.origin})".strip() for part in others(group)}
 
 
 def offer_parts(overrides: Sequence[str]) -> list[str]:
