@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
@@ -25,9 +24,8 @@ def learn(parts: Parts, results: Results) -> Results:
     Raises:
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
-    plan = parts.plan or EvaluationPlan(parts.n_tasks)
-    curriculum, clock = parts.curriculum(), parts.learner.clock
-    with results.recording(parts.steps(), len(curriculum)), measuring(parts, plan, results) as measure:
+    plan, curriculum, clock = parts.plan, parts.curriculum(), parts.learner.clock
+    with results.recording(parts.steps(), len(curriculum)), measuring(parts, results) as measure:
         if not results.trained_tasks:
             results.tested_untrained(measure("test", plan.before_training))
         for task, experience in curriculum:
@@ -51,9 +49,9 @@ Measure = Callable[[str, Sequence[int]], dict[int, Measured]]
 
 
 @contextlib.contextmanager
-def measuring(parts: Parts, plan: EvaluationPlan, results: Results) -> Iterator[Measure]:
+def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     """Put meters on the learner, and yield what measures some tasks of a stream."""
-    learner, streams = parts.learner, parts.benchmark.streams
+    learner, streams, plan = parts.learner, parts.benchmark.streams, parts.plan
     last = {experience.current_experience: task for task, experience in parts.curriculum() if experience is not None}
     meter = EvaluationMeter()
 

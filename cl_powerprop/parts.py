@@ -1,43 +1,52 @@
 """What is put together to learn: a benchmark, a learner and a strategy."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.strategies.base import Strategy
+from cl_powerprop.strategies.masking import strategy_of
 
 
-@dataclass
 class Parts:
-    """What is put together to learn.
+    """A benchmark, a learner for it, and all else that the loop needs to know.
 
-    Attributes:
+    Args:
         benchmark: Avalanche's, whose streams train, test and, if there is one, valid have an experience for each task.
         learner: Avalanche's strategy object: it holds the network, the optimizer and the plugins.
-        strategy: the continual-learning strategy, where it is one of ours; else all is in the learner.
-        plan: which tasks are tested when; by default, all tasks learned so far after each.
-        task_names, task_classes: of each task, its name and how many classes it has; by default, its number, and what
+        strategy: the continual-learning strategy, where it is one of ours; None if all is in the learner.
+        plan: which tasks are tested when; None tests all tasks learned so far after each.
+        task_names, task_classes: of each task, its name and how many classes it has; None for a number, and for what
             Avalanche knows.
         architecture: what :func:`~cl_powerprop.networks.build.build_model` rebuilds the network from.
-        save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
         train_options: arguments of the learner's ``train``.
+
+    Attributes:
+        save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
     """
 
-    benchmark: Any
-    learner: Any
-    strategy: Strategy = field(default_factory=Strategy)
-    plan: EvaluationPlan | None = None
-    task_names: Sequence[str] = ()
-    task_classes: Sequence[int] = ()
-    architecture: dict[str, Any] = field(default_factory=dict)
-    save: Callable[[Any], None] | None = None
-    train_options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        tasks = self.benchmark.streams["test"]
-        self.task_names = self.task_names or [f"task_{index}" for index in range(len(tasks))]
-        self.task_classes = self.task_classes or [len(task.classes_in_this_experience) for task in tasks]
+    def __init__(
+        self,
+        benchmark: Any,
+        learner: Any,
+        *,
+        strategy: Strategy | None = None,
+        plan: EvaluationPlan | None = None,
+        task_names: Sequence[str] | None = None,
+        task_classes: Sequence[int] | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        train_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        tasks = benchmark.streams["test"]
+        self.benchmark = benchmark
+        self.learner = learner
+        self.strategy = strategy or strategy_of(learner)
+        self.plan = plan or EvaluationPlan(len(tasks))
+        self.task_names = task_names or [f"task_{index}" for index in range(len(tasks))]
+        self.task_classes = task_classes or [len(task.classes_in_this_experience) for task in tasks]
+        self.architecture = dict(architecture or {})
+        self.train_options = dict(train_options or {})
+        self.save: Callable[[Any], None] | None = None
 
     @property
     def n_tasks(self) -> int:

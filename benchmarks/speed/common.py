@@ -17,7 +17,6 @@ from cl_powerprop import Results
 from cl_powerprop.assemble import assemble
 from cl_powerprop.composition import compose
 from cl_powerprop.config import RunConfig
-from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.learning import measuring
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
@@ -74,7 +73,7 @@ class Trained:
         folder = self.contexts.enter_context(tempfile.TemporaryDirectory())
         results = Results.open(Path(folder) / "run", self.parts, progress=False)
         self.contexts.enter_context(results.recording(self.parts.steps(), self.parts.n_tasks))
-        self.contexts.enter_context(measuring(self.parts, EvaluationPlan(self.parts.n_tasks), results))
+        self.contexts.enter_context(measuring(self.parts, results))
         self.parts.learner.plugins.append(self.stopwatch)
 
     def train_next_task(self) -> tuple[float, float]:

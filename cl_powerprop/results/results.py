@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from cl_powerprop.config import RunConfig, shareable
 from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.record import Facts, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
@@ -90,6 +91,7 @@ class Results:
         path: str | Path,
         parts: Parts,
         *,
+        config: RunConfig | None = None,
         settings: Mapping[str, Any] | None = None,
         sinks: Mapping[str, SinkConfig] | None = None,
         progress: bool = True,
@@ -100,7 +102,8 @@ class Results:
         Args:
             path: of the run folder.
             parts: what is to learn.
-            settings: what `config.yaml` is to say and `compare` can group by, as in ``{"optimizer": {"lr": 0.1}}``.
+            config: whose benchmark and data they learn, if these are ours: the run can then be compared with others.
+            settings: what else `config.yaml` is to say, for `compare` to group by: ``{"optimizer": {"lr": 0.1}}``.
             sinks: see :class:`Results`; ``cl_powerprop.compose(["logger=[wandb]"]).logger`` are those of the command.
             progress: show a live display, on a terminal.
             facts: what the run is, as in ``strategy="replay", data="mnist", seed=1`` (see :class:`Facts`).
@@ -117,8 +120,16 @@ class Results:
             "task_names": parts.task_names,
             "task_classes": parts.task_classes,
         }
-        results = cls(RunFolder(Path(path)), Facts(**known | facts), sinks=sinks, config=settings, progress=progress)
-        results.folder.write_text("config.yaml", yaml.safe_dump(dict(settings or {}) | {"seed": results.facts.seed}))
+        written = dict(settings or {})
+        if config is not None:
+            benchmark, data = config.benchmark, config.data
+            known |= {"benchmark": benchmark.name, "scenario": benchmark.scenario, "data": data.name}
+            shown = shareable(config)
+            written = {group: shown[group] for group in ("benchmark", "data")} | written
+        results = cls(RunFolder(Path(path)), Facts(**known | facts), sinks=sinks, config=written, progress=progress)
+        results.folder.write_text(
+            "config.yaml", yaml.safe_dump(written | {"seed": results.facts.seed}, sort_keys=False)
+        )
         return results
 
     @property

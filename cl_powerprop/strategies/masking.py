@@ -61,19 +61,54 @@ class MaskingConfig(StrategyConfig):
         return self.retrain_epochs or 0
 
 
-class MaskingStrategy(Strategy):
-    """Lets a :class:`MaskingPlugin` give each task its mask; a strategy says which."""
+class ReportsMasks(Strategy):
+    """Reports the masks that a :class:`MaskingPlugin` on the learner gives to tasks.
+
+    Attributes:
+        plugin: the plugin.
+    """
 
     needs_task = True
     tests_unseen = False
-    config: MaskingConfig
     plugin: MaskingPlugin
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self._searched = 0.0  # seconds of search that were reported
+
+    def report(self) -> TaskReport:
+        plugin = self.plugin
+        messages, plugin.messages = plugin.messages, []
+        searched, self._searched = plugin.search_seconds - self._searched, plugin.search_seconds
+        return TaskReport(plugin.allocator.capacity_used, plugin.capacity, plugin.last_search(), searched, messages)
+
+    def summary(self, model: nn.Module) -> Summary:
+        from cl_powerprop.evaluation.weights import weight_histogram
+        from cl_powerprop.networks.heads import TaskHeads
+
+        allocator = self.plugin.allocator
+        return Summary(weight_histogram(model, (TaskHeads,), masked=True), allocator.mask_bits, allocator.overlaps())
+
+    def mask_options(self) -> dict[str, Any]:
+        return {"unmasked": self.plugin.unmasked}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.plugin.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        self.plugin.load_state_dict(state, model)
+        self._searched = self.plugin.search_seconds
+
+
+class MaskingStrategy(ReportsMasks):
+    """Lets a plugin of its own give each task its mask; a derived strategy says which."""
+
+    config: MaskingConfig
 
     def __init__(self, config: MaskingConfig) -> None:
         super().__init__(config)
         self.infers_task = config.task_inference != "none"
         self._inference: Any = None
-        self._searched = 0.0  # seconds that were reported
 
     @abstractmethod
     def make_plugin(self, context: Context, **shared: Any) -> MaskingPlugin:
@@ -96,28 +131,17 @@ class MaskingStrategy(Strategy):
             return [Phase(epochs)]
         return [Phase(epochs - retraining), Phase(retraining, self.config.retrain_lr)]
 
-    def report(self) -> TaskReport:
-        plugin = self.plugin
-        messages, plugin.messages = plugin.messages, []
-        searched, self._searched = plugin.search_seconds - self._searched, plugin.search_seconds
-        return TaskReport(plugin.allocator.capacity_used, plugin.capacity, plugin.last_search(), searched, messages)
-
     def identified(self) -> Mapping[int, float]:
         return {} if self._inference is None else dict(self._inference.identified)
 
-    def summary(self, model: nn.Module) -> Summary:
-        from cl_powerprop.evaluation.weights import weight_histogram
-        from cl_powerprop.networks.heads import TaskHeads
 
-        allocator = self.plugin.allocator
-        return Summary(weight_histogram(model, (TaskHeads,), masked=True), allocator.mask_bits, allocator.overlaps())
+def strategy_of(learner: Any) -> Strategy:
+    """Return what reports on a learner that was made by hand: its masks, if a plugin of it gives tasks some."""
+    from cl_powerprop.plugins.masking import MaskingPlugin
 
-    def mask_options(self) -> dict[str, Any]:
-        return {"unmasked": self.plugin.unmasked}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.plugin.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
-        self.plugin.load_state_dict(state, model)
-        self._searched = self.plugin.search_seconds
+    reports = ReportsMasks()
+    for plugin in learner.plugins:
+        if isinstance(plugin, MaskingPlugin):
+            reports.plugin = plugin
+            return reports
+    return Strategy()
