@@ -187,22 +187,35 @@ def parse(config: DictConfig) -> RunConfig:
     Raises:
         ConfigurationError: for a name that does not exist, a key that does not exist, or a value of the wrong type.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(f"{_key('', error)}: {str(error.msg or error).splitlines()[0]}") from error
     values: dict[Any, Any] = dict(plain)
     chosen: dict[str, Any] = {}
     for group in GROUPS:
-        given = values.pop(group, None)
-        part = find(group, given.get("name") if isinstance(given, dict) else given)
+        given = _section(values, group)
+        part = find(group, given.get("name"))
         named = _options_by_name(group, values)
         chosen[group] = _typed(part.config, given | named.get(part.name, {}) | {"name": part.name}, group)
-    sinks = {name: given for name, given in (values.pop("logger", None) or {}).items() if given is not None}
+    sinks = _section(values, "logger")
     chosen["logger"] = {
-        name: _typed(find("logger", name).config, given, f"logger.{name}") for name, given in sinks.items()
+        name: _typed(find("logger", name).config, given, f"logger.{name}")
+        for name, given in sinks.items()
+        if given is not None
     }
     options: RunOptions = _typed(RunOptions, values, "")
     parsed = RunConfig(**{each.name: getattr(options, each.name) for each in fields(RunOptions)}, **chosen)
     parsed.strategy.settle(parsed.train.epochs)
     return parsed
+
+
+def _section(values: dict[Any, Any], key: str) -> dict[Any, Any]:
+    """Take a section of options out of a config; an absent one is empty."""
+    given = values.pop(key, None)
+    if given is not None and not isinstance(given, dict):
+        raise ConfigurationError(f"{key} must be a section with options, not {given!r}")
+    return given or {}
 
 
 def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, Any]]:
@@ -214,8 +227,8 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
     if group not in BY_NAME:
         return found
     for name, part in parts(group).items():
-        given = values.pop(name, None)
-        if given is not None:
+        given = _section(values, name)
+        if given:
             _merged(part.config, given, name)  # also where another part is chosen: a wrong option is wrong all the same
             found[name] = given
     return found

@@ -1,5 +1,6 @@
 """`cl-powerprop run`: Hydra composes the config and calls a job for it, or a job for each combination of a multirun."""
 
+import argparse
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -18,13 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl_powerprop.catalogue import explain_composition_error, offer_parts
 from cl_powerprop.config import parse
-from cl_powerprop.errors import DivergedError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, ignore_solver_warning, leave_wandb
 from cl_powerprop.registry import import_modules, imported_modules
 
 
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
+    _refuse_code(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
     before, sys.argv = sys.argv, ["cl-powerprop run", *offer_parts(words)]
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
@@ -40,6 +43,30 @@ def run_command(words: list[str]) -> int:
         finally:
             sys.argv = before
         return _report(failures)
+
+
+def _refuse_code(words: Sequence[str]) -> None:
+    """Refuse to repeat a `config.yaml` that sets up Hydra, which imports and calls what it finds there.
+
+    Raises:
+        ConfigurationError: if the file does.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", default="")
+    parser.add_argument("--config-name", "-cn", default="")
+    options, _ = parser.parse_known_args(list(words))
+    file = Path(options.config_dir, "config.yaml")
+    if not options.config_dir or options.config_name.removesuffix(".yaml") != "config" or not file.is_file():
+        return
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    if not isinstance(loaded, dict) or "hydra" in loaded or loaded.get("defaults") != ["base", "_self_"]:
+        raise ConfigurationError(
+            f"{file} is not as a run writes it: it has a section hydra, or other defaults, and could run code; "
+            "give such settings on the command line"
+        )
 
 
 def _report(failures: Path) -> int:

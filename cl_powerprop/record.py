@@ -165,5 +165,5 @@ class State:
         return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
 
 
-RESERVED = {each.name for kind in (Facts, State) for each in fields(kind)}
-"""Names that no metric can have: tables hold both, a column each."""
+RESERVED = {"schema_version", "n_tasks", *(each.name for kind in (Facts, State) for each in fields(kind))}
+"""Names that neither a metric nor a sink can have: `run.json` and tables have both side by side."""

@@ -8,19 +8,20 @@ them. No torch is imported here.
 
 import contextlib
 import importlib
-import inspect
 import logging
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import MISSING, dataclass, field, fields
 from importlib.metadata import entry_points
-from pathlib import Path, PurePath
-from typing import Any, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from cl_powerprop.errors import ConfigurationError, unknown_choice
+from cl_powerprop.record import RESERVED
+from cl_powerprop.registration import check_config, check_name
 
 log = logging.getLogger("cl_powerprop")
 
@@ -44,8 +45,6 @@ PACKAGES = {
 METRICS = "cl_powerprop.evaluation.metrics"
 BY_NAME = ("strategy", "model", "optimizer")  # groups whose options can also be given as NAME.option=value
 _OURS = "cl_powerprop."
-_NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
-_VALUES = ("null", "true", "false", "inf", "nan")  # what Hydra takes for a value, and not for a word
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,10 @@ def door(group: str, name: str, config: type, base: type, aliases: Sequence[str]
         origin = str(make.__module__)
         if not origin.startswith(_OURS):
             _find_ours(group)  # ours come first
+            taken = _taken(group)
             for wanted in (name, *aliases):
-                _check_name(group, wanted)
-        _check_config(f"{group} {name!r}", config, base)
+                check_name(group, wanted, taken)
+        check_config(f"{group} {name!r}", config, base)
         for wanted in (name, *aliases):
             known = next((part for part in _parts[group].values() if wanted in (part.name, *part.aliases)), None)
             # A module that is run again, as a notebook's cell is, replaces what it registered before.
@@ -153,68 +153,19 @@ def add_metric(name: str, metric: Any, origin: str) -> None:
     _metrics[name] = metric
 
 
-def _check_name(group: str, name: Any) -> None:
-    """Refuse what cannot be typed as ``group=NAME``, or would hide something else that a config or `run.json` has."""
-    what = f"{group} {name!r}"
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _VALUES:
-        raise ConfigurationError(
-            f"{what}: a name begins with a letter, has letters, digits, _ and - only, and is not {' or '.join(_VALUES)}"
-        )
-    if group == "logger":  # what a sink remembers stands in run.json under its name
-        from cl_powerprop.record import RESERVED
-
-        if name in {*RESERVED, "n_tasks", "schema_version"}:
-            raise ConfigurationError(f"{what}: run.json has something else of that name; choose another")
+def _taken(group: str) -> dict[str, str]:
+    """Return names that no part of a group can have, and what has them."""
+    if group == "logger":  # what a sink remembers stands in `run.json` under its name
+        return dict.fromkeys(RESERVED, "run.json")
     if group not in BY_NAME:
-        return
-    from cl_powerprop.config import RunConfig
-
-    if name in {"experiment", "hydra", *(each.name for each in fields(RunConfig))}:
-        raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but a config has {name} of its own")
+        return {}
+    options = yaml.safe_load((CONF / "run.yaml").read_text(encoding="utf-8"))
+    taken = dict.fromkeys(["hydra", "experiment", "evaluation", *PACKAGES, *options], "a config")
     for other in BY_NAME:
-        _find_ours(other)
-        if other != group and name in _parts[other]:
-            raise ConfigurationError(f"{what}: options are also given as {name}.OPTION, but {other} {name} has them")
-
-
-def _check_config(what: str, config: type, base: type) -> None:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    name = getattr(config, "__name__", repr(config))
-    if not (isinstance(config, type) and "__dataclass_fields__" in vars(config) and issubclass(config, base)):
-        raise ConfigurationError(f"{what}: its config {name} is not a dataclass derived from {base.__name__}")
-    constants = {each for parent in config.__mro__ for each in inspect.get_annotations(parent)}
-    constants -= {each.name for each in fields(config)}
-    for parent in config.__mro__:
-        for option, value in vars(parent).items():
-            if option.startswith("_") or option in inspect.get_annotations(parent) or option in constants:
-                continue
-            if not callable(value) and not isinstance(value, property | classmethod | staticmethod):
-                raise ConfigurationError(f"{what}: {name}.{option} has no type; write {option}: TYPE = {value!r}")
-    for each in fields(config):
-        if each.name not in base.__dataclass_fields__ and hasattr(base, each.name):  # type: ignore[attr-defined]
-            raise ConfigurationError(f"{what}: {name}.{each.name} takes the place of {base.__name__}.{each.name}")
-    try:
-        OmegaConf.structured(config)
-        unwritable = next((kind for kind in _kinds(config) if issubclass(kind, bytes | Enum | PurePath)), None)
-    except Exception as error:  # of OmegaConf, or of whatever an annotation or a default runs
-        reason = error.msg if isinstance(error, OmegaConfBaseException) and error.msg else error
-        raise ConfigurationError(f"{what}: {name}: {str(reason).splitlines()[0]}") from error
-    if unwritable is not None:
-        raise ConfigurationError(f"{what}: {name}: config.yaml cannot hold the type {unwritable.__name__}; take str")
-
-
-def _kinds(hint: Any) -> Iterator[type]:
-    """Yield all types that an annotation is made of."""
-    if isinstance(hint, type) and is_dataclass(hint):
-        for each in get_type_hints(hint).values():
-            yield from _kinds(each)
-    elif get_args(hint):
-        for each in get_args(hint):
-            yield from _kinds(each)
-    elif isinstance(hint, type):
-        yield hint
+        if other != group:
+            _find_ours(other)
+            taken |= dict.fromkeys(_parts[other], f"the group {other}")
+    return taken
 
 
 def parts(group: str) -> dict[str, Part]:

@@ -299,7 +299,10 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `run.json`."""
-        memories = {name: memory for name, memory in self._memories.items() if memory}
+        # What a sink remembers is anybody's: what JSON does not have becomes text.
+        memories = {
+            name: json.loads(json.dumps(memory, default=str)) for name, memory in self._memories.items() if memory
+        }
         about = {"schema_version": SCHEMA_VERSION, "status": self.state.status}  # first of all
         return about | self.facts.as_json() | asdict(self.state) | memories
 

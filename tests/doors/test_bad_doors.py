@@ -229,13 +229,13 @@ def test_a_name_that_cannot_be_typed(
 @pytest.mark.parametrize(
     ("group", "name", "said"),
     [
-        ("strategy", "train", "a config has train of its own"),
-        ("model", "seed", "a config has seed of its own"),
-        ("optimizer", "model", "a config has model of its own"),
-        ("strategy", "hydra", "a config has hydra of its own"),
-        ("strategy", "mlp", "model mlp has them"),
-        ("model", "sgd", "optimizer sgd has them"),
-        ("optimizer", "naive", "strategy naive has them"),
+        ("strategy", "train", "a config has something else"),
+        ("model", "seed", "a config has something else"),
+        ("optimizer", "model", "a config has something else"),
+        ("strategy", "hydra", "a config has something else"),
+        ("strategy", "mlp", "the group model has something else"),
+        ("model", "sgd", "the group optimizer has something else"),
+        ("optimizer", "naive", "the group strategy has something else"),
     ],
 )
 def test_a_name_by_which_no_options_could_be_given(
@@ -243,7 +243,7 @@ def test_a_name_by_which_no_options_could_be_given(
 ) -> None:
     module("mine", part(group, name))
     assert command("--import", "mine", "list") == 2
-    assert one_line().endswith(f"{group} {name!r}: options are also given as {name}.OPTION, but {said}")
+    assert one_line().endswith(f"{group} {name!r}: {said} of that name; choose another")
 
 
 @pytest.mark.parametrize("name", ["seed", "metrics", "status", "n_tasks", "schema_version"])

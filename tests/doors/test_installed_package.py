@@ -32,6 +32,7 @@ def install(name: str, text: str, folder: Path, entry_points: str | None = None)
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_listed_run_swept_resumed_and_compared_without_an_import(installed: Path, tmp_path: Path) -> None:
     words = [word for word in ALL if not word.startswith("strategy=")]
     sweep = ("strategy=anchored,naive", "anchored.strength=0.3", "hydra/launcher=basic", "run_dir=sweep")

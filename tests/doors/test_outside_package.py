@@ -79,6 +79,7 @@ def test_a_run_repeats_from_its_own_config(my_parts: Path, command: Command) -> 
         assert again[file] == first[file], file
 
 
+@pytest.mark.slow
 def test_a_sweep_in_two_processes_and_its_comparison(my_parts: Path, command: Command, capsys: Capture) -> None:
     get_reusable_executor().shutdown(wait=True)  # its processes may have begun in the folder of another test
     words = [word for word in ALL if not word.startswith("strategy=")]
