@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.errors import unknown_choice, unknown_option
-from cl_powerprop.registry import BY_NAME, CONF, PACKAGES, others, parts
+from cl_powerprop.registry import BY_NAME, CONF, PACKAGES, metrics, others, parts
 
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Return, for each config group, its choices with one line each."""
-    return {group: _ours(group) | _of_others(group) for group in GROUPS}
+    """Return, for each config group, its choices with one line each, and the metrics of a run."""
+    chosen = {group: _ours(group) | _of_others(group) for group in GROUPS}
+    return chosen | {"metric": {name: metric.label for name, metric in metrics().items()}}
 
 
 def _ours(group: str) -> dict[str, str]:

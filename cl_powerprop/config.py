@@ -228,6 +228,8 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
         return found
     for name, part in parts(group).items():
         given = _section(values, name)
+        if "name" in given:
+            raise ConfigurationError(unknown_option(f"{name}.name", [option.name for option in fields(part.config)]))
         if given:
             _merged(part.config, given, name)  # also where another part is chosen: a wrong option is wrong all the same
             found[name] = given

@@ -18,7 +18,7 @@ from cl_powerprop.privacy import hide
 from cl_powerprop.record import Facts
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
-from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.run_folder import RunFolder, finite
 from cl_powerprop.saving import save
 
 
@@ -72,7 +72,7 @@ def run(
     parts.save = _saver(config, parts)
     learn(parts, results)
     (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
-    return Result(path, results.as_json(), parts.learner.model)
+    return Result(path, finite(results.as_json()), parts.learner.model)
 
 
 def open_results(

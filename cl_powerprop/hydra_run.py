@@ -1,9 +1,9 @@
 """`cl-powerprop run`: Hydra composes the config and calls a job for it, or a job for each combination of a multirun."""
 
-import argparse
 import functools
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -13,6 +13,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -22,7 +23,7 @@ from cl_powerprop.catalogue import explain_composition_error, offer_parts
 from cl_powerprop.config import parse
 from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, ignore_solver_warning, leave_wandb
-from cl_powerprop.registry import import_modules, imported_modules
+from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 
 
 def run_command(words: list[str]) -> int:
@@ -46,26 +47,28 @@ def run_command(words: list[str]) -> int:
 
 
 def _refuse_code(words: Sequence[str]) -> None:
-    """Refuse to repeat a `config.yaml` that sets up Hydra, which imports and calls what it finds there.
+    """Refuse to repeat a run folder's config that sets up Hydra, which imports and calls what it finds there.
 
     Raises:
-        ConfigurationError: if the file does.
+        ConfigurationError: if the config does.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", default="")
-    parser.add_argument("--config-name", "-cn", default="")
-    options, _ = parser.parse_known_args(list(words))
-    file = Path(options.config_dir, "config.yaml")
-    if not options.config_dir or options.config_name.removesuffix(".yaml") != "config" or not file.is_file():
+    options, _ = get_args_parser().parse_known_args(list(words))
+    name = (options.config_name or "run").removesuffix(".yaml")
+    folder = Path(options.config_dir or ".")
+    file = folder / f"{name}.yaml"
+    of_a_run = name == "config" or (folder / "run.json").exists()
+    if options.config_dir is None or not of_a_run or not file.is_file():
         return
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
-    if not isinstance(loaded, dict) or "hydra" in loaded or loaded.get("defaults") != ["base", "_self_"]:
+    plain = isinstance(loaded, dict) and "hydra" not in loaded and loaded.get("defaults") == ["base", "_self_"]
+    if not plain or re.search(r"^\s*#.*@package", text, re.MULTILINE):
         raise ConfigurationError(
-            f"{file} is not as a run writes it: it has a section hydra, or other defaults, and could run code; "
-            "give such settings on the command line"
+            f"{file} is not as a run writes it: it has a section hydra, a package or other defaults, and could run "
+            "code; give such settings on the command line"
         )
 
 
@@ -93,6 +96,7 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
     """
     ignore_solver_warning()
     try:
+        find_plugins(warn=os.getpid() == command)
         import_modules(modules)
         # Several live displays on one terminal would overwrite each other.
         _run_job(config, quiet=os.getpid() != command)

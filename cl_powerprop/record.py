@@ -165,5 +165,6 @@ class State:
         return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
 
 
-RESERVED = {"schema_version", "n_tasks", *(each.name for kind in (Facts, State) for each in fields(kind))}
+_COLUMNS = {"schema_version", "n_tasks", "run", "path"}
+RESERVED = _COLUMNS | {each.name for kind in (Facts, State) for each in fields(kind)}
 """Names that neither a metric nor a sink can have: `run.json` and tables have both side by side."""

@@ -171,7 +171,7 @@ def _taken(group: str) -> dict[str, str]:
 def parts(group: str) -> dict[str, Part]:
     """Return all parts of a config group by name: ours, then those of others."""
     _find_ours(group)
-    _find_entry_points()
+    find_plugins()
     return dict(_parts[group])
 
 
@@ -199,13 +199,13 @@ def canonical(group: str, name: str) -> str:
 def metrics() -> dict[str, Any]:
     """Return every :class:`~cl_powerprop.evaluation.metrics.Metric` by name, ours first, in the order of tables."""
     _find_metrics()
-    _find_entry_points()
+    find_plugins()
     return dict(_metrics)
 
 
 def others(group: str) -> list[Part]:
     """Return the parts of a config group that come from outside this package."""
-    _find_entry_points()
+    find_plugins()
     return [part for part in _parts[group].values() if not part.is_ours]
 
 
@@ -276,7 +276,12 @@ def _find_metrics() -> None:
     importlib.import_module(METRICS)
 
 
-def _find_entry_points() -> None:
+def find_plugins(warn: bool = True) -> None:
+    """Import the installed plugins, once; one that fails is left out.
+
+    Args:
+        warn: say which; of several processes of one command one does.
+    """
     if ENTRY_POINTS in _found:
         return
     _found.add(ENTRY_POINTS)
@@ -285,4 +290,5 @@ def _find_entry_points() -> None:
             with _all_or_nothing():
                 point.load()
         except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 (whatever a package does, ours still work)
-            log.warning("the plugin %s (%s) is left out: %s", point.name, point.value, _reason(error))
+            if warn:
+                log.warning("the plugin %s (%s) is left out: %s", point.name, point.value, _reason(error))

@@ -40,7 +40,12 @@ class LoadedModel(nn.Module):
 
 
 def save(
-    model: nn.Module, path: Path, *, architecture: dict[str, Any], masked: dict[str, Any] | None, n_tasks: int
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    architecture: dict[str, Any],
+    masked: dict[str, Any] | None,
+    n_tasks: int,
 ) -> None:
     """Write ``model`` to ``path``. An interrupted write leaves an existing file as it was.
 
@@ -53,9 +58,10 @@ def save(
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    part = path.with_name(path.name + ".part")
+    file = Path(path)
+    part = file.with_name(file.name + ".part")
     save_file(tensors, part, metadata={"format": FORMAT, "description": json.dumps(description)})
-    os.replace(part, path)
+    os.replace(part, file)
 
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:

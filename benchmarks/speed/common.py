@@ -76,6 +76,10 @@ class Trained:
         self.contexts.enter_context(measuring(self.parts, results))
         self.parts.learner.plugins.append(self.stopwatch)
 
+    def close(self) -> None:
+        """Remove the run folder."""
+        self.contexts.close()
+
     def train_next_task(self) -> tuple[float, float]:
         """Return seconds per epoch: (of the epochs alone, of the whole training of the task)."""
         start = time.perf_counter()

@@ -1,5 +1,6 @@
 """A profile of the training step: the operations that take its time, in the bare loop and in each strategy."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -28,17 +29,17 @@ def measure(data: str) -> pd.DataFrame:
         device = choose_device(config.device)
         sequence = load_sequence(config, device)
         split = sequence.tasks[0].train
-        if name == "bare loop":
-            images = split.images()
+        with contextlib.ExitStack() as stack:
             train: Callable[[], Any]
-            train = functools.partial(bare_epoch, images, split.labels, config.train.batch_size)
-        else:
-            train = Trained(config, sequence).train_next_task
-        train()
-        start = time.perf_counter()
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            if name == "bare loop":
+                train = functools.partial(bare_epoch, split.images(), split.labels, config.train.batch_size)
+            else:
+                train = stack.enter_context(contextlib.closing(Trained(config, sequence))).train_next_task
             train()
-        wall = 1e6 * (time.perf_counter() - start)
+            start = time.perf_counter()
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                train()
+            wall = 1e6 * (time.perf_counter() - start)
         events = sorted(profiler.key_averages(), key=lambda event: event.self_cpu_time_total, reverse=True)
         shares = {event.key: event.self_cpu_time_total / wall for event in events}
         shown = dict(list(shares.items())[:MOST])

@@ -1,5 +1,6 @@
 """Time of an epoch of each strategy, as a multiple of a bare loop: interleaved runs, medians of the ratios."""
 
+import contextlib
 import statistics
 
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 from common import Trained, bare_epoch, make_config
 
 from cl_powerprop.assemble import choose_device, load_sequence
+from cl_powerprop.tasks import TaskSequence
 
 REPEATS = 7
 VARIANTS = {
@@ -27,7 +29,14 @@ def measure(data: str) -> pd.DataFrame:
     torch.set_num_threads(first.train.threads)
     device = choose_device(first.device)
     sequence = load_sequence(first, device)
-    trained = {name: Trained(config, sequence) for name, config in configs.items()}
+    with contextlib.ExitStack() as stack:
+        trained = {
+            name: stack.enter_context(contextlib.closing(Trained(config, sequence))) for name, config in configs.items()
+        }
+        return _compare(sequence, trained, first.train.batch_size)
+
+
+def _compare(sequence: TaskSequence, trained: dict[str, Trained], batch_size: int) -> pd.DataFrame:
 
     bare: list[float] = []
     epochs: dict[str, list[float]] = {name: [] for name in trained}
@@ -35,7 +44,7 @@ def measure(data: str) -> pd.DataFrame:
     for repeat in range(REPEATS + 1):  # the first task warms up; nothing is frozen in it
         split = sequence.tasks[repeat].train
         images = split.images()
-        reference = statistics.median(bare_epoch(images, split.labels, first.train.batch_size) for _ in range(3))
+        reference = statistics.median(bare_epoch(images, split.labels, batch_size) for _ in range(3))
         for name, strategy in trained.items():
             epoch, whole = strategy.train_next_task()
             if repeat:

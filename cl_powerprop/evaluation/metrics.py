@@ -5,18 +5,24 @@ number of tasks. Definitions differ between papers, so each function names its s
 dashboards all read the list at the end of this file; :func:`register_metric` adds to it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.record import RESERVED
 from cl_powerprop.registry import add_metric
 
-Matrix = NDArray[np.float64]
+if TYPE_CHECKING:  # numpy is imported when a metric is computed: `cl-powerprop list` names them without it
+    import numpy as np
+    from numpy.typing import NDArray
+
+Matrix: TypeAlias = "NDArray[np.float64]"
+
+DIRECTIONS = ("max", "min", None)
+LEVELS = ("headline", "table", "detail")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Measurements:
 
     def reference(self, name: str) -> Matrix:
         """Return the accuracy ``[T]`` of a reference run; NaN if there was none."""
+        import numpy as np
+
         return self.references.get(name, np.full(len(self.matrix), np.nan))
 
 
@@ -85,6 +93,13 @@ def register_metric(metric: Metric) -> Metric:
     Raises:
         ConfigurationError: for a name that is taken, by another metric or by what `run.json` says anyway.
     """
+    if not isinstance(metric, Metric):
+        raise ConfigurationError(f"register_metric takes a Metric(name, label, ...), not {metric!r}")
+    if metric.direction not in DIRECTIONS or metric.level not in LEVELS:
+        raise ConfigurationError(
+            f"metric {metric.name!r}: direction is one of {', '.join(map(str, DIRECTIONS))}, and level of "
+            f"{', '.join(LEVELS)}; not {metric.direction} and {metric.level}"
+        )
     if metric.function is not None and metric.name in RESERVED:
         raise ConfigurationError(f"metric {metric.name!r}: run.json has something else of that name; choose another")
     add_metric(metric.name, metric, "" if metric.function is None else metric.function.__module__)
@@ -106,6 +121,8 @@ def forgetting(matrix: Matrix) -> NDArray[np.float64]:
 
     The maximum is over the evaluations there were; NaN for a task that was not evaluated before the end.
     """
+    import numpy as np
+
     before = matrix[:-1, :-1]
     best = np.where(np.isnan(before), -np.inf, before).max(axis=0, initial=-np.inf)
     return np.where(np.isinf(best), np.nan, best) - matrix[-1, :-1]
@@ -167,6 +184,8 @@ def min_accuracy(evaluations: Matrix, learned: Sequence[int]) -> float:
     Returns:
         NaN for a single task, or if an earlier task was never tested again.
     """
+    import numpy as np
+
     tasks = evaluations.shape[1]
     if tasks < 2:
         return float("nan")
@@ -193,6 +212,8 @@ def average_incremental_accuracy(matrix: Matrix) -> float:
 
     Rebuffi et al., iCaRL, 2017. NaN unless every task was tested after each later one.
     """
+    import numpy as np
+
     rows = [matrix[index, : index + 1].mean() for index in range(len(matrix))]
     return float(np.mean(rows))
 
@@ -206,6 +227,8 @@ def _worst_case_accuracy(run: Measurements) -> float | None:
 
 
 def _mean(values: Mapping[int, float]) -> float | None:
+    import numpy as np
+
     return float(np.mean(list(values.values()))) if values else None
 
 

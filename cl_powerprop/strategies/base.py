@@ -105,13 +105,14 @@ class Strategy:
     Attributes:
         needs_task: a test must say which task its samples are of, for tasks have masks or networks of their own.
         tests_unseen: a task that was not learned yet can be tested, as forward transfer asks for.
-        resumable: :meth:`state_dict` and the network's are all that the next task depends on.
+        resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
+            says so, for a plugin may keep something to itself.
         infers_task: it finds out by itself which task test samples are of.
     """
 
     needs_task = False
     tests_unseen = True
-    resumable = True
+    resumable = False
     infers_task = False
 
     def __init__(self, config: Any = None) -> None:

@@ -41,6 +41,7 @@ class EWCConfig(StrategyConfig):
 class EWC(Strategy):
     """Adds a quadratic penalty to the loss, weighted by the diagonal of the Fisher information of earlier tasks."""
 
+    resumable = True
     config: EWCConfig
     plugin: EWCPlugin
 

@@ -16,6 +16,7 @@ class Independent(Strategy):
 
     needs_task = True
     tests_unseen = False
+    resumable = True
 
     def architecture(self, architecture: dict[str, Any]) -> dict[str, Any]:
         return architecture | {"independent": True}

@@ -19,6 +19,7 @@ class Joint(Strategy):
     """Trains one experience that mixes the training samples of all tasks."""
 
     tests_unseen = False
+    resumable = True
 
     def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:
         from cl_powerprop.training.tensor_data import MixedSamples

@@ -70,6 +70,7 @@ class ReportsMasks(Strategy):
 
     needs_task = True
     tests_unseen = False
+    resumable = True
     plugin: MaskingPlugin
 
     def __init__(self, config: Any = None) -> None:

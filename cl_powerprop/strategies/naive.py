@@ -6,3 +6,5 @@ from cl_powerprop.strategies.base import Strategy, StrategyConfig, register_stra
 @register_strategy("naive", StrategyConfig)
 class Naive(Strategy):
     """The loop as it is."""
+
+    resumable = True

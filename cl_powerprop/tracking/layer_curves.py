@@ -1,8 +1,12 @@
 """Curves of each layer's capacity and reuse over tasks, which dashboards show in addition to a run's rows."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from cl_powerprop.sparsity import LayerCapacity
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cl_powerprop.sparsity import LayerCapacity
 
 _SHARES = ("kept", "newly_frozen", "reused", "free")
 

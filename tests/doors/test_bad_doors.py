@@ -10,7 +10,7 @@ from cl_powerprop import registry
 from cl_powerprop.config import load_config
 from cl_powerprop.errors import ConfigurationError
 
-from .conftest import OURS, Command, Module, OneLine, a_strategy
+from .conftest import OURS, Command, Module, OneLine, a_strategy, call_elsewhere
 
 Capture = pytest.CaptureFixture[str]
 
@@ -343,3 +343,25 @@ def test_a_name_that_nobody_has(command: Command, one_line: OneLine) -> None:
         line = one_line()
         assert f"unknown {group} 'mine'; choose from: " in line
         assert "--import" in line
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "Metric('mine', 'mine', '', 'up', len)",
+        "Metric('mine', 'mine', '', 'max', len, 'top')",
+        "Metric('path', 'mine', '', 'max', lambda run: 1)",
+        "Metric('seed', 'mine', '', 'max', lambda run: 1)",
+        "len",
+    ],
+)
+def test_a_metric_that_no_table_could_show(metric: str, command: Command, one_line: OneLine, module: Module) -> None:
+    module("mine", f"from cl_powerprop import Metric, register_metric\nregister_metric({metric})\n")
+    assert command("--import", "mine", "list") == 2
+    assert "metric" in one_line()
+
+
+def test_looking_up_a_logger_imports_no_torch(tmp_path: Path) -> None:
+    called = call_elsewhere(tmp_path, ["run", "logger=[wandb,tensorboard]", "logger.wandb.timeout=x"])
+    assert called.codes == [2]
+    assert "Value 'x'" in called.err

@@ -150,3 +150,21 @@ def test_a_section_for_hydra_imports_nothing(
 def test_a_config_of_the_wrong_shape_is_one_line(changed: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         load_config(write_config("theirs", **changed))
+
+
+def test_a_header_that_makes_a_config_a_section_for_hydra_imports_nothing(command: Command) -> None:
+    Path("trap.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    Path("theirs").mkdir()
+    values = {
+        "defaults": ["base", "_self_"],
+        "run": {"dir": "run"},
+        "sweep": {"dir": "run", "subdir": "0"},
+        "callbacks": {"theirs": {"_target_": "trap.Callback"}},
+    }
+    Path("theirs/config.yaml").write_text("# @package hydra\n" + yaml.safe_dump(values, sort_keys=False))
+    for words in (("--config-dir", "theirs", "--config-name", "config"), ("--config-d=theirs", "-cn", "config.yaml")):
+        assert command("run", *words) == 2
+    Path("theirs/config.yaml").rename("theirs/other.yaml")
+    Path("theirs/run.json").write_text("{}")
+    assert command("run", "-cd", "theirs", "--config-name", "other") == 2
+    assert not Path("imported").exists()

@@ -41,6 +41,7 @@ def test_list_shows_what_was_added_and_without_the_import_it_does_not(
     after = capsys.readouterr().out.splitlines()
     added = {" ".join(line.split()) for line in after} - {" ".join(line.split()) for line in before}
     assert added >= {f"{name} {description} (my_parts.{file})" for _, name, description, file in ADDED}
+    assert "worst_task accuracy of the worst task" in added, "a metric"
     assert {" ".join(line.split()) for line in before} <= {" ".join(line.split()) for line in after}, "ours all stay"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cl_powerprop.catalogue import catalogue
-from cl_powerprop.registry import CONF, canonical
+from cl_powerprop.registry import CONF, canonical, metrics
 
 from .conftest import Command, compose_config
 
@@ -178,6 +178,7 @@ def test_list_names_every_choice_with_a_line(command: Command, capsys: pytest.Ca
         expected[group].add(canonical(group, name))
     expected["experiment"] = set(EXPERIMENTS)
     expected["logger"] = {"wandb", "tensorboard"}
+    expected["metric"] = set(metrics())
     assert {group: set(names) for group, names in listed.items()} == expected
     assert listed == catalogue()
     for names in listed.values():

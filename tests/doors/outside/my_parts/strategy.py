@@ -38,6 +38,8 @@ class Anchor(SupervisedPlugin):
 class Anchored(Strategy):
     """Weights are held where the task before left them."""
 
+    resumable = True
+
     def plugins(self, context: Context) -> list[Any]:
         self.anchor = Anchor(self.config.strength)
         return [self.anchor, *super().plugins(context)]
