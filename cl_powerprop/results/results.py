@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig, shareable
 from cl_powerprop.evaluation.weights import WeightCount
@@ -43,7 +44,7 @@ class Reference:
 
     name: str
     run_id: str
-    accuracy: Any
+    accuracy: NDArray[np.float64]
 
 
 class Results:
