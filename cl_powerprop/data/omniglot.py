@@ -55,6 +55,10 @@ class OmniglotDataConfig(DataConfig):
 
     size: int
 
+    def check(self) -> None:
+        if not 1 <= self.size <= SIDE:
+            raise ConfigurationError(f"data.size must be from 1 to {SIDE}, not {self.size}")
+
 
 @register_dataset("omniglot", OmniglotDataConfig)
 class Omniglot(Dataset):
@@ -111,10 +115,7 @@ class Omniglot(Dataset):
         return f"{len(drawings.images):,} drawings of {characters:,} characters in {len(drawings.alphabets)} alphabets"
 
     def drawings(self, root: Path, config: DataConfig) -> Drawings:
-        size: int = config.size  # type: ignore[attr-defined]  # an OmniglotDataConfig
-        if not 1 <= size <= SIDE:
-            raise ConfigurationError(f"data.size must be from 1 to {SIDE}, not {size}")
-        return self.read(root, size)
+        return self.read(root, config.size)  # type: ignore[attr-defined]  # an OmniglotDataConfig
 
     def read(self, root: Path, size: int = 28, progress: Progress | None = None) -> Drawings:
         """Return all drawings scaled to ``size`` x ``size``, from the cache if there is a valid one.

@@ -263,7 +263,7 @@ for _metric in (
     Metric("joint_gap", "gap to joint training", "", "min", lambda run: joint_gap(run.matrix, run.reference("joint"))),
     Metric("task_identification", "tasks identified", "%", "max", lambda run: _mean(run.identified), "headline"),
     Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline"),
-    Metric("dense_weights", "weights beside masks", "weights", "min", lambda run: run.dense_weights, "detail"),
+    Metric("dense_weights", "weights beside masks", "weights", None, lambda run: run.dense_weights, "detail"),
     Metric("mask_bits", "bits of masks", "bits", "min", lambda run: run.mask_bits, "detail"),
     Metric("validation_accuracy", "validation accuracy", "", "max", lambda run: _mean(run.validation), "detail"),
     Metric("seconds.total", "seconds", "s", "min", None, "detail"),
