@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import ALL, OURS, OUTSIDE, call_elsewhere
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,6 +10,8 @@ from cl_powerprop import compose
 
 from .conftest import OURS, Command, Module, OneLine, a_strategy
 
+pytestmark = pytest.mark.slow
+
 
 def config_of(folder: str) -> Any:
     return yaml.safe_load(Path(folder, "config.yaml").read_text())

@@ -15,6 +15,8 @@ from ..run.conftest import tree
 from ..run.test_resume import assert_same, cut_off
 from .conftest import ALL, OURS, Command, OneLine
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 
 # What each file of the package adds: group, name, the first line of its docstring, and the file.

@@ -36,6 +36,8 @@ from ..run.conftest import tree
 from ..strategies.benchmarks import CLASSES, SIDE, make_benchmark
 from .conftest import Command
 
+pytestmark = pytest.mark.slow
+
 OURS = ["data=digits", "benchmark.n_tasks=2", "train.epochs=2", "model.hidden=[16]", "progress=false", "strategy=naive"]
 FACTS: dict[str, Any] = {"benchmark": "permuted", "data": "digits", "seed": 0}
 

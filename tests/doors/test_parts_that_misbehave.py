@@ -10,6 +10,8 @@ from cl_powerprop import registry, run
 
 from .conftest import OURS, Command, Module, OneLine
 
+pytestmark = pytest.mark.slow
+
 NAIVE = [*OURS, "strategy=naive", "save_model=false"]
 
 SINK = """

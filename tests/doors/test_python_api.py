@@ -20,6 +20,8 @@ from cl_powerprop.seeding import generator
 from ..run.conftest import tree
 from .conftest import OURS
 
+pytestmark = pytest.mark.slow
+
 MASKED = [*OURS, "strategy=packnet", "train.epochs=2"]
 
 
