@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cl_powerprop.config import GROUPS, RunConfig, shareable
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.privacy import redact
 from cl_powerprop.registry import canonical
 from cl_powerprop.run_folder import SCHEMA_VERSION
@@ -22,6 +22,7 @@ from cl_powerprop.run_folder import SCHEMA_VERSION
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
     from cl_powerprop.results.results import Results
+    from cl_powerprop.strategies.base import Strategy
 
 FILE = "checkpoint.safetensors"
 _OF_THE_STRATEGY = "strategy/"  # what the names of the strategy's own tensors begin with
@@ -54,9 +55,14 @@ def write_checkpoint(folder: Path, parts: Parts, results: Results, config: Mappi
         folder: of the run.
         parts, results: of the run.
         config: what a run that goes on must match (see :func:`must_match`).
+
+    Raises:
+        ConfigurationError: if the strategy's state cannot be written.
     """
     strategy = parts.strategy.state_dict()
-    own = {name: value for name, value in strategy.items() if isinstance(value, Tensor)}
+    own = {name: value.clone() for name, value in strategy.items() if isinstance(value, Tensor)}
+    for name in strategy.keys() - own.keys():
+        _check_json(parts.strategy, name, strategy[name])
     state = {
         "format": _FORMAT,
         "results": results.state_dict(),
@@ -69,6 +75,16 @@ def write_checkpoint(folder: Path, parts: Parts, results: Results, config: Mappi
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(stored, part, metadata={"state": redact(json.dumps(state))})
     os.replace(part, folder / FILE)
+
+
+def _check_json(strategy: Strategy, name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{type(strategy).__name__}.state_dict() must give JSON values, or tensors by name; {name!r} has a "
+            f"{type(value).__name__}: {error}"
+        ) from error
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -106,8 +106,12 @@ def _leading_imports(words: list[str]) -> tuple[list[str], list[str]]:
         named = words[0].partition("=")[2] if "=" in words[0] else (words[1] if len(words) > 1 else "")
         if not named or named.startswith("-"):
             raise ConfigurationError("--import needs the name of a module, as in --import my_package.my_module")
+        if named.endswith(".py") or "/" in named:
+            raise ConfigurationError(f"--import {named}: give the module's name, as in my_package.my_module")
         modules.append(named)
         words = words[1:] if "=" in words[0] else words[2:]
+    if any(word == "--import" or word.startswith("--import=") for word in words):
+        raise ConfigurationError("--import comes before the command, as in cl-powerprop --import my_module run")
     return modules, words
 
 

@@ -119,7 +119,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 class _Bars:
-    """A progress bar for each file that is fetched (in bytes) or decoded (in pictures)."""
+    """A progress bar for each file that is fetched (in bytes) or decoded (in images)."""
 
     def __init__(self, bytes: bool = False) -> None:
         from rich.console import Console

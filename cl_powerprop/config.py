@@ -149,17 +149,17 @@ class RunConfig(RunOptions):
         if scenario == "task":
             if strategy.infers_task:
                 raise ConfigurationError(
-                    "strategy.task_inference is for benchmark.scenario=domain and class; with task the task is known"
+                    "the task is inferred for benchmark.scenario=domain and class; with task it is known "
+                    "(strategy.task_inference=none)"
                 )
             return
         if strategy.infers_task:
             return
         if strategy.needs_task or self.model.heads == "per_task":
             own = f"strategy={self.strategy.name}" if strategy.needs_task else "model.heads=per_task"
-            inferable = "task_inference" in vars(self.strategy)
-            remedy = "; strategy.task_inference=entropy infers it" if inferable else ""
+            hint = f"; {strategy.task_hint}" if strategy.task_hint else ""
             raise ConfigurationError(
-                f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say{remedy}"
+                f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say{hint}"
             )
 
 
@@ -248,6 +248,10 @@ def load_config(folder: Path) -> RunConfig:
         raise ConfigurationError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigurationError(f"{folder / 'config.yaml'} is damaged")
+    if missing := [group for group in GROUPS if group not in loaded]:
+        raise ConfigurationError(
+            f"{folder / 'config.yaml'} has no {', no '.join(missing)}: a script made the run by learn(); run that again"
+        )
     loaded.pop("defaults", None)
     loaded["run_dir"] = str(folder)  # in the file stands the pattern for a new one
     return parse(loaded)

@@ -110,7 +110,7 @@ def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
                 file = results.folder.path / "model.safetensors"
                 masked, learned = strategy.mask_options(), results.trained_tasks
                 save(model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
-            if strategy.resumable and results.trained_tasks < parts.n_tasks:
+            if strategy.resumable and results.trained_experiences < len(parts.curriculum):
                 write_checkpoint(results.folder.path, parts, results, must_match(config))
 
     return save_all

@@ -47,29 +47,29 @@ def run_command(words: list[str]) -> int:
 
 
 def _refuse_code(words: Sequence[str]) -> None:
-    """Refuse to repeat a run folder's config that sets up Hydra, which imports and calls what it finds there.
+    """Refuse a folder of configs that sets up Hydra, which imports and calls what it finds there.
 
     Raises:
-        ConfigurationError: if the config does.
+        ConfigurationError: if a file of the folder does.
     """
     options, _ = get_args_parser().parse_known_args(list(words))
-    name = (options.config_name or "run").removesuffix(".yaml")
-    folder = Path(options.config_dir or ".")
-    file = folder / f"{name}.yaml"
-    of_a_run = name == "config" or (folder / "run.json").exists()
-    if options.config_dir is None or not of_a_run or not file.is_file():
+    if options.config_path is not None or options.experimental_rerun is not None:
+        raise ConfigurationError("--config-path and --experimental-rerun could run code; give a folder by --config-dir")
+    if options.config_dir is None:
         return
-    try:
-        text = file.read_text(encoding="utf-8")
-        loaded = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{file} cannot be read: {error}") from error
-    plain = isinstance(loaded, dict) and "hydra" not in loaded and loaded.get("defaults") == ["base", "_self_"]
-    if not plain or re.search(r"^\s*#.*@package", text, re.MULTILINE):
-        raise ConfigurationError(
-            f"{file} is not as a run writes it: it has a section hydra, a package or other defaults, and could run "
-            "code; give such settings on the command line"
-        )
+    folder = Path(options.config_dir)
+    for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+        try:
+            text = file.read_text(encoding="utf-8")
+            loaded = yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"{file} cannot be read: {error}") from error
+        values = loaded if isinstance(loaded, dict) else {}
+        inside = [*file.relative_to(folder).parts[:-1], *values, *map(str, values.get("defaults") or [])]
+        if any("hydra" in str(name) for name in inside) or re.search(r"^\s*#.*@package.*hydra", text, re.MULTILINE):
+            raise ConfigurationError(
+                f"{file} has settings for Hydra, which could run code; give such settings on the command line"
+            )
 
 
 def _report(failures: Path) -> int:

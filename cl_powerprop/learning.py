@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
@@ -22,17 +23,19 @@ def learn(parts: Parts, results: Results) -> Results:
         results: take everything that is found out. Those of a run that was cut off go on where it stopped.
 
     Raises:
+        ConfigurationError: if the learner has trained before: what it learns now would not be a run of its own.
+        RunFolderError: if the results were recorded before.
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
-    plan, curriculum, clock = parts.plan, parts.curriculum(), parts.learner.clock
-    with results.recording(parts.steps(), len(curriculum)), measuring(parts, results) as measure:
-        if not results.trained_tasks:
+    plan, clock = parts.plan, parts.learner.clock
+    if clock.train_iterations and not results.trained_experiences:
+        raise ConfigurationError("the learner has trained before; make a new one, with a new network, for each run")
+    with results.recording(parts.steps(), len(parts.curriculum)), measuring(parts, results) as measure:
+        if not results.trained_experiences:
             results.tested_untrained(measure("test", plan.before_training))
-        for task, experience in curriculum:
+        for task, experience in parts.curriculum[results.trained_experiences :]:
             trained = results.trained_tasks
-            if task < trained:
-                continue  # learned before the run was cut off
-            with results.time("train"):
+            with results.training(task):
                 parts.train(experience)
             results.trained(task, parts.strategy.report(), parts.learner.train_epochs, clock.train_iterations)
             results.validated(measure("valid", plan.to_validate(trained, task)))
@@ -52,7 +55,6 @@ Measure = Callable[[str, Sequence[int]], dict[int, Measured]]
 def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     """Put meters on the learner, and yield what measures some tasks of a stream."""
     learner, streams, plan = parts.learner, parts.benchmark.streams, parts.plan
-    last = {experience.current_experience: task for task, experience in parts.curriculum() if experience is not None}
     meter = EvaluationMeter()
 
     def measure(name: str, tasks: Sequence[int]) -> dict[int, Measured]:
@@ -60,11 +62,10 @@ def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
             return {}
         with results.time("eval"):
             learner.eval([streams[name][task] for task in tasks])
-        return dict(meter.measured)
+        return dict(zip(tasks, meter.measured.values(), strict=True))
 
     def test_within(epoch: int, step: int) -> None:
-        visible = range(last[learner.experience.current_experience] + 1)
-        results.tested_within(epoch, step, measure("test", visible))
+        results.tested_within(epoch, step, measure("test", range(results.task_in_training + 1)))
 
     before: list[Any] = learner.plugins
     # Avalanche counts epochs and steps by a plugin at the end, which must not have moved on when ours ask.

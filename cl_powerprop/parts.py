@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.strategies.masking import strategy_of
@@ -22,7 +23,11 @@ class Parts:
         train_options: arguments of the learner's ``train``.
 
     Attributes:
+        curriculum: what is trained, in order: (index of the last task that is learned with it, experience).
         save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
+
+    Raises:
+        ConfigurationError: for streams that do not fit together, or a curriculum that leaves tasks out.
     """
 
     def __init__(
@@ -37,7 +42,14 @@ class Parts:
         architecture: Mapping[str, Any] | None = None,
         train_options: Mapping[str, Any] | None = None,
     ) -> None:
-        tasks = benchmark.streams["test"]
+        streams = benchmark.streams
+        if "train" not in streams or "test" not in streams:
+            raise ConfigurationError(f"a benchmark needs the streams train and test; this has {', '.join(streams)}")
+        tasks = streams["test"]
+        if "valid" in streams and len(streams["valid"]) != len(tasks):
+            raise ConfigurationError(
+                f"the stream valid has {len(streams['valid'])} experiences, and test {len(tasks)}: one for each task"
+            )
         self.benchmark = benchmark
         self.learner = learner
         self.strategy = strategy or strategy_of(learner)
@@ -47,22 +59,36 @@ class Parts:
         self.architecture = dict(architecture or {})
         self.train_options = dict(train_options or {})
         self.save: Callable[[Any], None] | None = None
+        self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
+        _check(self.curriculum, len(tasks))
 
     @property
     def n_tasks(self) -> int:
         """How many tasks there are."""
         return len(self.task_names)
 
-    def curriculum(self) -> list[tuple[int, Any]]:
-        """Return what is trained, in order: (the last task that is learned then, experience)."""
-        return self.strategy.curriculum(self.benchmark.streams["train"], self.n_tasks)
+    @property
+    def labels_tasks(self) -> bool:
+        """Whether the test stream has a task label of its own for each experience: the task is known when tested."""
+        labels = {getattr(experience, "task_label", None) for experience in self.benchmark.streams["test"]}
+        return None not in labels and len(labels) == self.n_tasks
 
     def train(self, experience: Any) -> None:
         """Train one experience; none, if it is None."""
         if experience is not None:
-            self.learner.train(experience, eval_streams=[], **self.train_options)
+            self.learner.train(experience, **{"eval_streams": [], **self.train_options})
 
     def steps(self) -> list[int]:
         """Return how many optimizer steps each experience takes."""
         epochs, size = self.learner.train_epochs, self.learner.train_mb_size
         return [epochs * -(-len(experience.dataset) // size) for experience in self.benchmark.streams["train"]]
+
+
+def _check(curriculum: Sequence[tuple[int, Any]], n_tasks: int) -> None:
+    """Refuse a curriculum that does not go through the tasks in their order, up to the last one."""
+    learned = [task for task, _ in curriculum]
+    if not learned or learned != sorted(learned) or learned[0] < 0 or learned[-1] != n_tasks - 1:
+        raise ConfigurationError(
+            f"training must go through the tasks in their order, up to task {n_tasks - 1} of the test stream; "
+            f"the experiences of the train stream end with the tasks {', '.join(map(str, learned)) or 'none'}"
+        )

@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 _PACKAGES = ("cl-powerprop", "torch", "avalanche-lib", "hydra-core", "numpy")
 
@@ -81,7 +78,7 @@ class Facts:
 
     run_id: str = field(default_factory=new_run_id)
     benchmark: str = "benchmark"
-    scenario: str = "task"
+    scenario: str | None = "task"
     data: str | None = None
     strategy: str = "strategy"
     model: str | None = None
@@ -129,6 +126,14 @@ class Seconds:
     total: float = 0.0
 
 
+@dataclass(frozen=True)
+class ReferenceAccuracy:
+    """What a reference run reached on average, and which run it was."""
+
+    run_id: str
+    average_accuracy: float
+
+
 @dataclass
 class State:
     """How far a run is, as `run.json` has it.
@@ -145,6 +150,7 @@ class State:
 
     status: str = "running"
     trained_tasks: int = 0
+    trained_experiences: int = 0
     resumed: list[str] = field(default_factory=list)
     finished: str | None = None
     seconds: Seconds = field(default_factory=Seconds)
@@ -152,7 +158,7 @@ class State:
     peak_memory_mb: float | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     zero_forgetting_verified: bool | None = None
-    references: dict[str, Any] = field(default_factory=dict)
+    references: dict[str, ReferenceAccuracy] = field(default_factory=dict)
     searches: list[Mapping[str, Any]] = field(default_factory=list)
     diverged_tasks: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -162,7 +168,9 @@ class State:
     def from_json(cls, values: Mapping[str, Any]) -> State:
         """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone."""
         kept = {each.name: values[each.name] for each in fields(cls) if each.name in values}
-        return cls(**kept | {"seconds": Seconds(**kept["seconds"])})
+        kept.setdefault("trained_experiences", values["trained_tasks"])  # runs of version 0.1.0 have one for each task
+        references = {name: ReferenceAccuracy(**value) for name, value in values["references"].items()}
+        return cls(**kept | {"seconds": Seconds(**kept["seconds"]), "references": references})
 
 
 _COLUMNS = {"schema_version", "n_tasks", "run", "path"}

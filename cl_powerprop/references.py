@@ -4,10 +4,13 @@ Intransigence compares a run with tasks that were each learned alone (independen
 before any training (untrained), and the gap to joint training with all tasks learned together (joint).
 """
 
+import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,8 +21,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from cl_powerprop.config import EvaluationConfig, RunConfig
+from cl_powerprop.config import GROUPS, EvaluationConfig, RunConfig
 from cl_powerprop.errors import DivergedError
+from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
 from cl_powerprop.strategies.base import StrategyConfig
 
@@ -49,7 +53,18 @@ def config_hash(config: RunConfig) -> str:
     values: dict[str, Any] = {key: value for key, value in asdict(config).items() if key not in _NOT_NUMBERS}
     values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
     values["versions"] = {name: version(name) for name in ("cl-powerprop", "torch")}
+    values |= {f"source of {group}": source for group in GROUPS if (source := _source(group, values[group]["name"]))}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _source(group: str, name: str) -> str | None:
+    """Return what a part from outside is made of: its code may change where no version does."""
+    part = find(group, name)
+    if part.is_ours:
+        return None
+    with contextlib.suppress(OSError, TypeError):  # there is no file, as in a notebook
+        return inspect.getsource(sys.modules[part.origin])
+    return part.origin
 
 
 def load_references(

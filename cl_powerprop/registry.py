@@ -112,6 +112,8 @@ def door(group: str, name: str, config: type, base: type, aliases: Sequence[str]
     """
 
     def enter(make: T) -> T:
+        if not callable(make):
+            raise ConfigurationError(f"{group} {name!r}: {make!r} is neither a class nor a function")
         origin = str(make.__module__)
         if not origin.startswith(_OURS):
             _find_ours(group)  # ours come first
@@ -122,14 +124,18 @@ def door(group: str, name: str, config: type, base: type, aliases: Sequence[str]
         for wanted in (name, *aliases):
             known = next((part for part in _parts[group].values() if wanted in (part.name, *part.aliases)), None)
             # A module that is run again, as a notebook's cell is, replaces what it registered before.
-            if known is not None and known.origin != origin:
+            if known is not None and (known.origin, _qualified(known.make)) != (origin, _qualified(make)):
                 raise ConfigurationError(
                     f"{group} {wanted!r} is registered already, by {known.origin}; {origin} must choose another name"
                 )
-        _parts[group][name] = Part(group, name, make, config, tuple(aliases), origin)  # type: ignore[arg-type]
+        _parts[group][name] = Part(group, name, make, config, tuple(aliases), origin)
         return make
 
     return enter
+
+
+def _qualified(make: Any) -> str:
+    return getattr(make, "__qualname__", type(make).__qualname__)
 
 
 def add_metric(name: str, metric: Any, origin: str) -> None:
@@ -266,10 +272,14 @@ def _origins() -> set[str]:
 def _find_ours(group: str) -> None:
     if group not in _found:
         _found.add(group)
-        package = importlib.import_module(PACKAGES[group])
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.ispkg:
-                importlib.import_module(f"{package.__name__}.{module.name}")
+        try:
+            package = importlib.import_module(PACKAGES[group])
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.ispkg:
+                    importlib.import_module(f"{package.__name__}.{module.name}")
+        except BaseException:
+            _found.discard(group)
+            raise
 
 
 def _find_metrics() -> None:

@@ -67,7 +67,7 @@ class Trained:
 
     def __init__(self, config: RunConfig, sequence: TaskSequence) -> None:
         self.parts = assemble(config, sequence)
-        self.experiences = iter(self.parts.curriculum())
+        self.experiences = iter(self.parts.curriculum)
         self.stopwatch = Stopwatch()
         self.contexts = contextlib.ExitStack()
         folder = self.contexts.enter_context(tempfile.TemporaryDirectory())

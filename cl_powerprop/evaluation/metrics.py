@@ -7,6 +7,7 @@ dashboards all read the list at the end of this file; :func:`register_metric` ad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -95,6 +96,8 @@ def register_metric(metric: Metric) -> Metric:
     """
     if not isinstance(metric, Metric):
         raise ConfigurationError(f"register_metric takes a Metric(name, label, ...), not {metric!r}")
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*", metric.name):
+        raise ConfigurationError(f"metric {metric.name!r}: a name has letters, digits, _ . and - only")
     if metric.direction not in DIRECTIONS or metric.level not in LEVELS:
         raise ConfigurationError(
             f"metric {metric.name!r}: direction is one of {', '.join(map(str, DIRECTIONS))}, and level of "

@@ -35,7 +35,7 @@ class EvaluationPlan:
 
         A task is validated when it is learned, and all of them at the end.
         """
-        return range(0 if task + 1 == self.n_tasks else trained, task + 1)
+        return range(0 if task + 1 == self.n_tasks else min(trained, task), task + 1)
 
     def to_test(self, task: int) -> range:
         """Return the tasks to test after ``task``."""

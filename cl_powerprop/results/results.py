@@ -15,16 +15,17 @@ import yaml
 from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig, shareable
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.evaluation.weights import WeightCount
-from cl_powerprop.record import Facts, State, now, peak_memory_mb
+from cl_powerprop.record import Facts, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.tracking.csv_sink import CsvSink
-from cl_powerprop.tracking.pictures import RunPictures
 from cl_powerprop.tracking.progress import ProgressDisplay
+from cl_powerprop.tracking.run_figures import RunFigures
 from cl_powerprop.tracking.stream import Outcome, Row, RowStream, RunView, SinkConfig, open_sinks
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Results:
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training
         self._timer = Timer(self.state.seconds)
+        self.task_in_training = 0
 
     @classmethod
     def open(
@@ -110,28 +112,42 @@ class Results:
             facts: what the run is, as in ``strategy="replay", data="mnist", seed=1`` (see :class:`Facts`).
 
         Raises:
+            ConfigurationError: if nothing says what the benchmark is.
             RunFolderError: if the folder holds anything, or cannot be written.
         """
         learner = parts.learner
+        if config is None and "benchmark" not in facts:
+            raise ConfigurationError("say what the benchmark is, as in benchmark='split_cifar', or give its config")
         known: dict[str, Any] = {
-            "strategy": type(learner).__name__.lower(),
+            "strategy": type(learner).__name__,
+            "scenario": "task" if parts.labels_tasks else None,
             "model": type(learner.model).__name__,
             "optimizer": type(learner.optimizer).__name__.lower(),
             "device": str(learner.device),
             "task_names": parts.task_names,
             "task_classes": parts.task_classes,
         }
-        written = dict(settings or {})
+        rates = {name: value for name, value in learner.optimizer.defaults.items() if isinstance(value, int | float)}
+        written = {
+            "train": {"epochs": learner.train_epochs, "batch_size": learner.train_mb_size},
+            "optimizer": rates,
+            **(settings or {}),
+        }
         if config is not None:
             benchmark, data = config.benchmark, config.data
             known |= {"benchmark": benchmark.name, "scenario": benchmark.scenario, "data": data.name}
             shown = shareable(config)
             written = {group: shown[group] for group in ("benchmark", "data")} | written
-        results = cls(RunFolder(Path(path)), Facts(**known | facts), sinks=sinks, config=written, progress=progress)
-        results.folder.write_text(
-            "config.yaml", yaml.safe_dump(written | {"seed": results.facts.seed}, sort_keys=False)
-        )
+        whole = Facts(**known | facts)
+        text = yaml.safe_dump(written | {"seed": whole.seed}, sort_keys=False)
+        results = cls(RunFolder(Path(path)), whole, sinks=sinks, config=written, progress=progress)
+        results.folder.write_text("config.yaml", text)
         return results
+
+    @property
+    def trained_experiences(self) -> int:
+        """How many experiences of the curriculum are trained."""
+        return self.state.trained_experiences
 
     @property
     def trained_tasks(self) -> int:
@@ -147,7 +163,7 @@ class Results:
         """Enter what a reference run reached."""
         self.evaluations.references[reference.name] = reference.accuracy
         average = float(reference.accuracy.mean())
-        self.state.references[reference.name] = {"run_id": reference.run_id, "average_accuracy": average}
+        self.state.references[reference.name] = ReferenceAccuracy(reference.run_id, average)
 
     @contextlib.contextmanager
     def recording(self, steps: Sequence[int], tasks: int) -> Iterator[None]:
@@ -156,7 +172,12 @@ class Results:
         Args:
             steps: optimizer steps that each experience takes.
             tasks: how many experiences are trained.
+
+        Raises:
+            RunFolderError: if this was done before.
         """
+        if hasattr(self, "_rows"):
+            raise RunFolderError(f"{self.folder.path} was recorded already; open new results for each run")
         views = {name: self._view(name, steps) for name in self._sinks}
         csv = CsvSink(self.folder, self.facts.run_id, self._written)
         self._rows = RowStream(csv, open_sinks(self._sinks, views), self.tell, self._written)
@@ -188,7 +209,7 @@ class Results:
             multirun=self._multirun,
             resumed_at=self._resumed_at,
             memory=self._memories[name],
-            pictures=RunPictures(self.folder.path),
+            figures=RunFigures(self.folder.path),
             tell=self.tell,
             outcome=self._outcome,
         )
@@ -202,6 +223,13 @@ class Results:
     def time(self, part: str) -> contextlib.AbstractContextManager[None]:
         """Count what happens inside as a part of :class:`Seconds`, and not as the part around it."""
         return self._timer.count(part)
+
+    @contextlib.contextmanager
+    def training(self, task: int) -> Iterator[None]:
+        """Train up to a task inside."""
+        self.task_in_training = task
+        with self.time("train"):
+            yield
 
     def epoch_ended(self, task: int, epoch: int, step: int, measured: Measured) -> None:
         """Enter what an epoch of training measured."""
@@ -232,6 +260,7 @@ class Results:
             step: optimizer steps since the run began.
         """
         state = self.state
+        state.trained_experiences += 1
         state.trained_tasks = task + 1
         state.seconds.train -= report.search_seconds
         state.seconds.search += report.search_seconds

@@ -91,7 +91,7 @@ class TensorBoardSink:
         for summary in hparams(dict(_flat(self._view.config)), metrics):  # add_hparams would create a second run
             events.add_summary(summary)
         if self._figures:
-            for name, image in self._view.pictures.images.items():
+            for name, image in self._view.figures.images.items():
                 self._writer.add_image(f"pictures/{name}", image, self._step, dataformats="HWC")
         self._writer.close()
 

@@ -281,7 +281,7 @@ class WandbSink:
                     table.insert(0, "trained_tasks", range(1, len(table) + 1))
                 media[f"tables/{name}"] = wandb.Table(dataframe=table)
         if self._settings.figures:
-            for name, image in self._view.pictures.images.items():
+            for name, image in self._view.figures.images.items():
                 media[f"pictures/{name}"] = wandb.Image(image)  # type: ignore[assignment]
         if media:
             self._run.log(media)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.registry import T, door
 from cl_powerprop.training.phase import Phase
 
@@ -108,12 +109,14 @@ class Strategy:
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
         infers_task: it finds out by itself which task test samples are of.
+        task_hint: how a user can have it find out, for messages; "" if not at all.
     """
 
     needs_task = False
     tests_unseen = True
     resumable = False
     infers_task = False
+    task_hint = ""
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
@@ -127,9 +130,9 @@ class Strategy:
         return [task.train for task in tasks]
 
     def curriculum(self, stream: Sequence[Any], n_tasks: int) -> list[tuple[int, Any]]:
-        """Return what to train, in order: (the last task that is learned then, Avalanche's experience).
+        """Return what to train, in order: (index of the last task that is learned with it, Avalanche's experience).
 
-        An experience of None trains nothing.
+        The indices must not fall, and end with the last task. An experience of None trains nothing.
 
         Args:
             stream: the train stream, an experience for each of :meth:`training_samples`.
@@ -188,6 +191,14 @@ def register_strategy(name: str, config: type, *, aliases: Sequence[str] = ()) -
         aliases: other names for it.
 
     Raises:
-        ConfigurationError: for a name that is taken, or a config that is not a dataclass with a type for every option.
+        ConfigurationError: for a name that is taken, something else than such a class, or a config that is not a
+            dataclass with a type for every option.
     """
-    return door("strategy", name, config, StrategyConfig, aliases)
+    enter = door("strategy", name, config, StrategyConfig, aliases)
+
+    def enter_strategy(make: T) -> T:
+        if not (isinstance(make, type) and issubclass(make, Strategy)):
+            raise ConfigurationError(f"strategy {name!r}: {make!r} is not a class derived from Strategy")
+        return enter(make)
+
+    return enter_strategy

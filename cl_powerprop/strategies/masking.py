@@ -104,6 +104,7 @@ class ReportsMasks(Strategy):
 class MaskingStrategy(ReportsMasks):
     """Lets a plugin of its own give each task its mask; a derived strategy says which."""
 
+    task_hint = "strategy.task_inference=entropy infers it"
     config: MaskingConfig
 
     def __init__(self, config: MaskingConfig) -> None:

@@ -15,7 +15,7 @@ from cl_powerprop.registry import T, door, find
 if TYPE_CHECKING:
     from cl_powerprop.record import Facts
     from cl_powerprop.sparsity import LayerCapacity
-    from cl_powerprop.tracking.pictures import RunPictures
+    from cl_powerprop.tracking.run_figures import RunFigures
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class RunView:
         multirun: name of the multirun that the run is a job of, None for a run alone.
         resumed_at: optimizer steps that were done when the run was resumed; None for a run from its start.
         memory: what the sink must know when the run is resumed; kept in `run.json` under the sink's name.
-        pictures: the run's figures as images.
+        figures: the run's figures as images.
         tell: reports a message to the user, now and in `run.json`.
         outcome: returns the current state of the run.
     """
@@ -128,7 +128,7 @@ class RunView:
     multirun: str | None
     resumed_at: int | None
     memory: dict[str, Any]
-    pictures: RunPictures
+    figures: RunFigures
     tell: Callable[[str], None]
     outcome: Callable[[], Outcome]
 

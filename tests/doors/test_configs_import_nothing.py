@@ -132,7 +132,7 @@ def test_a_section_for_hydra_imports_nothing(
     command("run", "--config-dir", folder, "--config-name", "config", "run_dir=run")
     assert not Path("imported").exists()
     (line,) = capsys.readouterr().err.splitlines()
-    assert "hydra" in line
+    assert "settings for Hydra" in line
 
 
 @pytest.mark.parametrize(

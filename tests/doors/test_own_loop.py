@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from cl_powerprop import (
     registry,
     run,
 )
-from cl_powerprop.errors import DivergedError, RunFolderError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RunFolderError
 
 from ..run.conftest import tree
 from ..strategies.benchmarks import CLASSES, SIDE, make_benchmark
@@ -104,7 +105,9 @@ def test_avalanches_replay_gives_the_run_folder_that_its_own_loop_measures(
     assert (record["status"], record["strategy"], record["optimizer"]) == ("complete", "replay", "sgd")
     assert record["zero_forgetting_verified"] is False, "weights have changed"
     assert record["trained_tasks"] == record["n_tasks"] == 2
-    assert yaml.safe_load(Path("replay/config.yaml").read_text()) == settings | {"seed": 0}
+    assert yaml.safe_load(Path("replay/config.yaml").read_text()) == {
+        "train": {"epochs": 2, "batch_size": 32}
+    } | settings | {"seed": 0}
     rows = [line.split(",") for line in Path("replay/curves.csv").read_text().splitlines()[1:]]
     assert {row[5] for row in rows} == {"train", "valid", "test"}
     assert len([row for row in rows if row[5:7] == ["train", "loss"]]) == 4, "two epochs of two tasks"
@@ -165,9 +168,9 @@ def test_a_benchmark_without_validation(labelled: bool) -> None:
         )
     model = network() if labelled else network(SIDE * SIDE, CLASSES)
     parts = Parts(made, stock(Naive, model))
-    learn(parts, Results.open("plain", parts))
+    learn(parts, Results.open("plain", parts, benchmark="images"))
     record = json.loads(Path("plain/run.json").read_text())
-    assert (record["status"], record["strategy"], record["model"]) == ("complete", "naive", "Sequential")
+    assert (record["status"], record["strategy"], record["model"]) == ("complete", "Naive", "Sequential")
     assert record["metrics"]["validation_accuracy"] is None
     assert not np.isnan(np.diag(read_matrix("plain"))).any()
     rows = Path("plain/curves.csv").read_text().splitlines()[1:]
@@ -178,7 +181,7 @@ def test_sinks_are_served_and_remembered(my_parts: Path) -> None:
     registry.import_modules(["my_parts"])
     parts = Parts(make_benchmark(2), stock(Naive, network(SIDE * SIDE, CLASSES)))
     sinks = compose(["logger=[lines]", "logger.lines.file=mine.txt"]).logger
-    results = learn(parts, Results.open("run", parts, sinks=sinks))
+    results = learn(parts, Results.open("run", parts, benchmark="images", sinks=sinks))
     lines = Path("run/mine.txt").read_text().splitlines()
     matrix = read_matrix("run")
     assert lines[:-1] == [
@@ -201,32 +204,80 @@ def test_a_learner_that_fails_leaves_what_it_learned_and_its_plugins() -> None:
     before = list(learner.plugins)
     parts = Parts(make_benchmark(2), learner)
     with pytest.raises(RuntimeError, match="the user's own fault"):
-        learn(parts, Results.open("run", parts))
+        learn(parts, Results.open("run", parts, benchmark="images"))
     record = json.loads(Path("run/run.json").read_text())
     assert (record["status"], record["trained_tasks"], record["error"]) == ("failed", 1, "the user's own fault")
     assert not np.isnan(read_matrix("run")[0, 0])
     assert learner.plugins == before
     with pytest.raises(RunFolderError, match="never overwritten"):
-        Results.open("run", parts)
+        Results.open("run", parts, benchmark="images")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     parts = Parts(make_benchmark(2), stock(Naive, network(SIDE * SIDE, CLASSES), lr=1e38))
     with pytest.raises(DivergedError, match="training diverged in task 0"):
-        learn(parts, Results.open("run", parts))
+        learn(parts, Results.open("run", parts, benchmark="images"))
     assert json.loads(Path("run/run.json").read_text())["status"] == "failed"
 
 
-def test_learning_goes_on_with_the_same_learner() -> None:
-    """Nothing of ours is left on the learner that would write into the folder of the run before."""
+def test_a_learner_learns_for_one_run() -> None:
+    """Nothing of ours is left on it that would write into the folder, and what it learns next is no run of its own."""
     learner = stock(Naive, network(SIDE * SIDE, CLASSES))
     parts = Parts(make_benchmark(2), learner)
-    learn(parts, Results.open("first", parts))
+    results = learn(parts, Results.open("first", parts, benchmark="images"))
     before = tree(Path("first"))
     learner.train(make_benchmark(1).streams["train"][0])
-    learn(parts, Results.open("second", parts))
+    with pytest.raises(ConfigurationError, match="has trained before"):
+        learn(parts, Results.open("second", parts, benchmark="images"))
+    with pytest.raises(RunFolderError, match="recorded already"):
+        learn(parts, results)
     assert tree(Path("first")) == before
-    assert json.loads(Path("second/run.json").read_text())["status"] == "complete"
+
+
+def test_a_run_that_was_interrupted_is_not_learned_on_by_a_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = stock(Naive, network(SIDE * SIDE, CLASSES))
+    parts = Parts(make_benchmark(2), learner)
+    results = Results.open("run", parts, benchmark="images")
+    whole = type(learner).train
+
+    def interrupted(self: Any, experience: Any, **options: Any) -> None:
+        if experience.current_experience == 1:
+            raise KeyboardInterrupt
+        whole(self, experience, **options)
+
+    monkeypatch.setattr(type(learner), "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learn(parts, results)
+    before = tree(Path("run"))
+    with pytest.raises(RunFolderError, match="recorded already"):
+        learn(parts, results)
+    assert tree(Path("run")) == before
+
+
+def test_a_run_says_what_its_benchmark_is() -> None:
+    parts = Parts(make_benchmark(2), stock(Naive, network(SIDE * SIDE, CLASSES)))
+    with pytest.raises(ConfigurationError, match="say what the benchmark is"):
+        Results.open("run", parts)
+    with pytest.raises(TypeError, match="stratgy"):
+        Results.open("run", parts, benchmark="images", stratgy="mine")
+    assert not Path("run").exists()
+
+
+def test_streams_that_do_not_fit_together_are_refused() -> None:
+    learner = stock(Naive, network(SIDE * SIDE, CLASSES))
+    benchmark = make_benchmark(3)
+    streams = dict(benchmark.streams)
+    with pytest.raises(ConfigurationError, match="stream valid has 3 experiences, and test 1"):
+        Parts(SimpleNamespace(streams=streams | {"test": streams["test"][:1]}), learner)
+    streams.pop("valid")
+    fewer = SimpleNamespace(streams=streams | {"test": streams["test"][:1]})
+    with pytest.raises(ConfigurationError, match="up to task 0 of the test stream"):
+        Parts(fewer, learner)
+    more = SimpleNamespace(streams=streams | {"train": streams["train"][:2]})
+    with pytest.raises(ConfigurationError, match="up to task 2"):
+        Parts(more, learner)
+    with pytest.raises(ConfigurationError, match="needs the streams train and test"):
+        Parts(SimpleNamespace(streams={"train": streams["train"]}), learner)
 
 
 def test_the_fast_template_is_the_stock_one_here_too() -> None:
@@ -245,7 +296,12 @@ def test_what_is_said_of_a_run_is_what_compare_groups_by() -> None:
             torch.manual_seed(seed)
             parts = Parts(make_benchmark(2), stock(Replay, network(SIDE * SIDE, CLASSES), mem_size=size))
             settings = {"replay": {"mem_size": size}}
-            learn(parts, Results.open(f"runs/{size}-{seed}", parts, settings=settings, strategy="replay", seed=seed))
+            learn(
+                parts,
+                Results.open(
+                    f"runs/{size}-{seed}", parts, benchmark="images", settings=settings, strategy="replay", seed=seed
+                ),
+            )
     runs = load_runs("runs").runs
     assert sorted(zip(runs["replay.mem_size"], runs["seed"], strict=True)) == [(10, 0), (10, 1), (20, 0), (20, 1)]
     assert set(runs["strategy"]) == {"replay"}

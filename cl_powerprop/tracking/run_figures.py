@@ -12,7 +12,7 @@ from cl_powerprop.errors import UserError
 _SHOWN = ("accuracy_matrix", "mask_composition", "mask_overlap")
 
 
-class RunPictures:
+class RunFigures:
     """The figures that `compare` draws of a single run; they are drawn at most once."""
 
     def __init__(self, folder: Path) -> None:
