@@ -71,7 +71,7 @@ class Trained:
         self.stopwatch = Stopwatch()
         self.contexts = contextlib.ExitStack()
         folder = self.contexts.enter_context(tempfile.TemporaryDirectory())
-        results = Results.open(Path(folder) / "run", self.parts, progress=False)
+        results = Results.open(Path(folder) / "run", self.parts, config=config, progress=False)
         self.contexts.enter_context(results.recording(self.parts.steps(), self.parts.n_tasks))
         self.contexts.enter_context(measuring(self.parts, results))
         self.parts.learner.plugins.append(self.stopwatch)
