@@ -14,7 +14,7 @@ test: setup lint  ## set up, then style, types and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 quick: setup  ## the fast tests, in under a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data'
 
 setup: $(VENV)/.installed
 

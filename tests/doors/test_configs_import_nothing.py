@@ -15,6 +15,8 @@ from cl_powerprop.errors import ConfigurationError, UserError
 from ..run.test_resume import cut_off
 from .conftest import OURS, Command, Module, OneLine
 
+pytestmark = pytest.mark.slow
+
 THEIRS = {
     "strategy": "anchored",
     "benchmark": "shifted",

@@ -234,6 +234,7 @@ def test_a_truncated_mnist_file_is_one_line(tmp_path: Path, command: Command, ca
         assert part in line
 
 
+@pytest.mark.slow
 def test_an_existing_run_folder_is_never_overwritten(tmp_path: Path, command: Command, capsys: Capture) -> None:
     words = ("run", *TINY, "strategy=naive", "benchmark.n_tasks=1", "train.epochs=1", f"run_dir={tmp_path / 'run'}")
     assert command(*words) == 0
@@ -260,6 +261,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_training_that_diverges_is_exit_code_1(tmp_path: Path, command: Command, capsys: Capture) -> None:
     folder = tmp_path / "run"
     assert command("run", *TINY, "strategy=naive", "optimizer.lr=1e6", f"run_dir={folder}") == 1
@@ -314,6 +316,7 @@ def check_first_task_is_kept(folder: Path) -> None:
 EPN = (*TINY, "strategy.retrain_epochs=1")
 
 
+@pytest.mark.slow
 def test_divergence_in_task_2_keeps_task_1(
     tmp_path: Path, command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +329,7 @@ def test_divergence_in_task_2_keeps_task_1(
     check_first_task_is_kept(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_task_2_keeps_task_1(
     tmp_path: Path, command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +343,7 @@ def test_an_interrupt_in_task_2_keeps_task_1(
     assert read_record(tmp_path / "run")["error"] == "KeyboardInterrupt"
 
 
+@pytest.mark.slow
 def test_a_fault_in_task_2_keeps_task_1_and_shows_where(
     tmp_path: Path, command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
 from .benchmarks import CLASSES, OPTIMIZERS, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy
 
+pytestmark = pytest.mark.slow
+
 TASKS = 3
 METHODS = {
     "packnet": lambda **options: PackNetPlugin(0.3, **options),
