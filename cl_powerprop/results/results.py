@@ -14,19 +14,19 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cl_powerprop.config import RunConfig, shareable
-from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.config import RunConfig
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.record import Facts, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
+from cl_powerprop.results.outlet import Outlet
+from cl_powerprop.results.own_run import describe
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
-from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.progress import ProgressDisplay
-from cl_powerprop.tracking.run_figures import RunFigures
-from cl_powerprop.tracking.stream import Outcome, Row, RowStream, RunView, SinkConfig, open_sinks
+from cl_powerprop.tracking.stream import Outcome, Row, RowStream, SinkConfig
 
 if TYPE_CHECKING:
     from cl_powerprop.evaluation.metrics import Measurements, Metric
@@ -76,13 +76,8 @@ class Results:
         self.evaluations = Evaluations(facts.n_tasks)
         self.capacity = CapacityTable()
         self.display = ProgressDisplay(progress)
-        self._sinks = {name: sink for name, sink in (sinks or {}).items() if sink.enabled}
-        self._memories: dict[str, dict[str, Any]] = {name: {} for name in self._sinks}
-        self._config = config or {}
-        self._multirun = multirun
+        self._outlet = Outlet(folder, sinks or {}, config or {}, multirun)
         self._rows: RowStream
-        self._written = 0  # rows of a run that goes on
-        self._resumed_at: int | None = None
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training
         self._timer = Timer(self.state.seconds)
@@ -115,32 +110,9 @@ class Results:
             ConfigurationError: if nothing says what the benchmark is.
             RunFolderError: if the folder holds anything, or cannot be written.
         """
-        learner = parts.learner
-        if config is None and "benchmark" not in facts:
-            raise ConfigurationError("say what the benchmark is, as in benchmark='split_cifar', or give its config")
-        known: dict[str, Any] = {
-            "strategy": type(learner).__name__,
-            "scenario": "task" if parts.labels_tasks else None,
-            "model": type(learner.model).__name__,
-            "optimizer": type(learner.optimizer).__name__.lower(),
-            "device": str(learner.device),
-            "task_names": parts.task_names,
-            "task_classes": parts.task_classes,
-        }
-        rates = {name: value for name, value in learner.optimizer.defaults.items() if isinstance(value, int | float)}
-        written = {
-            "train": {"epochs": learner.train_epochs, "batch_size": learner.train_mb_size},
-            "optimizer": rates,
-            **(settings or {}),
-        }
-        if config is not None:
-            benchmark, data = config.benchmark, config.data
-            known |= {"benchmark": benchmark.name, "scenario": benchmark.scenario, "data": data.name}
-            shown = shareable(config)
-            written = {group: shown[group] for group in ("benchmark", "data")} | written
-        whole = Facts(**known | facts)
-        text = yaml.safe_dump(written | {"seed": whole.seed}, sort_keys=False)
-        results = cls(RunFolder(Path(path)), whole, sinks=sinks, config=written, progress=progress)
+        described, written = describe(parts, config, settings or {}, facts)
+        text = yaml.safe_dump(written, sort_keys=False)
+        results = cls(RunFolder(Path(path)), described, sinks=sinks, config=written, progress=progress)
         results.folder.write_text("config.yaml", text)
         return results
 
@@ -178,9 +150,7 @@ class Results:
         """
         if hasattr(self, "_rows"):
             raise RunFolderError(f"{self.folder.path} was recorded already; open new results for each run")
-        views = {name: self._view(name, steps) for name in self._sinks}
-        csv = CsvSink(self.folder, self.facts.run_id, self._written)
-        self._rows = RowStream(csv, open_sinks(self._sinks, views), self.tell, self._written)
+        self._rows = self._outlet.open(self.facts, self.capacity.rows, steps, self.tell, self._outcome)
         self._timer = Timer(self.state.seconds)
         try:
             with self.time("logging"):
@@ -198,21 +168,6 @@ class Results:
             self.state.seconds.logging += self._rows.seconds
             self.state.seconds.total += self._rows.seconds
             self.write()  # once more: what the sinks had to say
-
-    def _view(self, name: str, steps: Sequence[int]) -> RunView:
-        return RunView(
-            facts=self.facts,
-            config=self._config,
-            folder=self.folder.path,
-            capacity=self.capacity.rows,
-            steps=steps,
-            multirun=self._multirun,
-            resumed_at=self._resumed_at,
-            memory=self._memories[name],
-            figures=RunFigures(self.folder.path),
-            tell=self.tell,
-            outcome=self._outcome,
-        )
 
     def _outcome(self) -> Outcome:
         state = self.state
@@ -329,12 +284,8 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `run.json`."""
-        # What a sink remembers is anybody's: what JSON does not have becomes text.
-        memories = {
-            name: json.loads(json.dumps(memory, default=str)) for name, memory in self._memories.items() if memory
-        }
         about = {"schema_version": SCHEMA_VERSION, "status": self.state.status}  # first of all
-        return about | self.facts.as_json() | asdict(self.state) | memories
+        return about | self.facts.as_json() | asdict(self.state) | self._outlet.memories()
 
     def finish(self, summary: Summary) -> None:
         """Enter what is known at the end, compute the metrics, and mark the run complete."""
@@ -396,13 +347,11 @@ class Results:
         self.state = State.from_json(before)
         self.state.status, self.state.finished, self.state.error = "running", None, None
         self.state.resumed.append(now())
-        self._written, self._resumed_at = state["rows"], step
         self.capacity.load_state_dict(state["capacity"])
         self.evaluations.load_state_dict(state["evaluations"])
         with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
             before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
-        for name in self._memories:
-            self._memories[name] = dict(before.get(name) or {})
+        self._outlet.resume(state["rows"], step, before)
         changed = [
             f"{name} {state['run']['versions'].get(name)} -> {today}"
             for name, today in self.facts.versions.items()

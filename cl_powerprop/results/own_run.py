@@ -1,0 +1,51 @@
+"""What a run folder says of a run that a script of one's own made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cl_powerprop.config import RunConfig, shareable
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.record import Facts
+
+if TYPE_CHECKING:
+    from cl_powerprop.parts import Parts
+
+
+def describe(
+    parts: Parts, config: RunConfig | None, settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> tuple[Facts, dict[str, Any]]:
+    """Return the facts of a run and the content of its `config.yaml`.
+
+    Args:
+        parts, config, settings, facts: see :meth:`~cl_powerprop.results.results.Results.open`.
+
+    Raises:
+        ConfigurationError: if nothing says what the benchmark is.
+    """
+    learner = parts.learner
+    if config is None and "benchmark" not in facts:
+        raise ConfigurationError("say what the benchmark is, as in benchmark='split_cifar', or give its config")
+    known: dict[str, Any] = {
+        "strategy": type(learner).__name__,
+        "scenario": "task" if parts.labels_tasks else None,
+        "model": type(learner.model).__name__,
+        "optimizer": type(learner.optimizer).__name__.lower(),
+        "device": str(learner.device),
+        "task_names": parts.task_names,
+        "task_classes": parts.task_classes,
+    }
+    written: dict[str, Any] = {}
+    if config is not None:
+        known |= {"benchmark": config.benchmark.name, "data": config.data.name, "scenario": config.benchmark.scenario}
+        shown = shareable(config)
+        written = {group: shown[group] for group in ("benchmark", "data")}
+    numbers = {name: value for name, value in learner.optimizer.defaults.items() if isinstance(value, int | float)}
+    written |= {
+        "train": {"epochs": learner.train_epochs, "batch_size": learner.train_mb_size},
+        "optimizer": numbers,
+        **settings,
+    }
+    whole = Facts(**known | dict(facts))
+    return whole, written | {"seed": whole.seed}
