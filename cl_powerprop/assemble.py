@@ -44,7 +44,7 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     torch.manual_seed(derive_seed(config.seed, "torch"))
     device = choose_device(config.device)
     sequence = sequence or load_sequence(config, device)
-    strategy = make_strategy(config)
+    strategy = config.make_strategy()
     benchmark = to_avalanche(sequence, make_augmentation(config.train), strategy.training_samples(sequence.tasks))
     architecture = strategy.architecture(describe_model(config, sequence))
     model = build_model(**architecture).to(device)
@@ -95,12 +95,6 @@ def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:
     make = find("benchmark", config.benchmark.name).make
     sequence: TaskSequence = make(config.benchmark, DataSource(config.data, device), config.seed)
     return sequence
-
-
-def make_strategy(config: RunConfig) -> Strategy:
-    """Return the strategy of a config."""
-    strategy: Strategy = find("strategy", config.strategy.name).make(config.strategy)
-    return strategy
 
 
 def describe_model(config: RunConfig, sequence: TaskSequence) -> dict[str, Any]:

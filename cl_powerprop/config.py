@@ -131,7 +131,7 @@ class RunConfig(RunOptions):
         for part in (self.benchmark, self.data, self.model, self.optimizer, self.train, self.evaluation):
             part.check()
         self.strategy.check(self.train.epochs)
-        strategy: Strategy = find("strategy", self.strategy.name).make(self.strategy)
+        strategy = self.make_strategy()
         self._check_task_identity(strategy)
         if self.evaluation.within_tasks and strategy.infers_task:
             option = "every_steps" if self.evaluation.every_epochs is None else "every_epochs"
@@ -142,6 +142,11 @@ class RunConfig(RunOptions):
             check_choice("references", name, REFERENCES)
         for sink in self.logger.values():
             sink.check()
+
+    def make_strategy(self) -> Strategy:
+        """Return a new strategy with its options."""
+        strategy: Strategy = find("strategy", self.strategy.name).make(self.strategy)
+        return strategy
 
     def _check_task_identity(self, strategy: Strategy) -> None:
         """Refuse a run whose tests could not know which mask, network or head to use."""

@@ -37,9 +37,9 @@ def run_command(words: list[str]) -> int:
         functools.update_wrapper(job, _job)
         try:
             hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # a job's own are among the failures
             return complain(explain_composition_error(error), USAGE_ERROR)
-        except OSError as error:  # a job's own are among the failures; this is Hydra's, which makes the run folder
+        except OSError as error:  # of Hydra, which makes the run folder
             return complain(f"the run folder cannot be made: {error.filename}: {error.strerror}", USAGE_ERROR)
         finally:
             sys.argv = before
@@ -65,8 +65,8 @@ def _refuse_code(words: Sequence[str]) -> None:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigurationError(f"{file} cannot be read: {error}") from error
         values = loaded if isinstance(loaded, dict) else {}
-        inside = [*file.relative_to(folder).parts[:-1], *values, *map(str, values.get("defaults") or [])]
-        if any("hydra" in str(name) for name in inside) or re.search(r"^\s*#.*@package.*hydra", text, re.MULTILINE):
+        inside = [*file.relative_to(folder).parts[:-1], *values, values.get("defaults")]
+        if any("hydra" in str(each) for each in inside) or re.search(r"^\s*#.*@package.*hydra", text, re.MULTILINE):
             raise ConfigurationError(
                 f"{file} has settings for Hydra, which could run code; give such settings on the command line"
             )

@@ -20,7 +20,7 @@ def learn(parts: Parts, results: Results) -> Results:
 
     Args:
         parts: what learns, and on what.
-        results: take everything that is found out. Those of a run that was cut off go on where it stopped.
+        results: take everything that is found out, once. Those of a resumed run begin where it was interrupted.
 
     Raises:
         ConfigurationError: if the learner has trained before: what it learns now would not be a run of its own.

@@ -170,3 +170,9 @@ def test_a_header_that_makes_a_config_a_section_for_hydra_imports_nothing(comman
     Path("theirs/run.json").write_text("{}")
     assert command("run", "-cd", "theirs", "--config-name", "other") == 2
     assert not Path("imported").exists()
+
+
+def test_defaults_that_are_no_list_are_one_line(command: Command, one_line: OneLine) -> None:
+    folder = write_config("theirs", defaults=5)
+    assert command("run", "--config-dir", folder, "--config-name", "config", "run_dir=run") == 2
+    assert one_line()
