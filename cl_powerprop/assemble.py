@@ -19,7 +19,7 @@ from cl_powerprop.registry import find
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
-from cl_powerprop.sparsity.masked_weight import maskable_layers, original
+from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.strategies.base import Context, Strategy
 from cl_powerprop.tasks import TaskSequence
 from cl_powerprop.training.augment import Augmentation
@@ -115,7 +115,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, alpha: float) -> t
         ConfigurationError: for a value that torch refuses.
     """
     # Decay is what makes weights sparse; heads, biases and norms are left out of it.
-    weights = {id(original(layer, "weight")) for layer in maskable_layers(model, exclude=(TaskHeads,)).values()}
+    weights = {id(weight.stored) for weight in maskable_weights(model, exclude=(TaskHeads,)).values()}
     decayed = [value for value in model.parameters() if id(value) in weights]
     others = [value for value in model.parameters() if id(value) not in weights]
     groups: list[dict[str, Any]] = [{"params": decayed}]

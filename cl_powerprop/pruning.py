@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
 from cl_powerprop.assemble import choose_device
@@ -30,7 +30,7 @@ from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.seeding import generator
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import powerpropagate, rank
-from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.sparsity.powerprop import check_alpha
 from cl_powerprop.tasks import Pixels, Split
 from cl_powerprop.training.tensor_data import TensorLoader
@@ -135,11 +135,11 @@ def _progress(enabled: bool) -> Progress:
 def _truncated_normal_fan_in(network: nn.Module, seed: int) -> None:
     """Draw weights with variance 1 / fan_in from a normal truncated at two standard deviations; biases start at 0."""
     draws = generator(seed, "init")
-    for layer in maskable_layers(network).values():
-        weight: Tensor = layer.weight  # type: ignore[assignment]
+    for layer in maskable_weights(network).values():
+        weight = layer.value
         std = math.sqrt(1.0 / weight[0].numel()) / 0.87962566103423978  # the deviation of a truncated unit normal
         weight.copy_(nn.init.trunc_normal_(torch.empty(weight.shape), 0.0, std, -2 * std, 2 * std, generator=draws))
-        layer.bias.zero_()  # type: ignore[operator]
+        layer.module.bias.zero_()  # type: ignore[operator]
 
 
 def _train(settings: PruningConfig, alpha: float, lr: float, seed: int, train: Pixels, advance: object) -> nn.Module:
@@ -172,12 +172,11 @@ def _prune(network: nn.Module, densities: list[float], test: Pixels) -> Iterator
     everything = Split(test, torch.arange(len(test.labels), device=test.labels.device), test.labels)
     images = everything.images()
     weights = []
-    for layer in maskable_layers(network).values():
-        weight = find_parametrization(layer, "weight", MaskedWeight)
-        assert weight is not None
-        weights.append((weight, rank(weight.theta(original(layer, "weight")).abs())))
+    for weight in maskable_weights(network).values():
+        masks = weight.mask()
+        weights.append((masks, rank(masks.theta(weight.stored).abs())))
     for density in densities:
-        for index, (weight, ranks) in enumerate(weights):
+        for index, (masks, ranks) in enumerate(weights):
             share = min(1.0, 2 * density) if index == len(weights) - 1 else density
-            weight.set_training_view(ranks < round(share * ranks.numel()))
+            masks.set_training_view(ranks < round(share * ranks.numel()))
         yield density, float((network(images).argmax(1) == test.labels).float().mean())

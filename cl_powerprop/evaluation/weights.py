@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+from cl_powerprop.sparsity.maskable import maskable_weights
 
 # Ten bins per decade from 1e-8 to 100; the first bin, from 0, holds everything smaller.
 EDGES = np.concatenate([[0.0], np.logspace(-8, 2, 101)])
@@ -31,12 +31,12 @@ def weight_histogram(model: nn.Module, exclude: tuple[type[nn.Module], ...], mas
         exclude: module types that are left out, such as heads.
         masked: whether tasks have masks; without masks, all weights count as used.
     """
-    for name, layer in maskable_layers(model, exclude).items():
-        weight = find_parametrization(layer, "weight", MaskedWeight)
-        if weight is None:
+    for name, weight in maskable_weights(model, exclude).items():
+        masks = weight.masked
+        if masks is None:
             continue
-        sizes = weight.theta(original(layer, "weight")).abs().flatten().cpu().numpy()
-        used = weight.frozen.flatten().cpu().numpy() if masked else np.ones(len(sizes), bool)
+        sizes = masks.theta(weight.stored).abs().flatten().cpu().numpy()
+        used = masks.frozen.flatten().cpu().numpy() if masked else np.ones(len(sizes), bool)
         for state, chosen in (("used", used), ("free", ~used)):
             counts, _ = np.histogram(np.clip(sizes[chosen], None, EDGES[-2]), EDGES)
             for index in counts.nonzero()[0]:

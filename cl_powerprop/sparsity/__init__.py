@@ -1,7 +1,8 @@
 """Powerpropagation and per-task masks for any torch model. Pure torch: nothing here depends on Avalanche."""
 
 from cl_powerprop.sparsity.allocator import LayerCapacity, MaskAllocator
-from cl_powerprop.sparsity.masked_weight import MaskedWeight, powerpropagate
+from cl_powerprop.sparsity.maskable import maskable_weights, powerpropagate
+from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.task_aware import TaskAware, select_task
 from cl_powerprop.sparsity.theta_space import ThetaSpaceStep, is_adaptive
 from cl_powerprop.sparsity.topk import rank, rank_global, top_share
@@ -13,6 +14,7 @@ __all__ = [
     "TaskAware",
     "ThetaSpaceStep",
     "is_adaptive",
+    "maskable_weights",
     "powerpropagate",
     "rank",
     "rank_global",

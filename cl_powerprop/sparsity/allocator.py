@@ -15,15 +15,10 @@ from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.bits import overwrite_, to_bits
-from cl_powerprop.sparsity.masked_weight import (
-    MaskedWeight,
-    PerTaskTensor,
-    maskable_layers,
-    named_modules_outside,
-    original,
-    sparse_weight,
-)
+from cl_powerprop.sparsity.maskable import Maskable, maskable_weights, named_modules_outside
+from cl_powerprop.sparsity.masked_weight import MaskedWeight, PerTaskTensor
 from cl_powerprop.sparsity.packing import unpack
+from cl_powerprop.sparsity.parametrized import add_parametrization, find_parametrization, original
 from cl_powerprop.sparsity.task_aware import select_task
 
 Unmasked = Literal["per_task", "frozen"]
@@ -69,18 +64,20 @@ class MaskAllocator:
     the outputs of task k.
 
     Args:
-        model: any torch model; its Linear and Conv weights become maskable in place.
+        model: any torch model; its weights become maskable in place (see :mod:`cl_powerprop.sparsity.maskable`).
         unmasked: how the other parameters are treated: each task has its own values ("per_task"), or they are frozen
             after the first task that trains them ("frozen"). Statistics of norm layers are always per task.
         exclude: module types that are not masked, such as multi-head classifiers. Their parameters are frozen after
             the first task that trains them: a head belongs to its task.
 
     Attributes:
+        weights: the masks of each weight, by name.
+        uncovered: size of each trained weight that no mask covers, by name; those of excluded modules are left out.
         history: the rows that :meth:`end_task` returned, of all finished tasks.
 
     Raises:
-        ConfigurationError: for another value of ``unmasked``, a model without a layer to mask, or one in which two
-            layers share a weight.
+        ConfigurationError: for another value of ``unmasked``, a model without a weight to mask, and as
+            :func:`maskable_weights` says.
     """
 
     def __init__(
@@ -89,12 +86,13 @@ class MaskAllocator:
         if unmasked not in ("per_task", "frozen"):
             raise ConfigurationError(f"unmasked must be per_task or frozen, not {unmasked!r}")
         self.model = model
-        self.layers = maskable_layers(model, exclude)
+        self.layers: dict[str, Maskable] = maskable_weights(model, exclude)
         if not self.layers:
-            raise ConfigurationError("the model has no Linear or Conv layer to mask")
-        self.weights: dict[str, MaskedWeight] = {name: sparse_weight(layer) for name, layer in self.layers.items()}
+            raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to mask")
+        self.weights: dict[str, MaskedWeight] = {name: layer.mask() for name, layer in self.layers.items()}
         self.has_excluded = any(isinstance(module, exclude) for module in model.modules())
         self._exclude = exclude
+        self.uncovered = dict(self._find_uncovered())
         self._per_task = dict(self._make_per_task(unmasked, exclude))
         self._before: dict[str, Tensor] = {}
         self._frozen_phi: dict[str, tuple[Tensor, Tensor]] = {}
@@ -104,6 +102,10 @@ class MaskAllocator:
         self, unmasked: Unmasked, exclude: tuple[type[nn.Module], ...]
     ) -> Iterator[tuple[str, tuple[nn.Module, str, PerTaskTensor]]]:
         for name, module in named_modules_outside(self.model, exclude):
+            for tensor in getattr(module, "parametrizations", {}):  # of an allocator before this one
+                kept = find_parametrization(module, tensor, PerTaskTensor)
+                if kept is not None:
+                    yield f"{name}.{tensor}".lstrip("."), (module, tensor, kept)
             tensors: list[str] = []
             if unmasked == "per_task":
                 tensors += [key for key, value in module.named_parameters(recurse=False) if value.requires_grad]
@@ -112,17 +114,35 @@ class MaskAllocator:
             for tensor in tensors:
                 if not parametrize.is_parametrized(module, tensor):
                     per_task = PerTaskTensor(getattr(module, tensor))
-                    parametrize.register_parametrization(module, tensor, per_task)
+                    add_parametrization(module, tensor, per_task)
                     yield f"{name}.{tensor}".lstrip("."), (module, tensor, per_task)
+
+    def _find_uncovered(self) -> Iterator[tuple[str, int]]:
+        for name, module in named_modules_outside(self.model, self._exclude):
+            for key, value in module.named_parameters(recurse=False):  # those that are parametrised are not among them
+                if value.requires_grad and value.dim() > 1:
+                    yield f"{name}.{key}".lstrip("."), value.numel()
+
+    @property
+    def coverage(self) -> float:
+        """Share of the trained weights that masks cover, from 0 to 1; vectors, such as biases, are not counted."""
+        masked = sum(weight.owner.numel() for weight in self.weights.values())
+        return masked / (masked + sum(self.uncovered.values()))
 
     @property
     def tasks(self) -> int:
         """Number of finished tasks."""
         return next(iter(self.weights.values())).tasks
 
+    @property
+    def labels(self) -> list[int]:
+        """The label of each finished task."""
+        return next(iter(self.weights.values())).labels.tolist()
+
     def phi(self, name: str) -> Tensor:
         """Return the trained parameter ``phi`` of a masked layer."""
-        return original(self.layers[name], "weight")
+        layer = self.layers[name]
+        return original(layer.module, layer.tensor)
 
     def theta(self, name: str) -> Tensor:
         """Return the weight ``theta`` of a masked layer, with no mask applied."""
@@ -160,8 +180,11 @@ class MaskAllocator:
         for weight in self.weights.values():
             weight.set_training_view(None)
 
-    def end_task(self) -> list[LayerCapacity]:
+    def end_task(self, label: int | None = None) -> list[LayerCapacity]:
         """Assign the proposed masks to the task (all weights, if none were proposed) and freeze the weights in them.
+
+        Args:
+            label: what the task is called; kept with its masks in the model's state. None is its index.
 
         Returns:
             One row per masked layer, and one per dense tensor that this task trained (head, bias, norm) or of which it
@@ -169,7 +192,8 @@ class MaskAllocator:
         """
         self.restore_frozen()
         task = self.tasks
-        rows = [self._allocate(task, name, weight) for name, weight in self.weights.items()]
+        label = task if label is None else label
+        rows = [self._allocate(task, label, name, weight) for name, weight in self.weights.items()]
         for module, tensor, per_task in self._per_task.values():
             per_task.store(original(module, tensor))
         dense = list(self._freeze_trained())
@@ -182,13 +206,13 @@ class MaskAllocator:
         self.history += rows
         return rows
 
-    def _allocate(self, task: int, name: str, weight: MaskedWeight) -> LayerCapacity:
+    def _allocate(self, task: int, label: int, name: str, weight: MaskedWeight) -> LayerCapacity:
         mask = weight.training_view
         if mask is None:
             mask = torch.ones_like(weight.frozen)
         owners = weight.owner[mask]
         reused = torch.bincount(owners[owners >= 0].int(), minlength=task).tolist()
-        weight.allocate(mask)
+        weight.allocate(mask, label)
         size, kept = mask.numel(), len(owners)
         free = size - int(weight.frozen.sum())
         return LayerCapacity(task, name, "masked", size, kept, kept - sum(reused), free, tuple(reused))

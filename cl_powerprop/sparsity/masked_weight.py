@@ -5,24 +5,19 @@ before stays valid, and reading ``layer.weight`` gives ``theta * mask`` everywhe
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.bits import to_bits
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 from cl_powerprop.sparsity.powerprop import SparseWeightFunction, check_alpha, to_phi, to_theta
 from cl_powerprop.sparsity.task_aware import TaskAware
 
-T = TypeVar("T", bound=nn.Module)
 Initializer = Callable[[torch.Size, torch.Generator], Tensor]
-
-MASKABLE_LAYERS = (nn.Linear, _ConvNd)  # Conv1d, 2d, 3d and their transposes
 
 
 def torch_default_init(shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -40,6 +35,7 @@ class MaskedWeight(nn.Module, TaskAware):
 
     Attributes:
         masks: uint8 ``[tasks, ceil(n / 8)]``, the masks of finished tasks (saved with the model).
+        labels: int64 ``[tasks]``, the label of each finished task (saved with the model).
         owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived from the masks, not
             saved).
         theta_gradient: give dL/dtheta to the optimizer instead of dL/dphi.
@@ -49,6 +45,7 @@ class MaskedWeight(nn.Module, TaskAware):
     """
 
     masks: Tensor
+    labels: Tensor
     owner: Tensor
     _visible: Tensor | None  # bits of the weights that the forward pass uses; None for all
     _gate: Tensor | None  # bits of the weights that get a gradient; None for all visible ones
@@ -69,6 +66,7 @@ class MaskedWeight(nn.Module, TaskAware):
         self._training_view: Tensor | None = None
         bytes_a_task = packed_size(shape.numel())
         self.register_buffer("masks", torch.empty(0, bytes_a_task, dtype=torch.uint8, device=device))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.int64, device=device))
         self.register_buffer("owner", torch.full(shape, -1, dtype=torch.int16, device=device), persistent=False)
         self.register_buffer("_visible", None, persistent=False)
         self.register_buffer("_gate", None, persistent=False)
@@ -137,9 +135,10 @@ class MaskedWeight(nn.Module, TaskAware):
         else:
             self._visible = self.mask_of(task)
 
-    def allocate(self, mask: Tensor) -> None:
-        """Append the mask of the next task and freeze the weights in it."""
+    def allocate(self, mask: Tensor, label: int) -> None:
+        """Append the mask of the next task, which has this label, and freeze the weights in it."""
         self.owner[mask & ~self.frozen] = self.tasks
+        self.labels = torch.cat([self.labels, self.labels.new_tensor([label])])
         self.masks = torch.cat([self.masks, pack(mask).unsqueeze(0)])
         self.set_training_view(None)
 
@@ -150,17 +149,21 @@ class MaskedWeight(nn.Module, TaskAware):
         phi.copy_(torch.where(self.frozen, phi, to_phi(theta, self.alpha)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(prefix + "masks")
-        if saved is not None:
-            self.masks = torch.empty_like(saved, device=self.masks.device)
+        before, saved = self.masks, state_dict.get(prefix + "masks")
+        if saved is not None and saved.dtype == before.dtype and saved.shape[1:] == before.shape[1:]:
+            self.masks = torch.empty_like(saved, device=before.device)
+            self.labels = torch.arange(self.tasks, device=before.device)
+            state_dict.setdefault(prefix + "labels", self.labels.clone())  # states of version 0.1.0 have none
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if torch.equal(before, self.masks):
+            return  # the state of another step of the same task, which goes on with the weights that it had in use
         self.owner.fill_(-1)
         for task in reversed(range(self.tasks)):
             self.owner[self.mask_of(task)] = task
         self.set_training_view(None)
 
 
-class _MaskedWeightOnly(parametrize.ParametrizationList):
+class MaskedWeightOnly(parametrize.ParametrizationList):
     """A parametrization list that calls its only step directly: torch's own dispatch costs more than the step."""
 
     def forward(self) -> Tensor:
@@ -198,103 +201,3 @@ class PerTaskTensor(nn.Module, TaskAware):
         if saved is not None:
             self.values = torch.empty_like(saved, device=self.values.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def find_parametrization(module: nn.Module, tensor: str, kind: type[T]) -> T | None:
-    """Return the parametrization of ``kind`` on ``module.<tensor>``, or None."""
-    if not parametrize.is_parametrized(module, tensor):
-        return None
-    chain = module.parametrizations[tensor]  # type: ignore[index]
-    return next((step for step in chain if isinstance(step, kind)), None)
-
-
-def original(module: nn.Module, tensor: str) -> Tensor:
-    """Return the stored tensor behind a parametrized one, such as ``phi`` behind ``weight``."""
-    stored: Tensor = module.parametrizations[tensor].original  # type: ignore[index, union-attr]
-    return stored
-
-
-def named_modules_outside(
-    model: nn.Module, exclude: tuple[type[nn.Module], ...], prefix: str = ""
-) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (name, module) as ``named_modules`` does, but skip modules of excluded types and everything below them."""
-    seen: set[int] = set()
-
-    def walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-        if id(module) in seen or isinstance(module, (*exclude, parametrize.ParametrizationList)):
-            return
-        seen.add(id(module))
-        yield name, module
-        for child_name, child in module.named_children():
-            yield from walk(child, f"{name}.{child_name}" if name else child_name)
-
-    return walk(model, prefix)
-
-
-def maskable_layers(model: nn.Module, exclude: tuple[type[nn.Module], ...] = ()) -> dict[str, nn.Module]:
-    """Return the layers whose weight can be masked, by name, in the order of the model.
-
-    Raises:
-        ConfigurationError: if two layers share one weight; a mask could not tell them apart.
-    """
-    layers: dict[str, nn.Module] = {
-        name: module
-        for name, module in named_modules_outside(model, exclude)
-        if isinstance(module, MASKABLE_LAYERS) and isinstance(module.weight, Tensor)
-    }
-    holders: dict[int, str] = {}
-    for name, layer in layers.items():
-        stored: Any = original(layer, "weight") if parametrize.is_parametrized(layer, "weight") else layer.weight
-        first = holders.setdefault(id(stored), name)
-        if first != name:
-            raise ConfigurationError(f"layers {first} and {name} share one weight; untie them before masking")
-    return layers
-
-
-def sparse_weight(layer: nn.Module, alpha: float = 1.0, **options: Any) -> MaskedWeight:
-    """Return the layer's :class:`MaskedWeight`; if it has none, add one with ``alpha`` and the given ``options``."""
-    weight = find_parametrization(layer, "weight", MaskedWeight)
-    if weight is None:
-        value: Tensor = layer.weight  # type: ignore[assignment]
-        weight = MaskedWeight(value.shape, alpha, device=value.device, **options)
-        parametrize.register_parametrization(layer, "weight", weight)
-        layer.parametrizations["weight"].__class__ = _MaskedWeightOnly  # type: ignore[index]
-    return weight
-
-
-@torch.no_grad()
-def powerpropagate(
-    model: nn.Module,
-    alpha: float,
-    init_scale: float = 1.0,
-    initializer: Initializer = torch_default_init,
-    exclude: tuple[type[nn.Module], ...] = (),
-) -> nn.Module:
-    """Reparameterise every Linear and Conv weight of ``model`` in place, and return the model.
-
-    Schwarz et al. 2021, arXiv:2110.00296, section 2.
-
-    Args:
-        model: any torch model; apart from ``init_scale``, it keeps computing the same function.
-        alpha: the exponent, a float >= 1. With 1 and no mask, the model behaves bit for bit like the ordinary one.
-        init_scale: multiplies the weights now, and every weight that is re-initialised for a later task.
-        initializer: draws ``theta`` when weights are re-initialised; by default as torch does for these layers.
-        exclude: module types that are left unchanged, with everything below them (such as per-task heads).
-
-    Raises:
-        ConfigurationError: for an impossible alpha or scale, a model without such layers, two layers that share a
-            weight, or a model that is reparameterised already.
-    """
-    check_alpha(alpha)
-    if not math.isfinite(init_scale) or init_scale <= 0:
-        raise ConfigurationError(f"init_scale must be a finite number > 0, not {init_scale}")
-    layers = maskable_layers(model, exclude)
-    if not layers:
-        raise ConfigurationError("the model has no Linear or Conv layer to reparameterise")
-    for name, layer in layers.items():
-        if find_parametrization(layer, "weight", MaskedWeight) is not None:
-            raise ConfigurationError(f"layer {name} is reparameterised already")
-        if init_scale != 1.0:
-            layer.weight.mul_(init_scale)  # type: ignore[operator]
-        sparse_weight(layer, alpha, init_scale=init_scale, initializer=initializer)
-    return model

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from cl_powerprop.sparsity.masked_weight import MaskedWeight, find_parametrization, maskable_layers, original
+from cl_powerprop.sparsity.maskable import maskable_weights
+from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.powerprop import magnitude_power
 
 
@@ -32,11 +33,11 @@ class ThetaSpaceStep:
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
         self._weights: list[tuple[Tensor, MaskedWeight]] = []
-        for layer in maskable_layers(model).values():
-            weight = find_parametrization(layer, "weight", MaskedWeight)
-            if weight is not None and weight.alpha != 1.0:
-                weight.theta_gradient = True
-                self._weights.append((original(layer, "weight"), weight))
+        for weight in maskable_weights(model).values():
+            masked = weight.masked
+            if masked is not None and masked.alpha != 1.0:
+                masked.theta_gradient = True
+                self._weights.append((weight.stored, masked))
         self._decays: list[float] = []
         self._starts: list[tuple[Tensor, Tensor]] = []
         self._hooks = [

@@ -29,7 +29,62 @@ def model(name: str, **options: Any) -> Kind:
     return Kind(lambda: Classifier(find("model", name).make(shape, bias=True, **options), shape, [CLASSES]), shape)
 
 
+class Recurrent(nn.Module):
+    """Reads a sequence, and classifies it by the last output."""
+
+    def __init__(self, layer: nn.RNNBase, features: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.output = nn.Linear(features, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.layer(x)[0][:, -1])
+
+
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+        self.output = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 4)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.output(state)
+
+
+class Attention(nn.Module):
+    """Keys and values of other widths than the queries have projections of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, kdim=3, vdim=5, batch_first=True)
+        self.output = nn.Bilinear(4, 4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.attention(x[..., :4], x[..., :3], x[..., :5], need_weights=False)[0]
+        return self.output(mixed[:, 0], mixed[:, 1])
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.output = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.encoder(x).mean(1))
+
+
 KINDS = {
+    "lstm": Kind(lambda: Recurrent(nn.LSTM(3, 5, num_layers=2, batch_first=True), 5), (4, 3)),
+    "gru": Kind(lambda: Recurrent(nn.GRU(3, 4, bidirectional=True, batch_first=True), 8), (4, 3)),
+    "lstm_projected": Kind(lambda: Recurrent(nn.LSTM(3, 5, proj_size=2, batch_first=True), 2), (4, 3)),
+    "gru_cell": Kind(Cell, (4, 3)),
+    "attention": Kind(Attention, (3, 5)),
+    "transformer": Kind(Transformer, (3, 8)),
     "linear": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, CLASSES)), (6,)),
     "conv1d": Kind(lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 6)),
     "conv2d": Kind(

@@ -41,9 +41,15 @@ RECIPES = {
         functools.partial(RMSPROP, lr=0.01, momentum=0.9, weight_decay=0.01), set_to_none=False
     ),
 }
-NETWORKS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "batch_norm", "layer_norm")
+NETWORKS = (
+    *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "batch_norm", "layer_norm"),
+    *("lstm", "transformer"),
+)
 # The package's own networks and their parts; they are slower, so they are tested with fewer recipes.
-BLOCKS = ("group_norm", "residual", "lenet5", *(f"{name}_{norm}" for name in ("convnet", "resnet18") for norm in NORMS))
+BLOCKS = (
+    *("gru", "lstm_projected", "gru_cell", "attention", "group_norm", "residual", "lenet5"),
+    *(f"{name}_{norm}" for name in ("convnet", "resnet18") for norm in NORMS),
+)
 
 
 def prepare(kind: str, alpha: float, unmasked: str, seed: int = 0) -> tuple[nn.Module, MaskAllocator]:
@@ -209,7 +215,9 @@ def test_a_task_computes_with_theta_times_its_mask_alone(kind: str, alpha: float
                 state[name] = value
         for name, mask in history.masks[task].items():
             theta = power(history.phi[-1][name], alpha).float()
-            state[f"{name}.weight"] = torch.where(mask, theta, 0.0)
+            key = name if name in state else f"{name}.weight"
+            assert key in state
+            state[key] = torch.where(mask, theta, 0.0)
         # The stored values of statistics are those of this task, not the running ones.
         for name, value in history.network.state_dict().items():
             if name.endswith(".0.values"):
