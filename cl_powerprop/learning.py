@@ -36,8 +36,8 @@ def learn(parts: Parts, results: Results) -> Results:
         for task, experience in parts.curriculum[results.trained_experiences :]:
             trained = results.trained_tasks
             with results.training(task):
-                parts.train(experience)
-            results.trained(task, parts.strategy.report(), parts.learner.train_epochs, clock.train_iterations)
+                epochs = parts.train(experience)
+            results.trained(task, parts.strategy.report(), epochs, clock.train_iterations)
             results.validated(measure("valid", plan.to_validate(trained, task)))
             tested = measure("test", plan.to_test(task))
             results.tested(tested, parts.strategy.identified() if tested else {})

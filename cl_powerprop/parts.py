@@ -73,10 +73,12 @@ class Parts:
         labels = {getattr(experience, "task_label", None) for experience in self.benchmark.streams["test"]}
         return None not in labels and len(labels) == self.n_tasks
 
-    def train(self, experience: Any) -> None:
-        """Train one experience; none, if it is None."""
-        if experience is not None:
-            self.learner.train(experience, **{"eval_streams": [], **self.train_options})
+    def train(self, experience: Any) -> int:
+        """Train one experience (none, if it is None); return for how many epochs, which may be stopped early."""
+        if experience is None:
+            return int(self.learner.train_epochs)
+        self.learner.train(experience, **{"eval_streams": [], **self.train_options})
+        return int(self.learner.clock.train_exp_epochs)
 
     def steps(self) -> list[int]:
         """Return how many optimizer steps each experience takes."""

@@ -144,6 +144,7 @@ class State:
         task_seconds: what training each task took, search included.
         references: run id and average accuracy of each reference run.
         searches: how each task's mask was found.
+        mask_coverage: share of the network's weights that can have masks; None without masks.
         diverged_tasks: those that are no better than guessing.
         messages: what a user should know.
     """
@@ -160,6 +161,7 @@ class State:
     zero_forgetting_verified: bool | None = None
     references: dict[str, ReferenceAccuracy] = field(default_factory=dict)
     searches: list[Mapping[str, Any]] = field(default_factory=list)
+    mask_coverage: float | None = None
     diverged_tasks: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     error: str | None = None

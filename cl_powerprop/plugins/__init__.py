@@ -1,7 +1,8 @@
 """Avalanche plugins, which also work in a plain Avalanche script: per-task masks, per-task heads, task inference."""
 
 from cl_powerprop.plugins.epn import EPNPlugin
+from cl_powerprop.plugins.learner_file import load_learner, save_learner
 from cl_powerprop.plugins.packnet import PackNetPlugin
 from cl_powerprop.plugins.task_selection import TaskSelection
 
-__all__ = ["EPNPlugin", "PackNetPlugin", "TaskSelection"]
+__all__ = ["EPNPlugin", "PackNetPlugin", "TaskSelection", "load_learner", "save_learner"]

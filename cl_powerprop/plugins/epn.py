@@ -59,7 +59,8 @@ class EPNPlugin(MaskingPlugin):
             falls with sparsity.
         scope: rank the weights of each layer ("layer"), or of all layers together ("global").
         criterion: rank by "magnitude" ``|theta|`` (the paper's), by "saliency", the root of the summed squares of
-            ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search, or by the sum of both ranks
+            ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search (of a pass of its own if
+            training was stopped early), or by the sum of both ranks
             ("both").
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features.
@@ -159,10 +160,27 @@ class EPNPlugin(MaskingPlugin):
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """In the epoch whose saliencies are summed, compute gradients of frozen weights too; they are not trained."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
-        if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search:
-            for name, weight in self.allocator.weights.items():
-                weight.open_gate()
-                self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
+        if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search and not self.mask_chosen:
+            self._start_saliencies()
+
+    def _start_saliencies(self) -> None:
+        for name, weight in self.allocator.weights.items():
+            weight.open_gate()
+            self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
+
+    def _measure_saliencies(self, strategy: Any) -> None:
+        """Sum the saliencies in a pass of its own, without a step: training was stopped before its last epoch."""
+        self._start_saliencies()
+        model, training = strategy.model, strategy.model.training
+        model.eval()
+        with batch_statistics(model):
+            label, size = strategy.experience.task_label, strategy.train_mb_size
+            for batch in evaluation_batches(strategy.adapted_dataset, label, size, strategy.device):
+                strategy.optimizer.zero_grad()
+                strategy._criterion(avalanche_forward(model, batch[0], batch[-1]), batch[1]).backward()
+                self.after_backward(strategy)
+        strategy.optimizer.zero_grad()
+        model.train(training)
 
     def after_backward(self, strategy: Any, **_: Any) -> None:
         """Add the mini-batch to the saliencies: ``theta * dL/dtheta`` equals ``phi * dL/dphi / alpha``."""
@@ -178,6 +196,8 @@ class EPNPlugin(MaskingPlugin):
 
         This is the search of algorithm 1 in the paper.
         """
+        if self.criterion != "magnitude" and not any(bool(total.any()) for total in self._saliency.values()):
+            self._measure_saliencies(strategy)
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
         self._saliency = {}

@@ -9,12 +9,16 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiHeadClassifier
 from avalanche.models.utils import avalanche_forward
+from avalanche.training.plugins import EarlyStoppingPlugin
+from avalanche.training.templates.base_sgd import PeriodicEval
+from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
-from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, select_task
+from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
 from cl_powerprop.sparsity.allocator import Unmasked
 from cl_powerprop.sparsity.norm_statistics import recalibrate
 from cl_powerprop.training.tensor_data import evaluation_batches
@@ -22,13 +26,18 @@ from cl_powerprop.training.tensor_data import evaluation_batches
 log = logging.getLogger("cl_powerprop")
 
 HEADS = (TaskHeads, MultiHeadClassifier)
+_COVERED = 0.95  # share of the weights below which the user is told what has no mask
 
 
 class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     """Runs the allocator in Avalanche's events. A subclass only has to choose the masks.
 
-    The last ``retrain_epochs`` of the learner's ``train_epochs`` are for retraining. Each experience needs its own task
-    label; a task that was not learned yet is evaluated with the network as it is.
+    The last ``retrain_epochs`` of the learner's ``train_epochs`` are for retraining. If training is stopped early
+    (``strategy.stop_training()``, as Avalanche's ``EarlyStoppingPlugin`` does), the mask is chosen then and retrained
+    for as many epochs; a stop during retraining ends the task. Early stopping watches training and retraining apart.
+
+    Each experience needs its own task label; a task that was not learned yet is evaluated with the network as it is.
+    Labels are kept with the masks in the model's state.
 
     Args:
         retrain_epochs: epochs that train the new weights of the mask once it is chosen.
@@ -39,6 +48,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         capacity: how much of each tensor the last finished task uses.
         search_seconds: time spent on choosing masks so far.
         messages: what the user should know about the run.
+        mask_chosen: the task in training has its mask, and is retrained.
 
     Raises:
         ConfigurationError: if ``retrain_epochs`` is negative.
@@ -55,8 +65,11 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self.capacity: list[LayerCapacity] = []
         self.search_seconds = 0.0
         self.messages: list[str] = []
-        self._task_of_label: dict[int, int] = {}
-        self._training = False
+        self.mask_chosen = False
+        self._label: int | None = None
+        self._retrained = 0
+        self._steps_at_choice = 0
+        self._last = _AfterTheOthers(self)
 
     @abstractmethod
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
@@ -67,7 +80,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def task_of(self, experience: Any) -> int:
         """Return the index of the learned task that an experience belongs to; the number of learned tasks if none."""
-        return self._task_of_label.get(experience.task_label, self.allocator.tasks)
+        labels = self.allocator.labels
+        return labels.index(experience.task_label) if experience.task_label in labels else len(labels)
 
     def tell(self, message: str) -> None:
         """Keep a message for the run's report, and log it."""
@@ -80,7 +94,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next task depends on apart from the model, as JSON values."""
-        return {"labels": list(self._task_of_label), "search_seconds": self.search_seconds}
+        return {"search_seconds": self.search_seconds}
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         """Restore what :meth:`state_dict` returned, and put the allocator over a model whose state is loaded next.
@@ -89,14 +103,37 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             state: the values by name.
             model: newly built; load its own state dict, which includes the masks, after this.
         """
-        self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
-        self._task_of_label = {label: task for task, label in enumerate(state["labels"])}
+        self._cover(model)
         self.search_seconds = state["search_seconds"]
 
+    def _cover(self, model: nn.Module) -> None:
+        """Put the allocator over the model, and tell what it leaves out."""
+        self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
+        never_predict_padding(model)
+        coverage = self.allocator.coverage
+        if coverage < _COVERED:
+            names = sorted(self.allocator.uncovered, key=self.allocator.uncovered.__getitem__, reverse=True)
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            fate = "kept for each task" if self.unmasked == "per_task" else "frozen after the first task"
+            self.tell(f"masks cover {coverage:.1%} of the network's weights; {shown}: no mask, {fate}")
+
     def before_training(self, strategy: Any, **_: Any) -> None:
-        """Put the allocator over the model, before the first task."""
+        """Put the allocator over the model, before the first task.
+
+        Raises:
+            ConfigurationError: if another plugin gives masks too, or the masks are those of another model.
+        """
+        masking = [type(plugin).__name__ for plugin in masking_plugins(strategy)]
+        if len(masking) > 1:
+            raise ConfigurationError(f"{' and '.join(masking)} on one strategy: a task can have one mask; keep one")
         if not hasattr(self, "allocator"):
-            self.allocator = MaskAllocator(strategy.model, self.unmasked, exclude=HEADS)
+            self._cover(strategy.model)
+        if not any(module is self.allocator.model for module in strategy.model.modules()):
+            raise ConfigurationError(
+                f"this {masking[0]} has the masks of another model; make a new plugin for each model"
+            )
+        if self._last not in strategy.plugins:
+            strategy.plugins.append(self._last)
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Start the next task.
@@ -105,6 +142,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             ConfigurationError: if the experience has no task label or one that was learned before, retraining leaves no
                 epoch to train, or a masked layer was replaced since masking began.
         """
+        self.mask_chosen, self._label, self._retrained = False, None, 0
         if not 0 <= self.retrain_epochs < strategy.train_epochs:
             raise ConfigurationError(
                 f"retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
@@ -116,22 +154,15 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
                 "masks need one task label for each experience, and this benchmark has none; add them with "
                 "avalanche.benchmarks.task_incremental_benchmark(benchmark)"
             )
-        if label in self._task_of_label:
+        if label in self.allocator.labels:
             raise ConfigurationError(
                 f"task label {label} came twice; masks need a label of its own for each experience "
                 "(Avalanche's benchmarks give them with return_task_id=True)"
             )
-        for name, layer in self.allocator.layers.items():
-            # Avalanche's IncrementalClassifier, for example, replaces its layer when there are new classes.
-            if strategy.model.get_submodule(name) is not layer:
-                raise ConfigurationError(
-                    f"layer {name} was replaced since masking began; give it all its outputs from the start"
-                )
-        self._task_of_label[label] = self.allocator.tasks
-        self._training = True
         # Free weights start again from new values, which the optimizer's old moments would move.
         strategy.optimizer.state.clear()
         self.allocator.begin_task(generator(self.seed, "reinitialize", self.allocator.tasks))
+        self._label = label
         self.prepare_task(strategy)
 
     def after_update(self, strategy: Any, **_: Any) -> None:
@@ -139,18 +170,48 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self.allocator.restore_frozen()
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Choose the mask when the epochs before retraining are over."""
-        if strategy.clock.train_exp_epochs + 1 == strategy.train_epochs - self.retrain_epochs:
-            start = time.perf_counter()
-            self.allocator.propose(self.choose_masks(strategy))
-            if not self.retrain_epochs:  # retraining would adapt the running statistics of batch norms to the mask
-                recalibrate(strategy.model, _outputs(strategy))
-            self.search_seconds += time.perf_counter() - start
+        """Choose the mask when training is over, and end the task when retraining is."""
+        if self.mask_chosen:
+            self._retrained += 1
+            if self._retrained == self.retrain_epochs:
+                strategy.stop_training()  # after an early stop, epochs are left over
+        elif strategy.clock.train_exp_epochs + 1 == strategy.train_epochs - self.retrain_epochs:
+            self._choose(strategy)
+        else:
+            self.choose_if_stopped(strategy)
+
+    def choose_if_stopped(self, strategy: Any) -> None:
+        """Choose the mask if training was told to stop."""
+        if strategy._stop_training and not self.mask_chosen:
+            self._choose(strategy)
+
+    def _choose(self, strategy: Any) -> None:
+        start = time.perf_counter()
+        self.allocator.propose(self.choose_masks(strategy))
+        if not self.retrain_epochs:  # retraining would adapt the running statistics of batch norms to the mask
+            recalibrate(strategy.model, _outputs(strategy))
+        self.search_seconds += time.perf_counter() - start
+        self.mask_chosen, self._steps_at_choice = True, strategy.clock.train_exp_iterations
+        if self.retrain_epochs:
+            strategy._stop_training = False  # that was the end of training, not of the task
+            _begin_retraining(strategy)
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Give the task its mask and freeze the weights in it."""
-        self.capacity = self.allocator.end_task()
-        self._training = False
+        if not self.mask_chosen:
+            self.tell(f"task {self.allocator.tasks}: training ended without its last epoch; it was not retrained")
+            self._choose(strategy)
+        if self.retrain_epochs and strategy.clock.train_exp_iterations == self._steps_at_choice:
+            recalibrate(strategy.model, _outputs(strategy))  # retraining was stopped before its first step
+        self.capacity = self.allocator.end_task(self._label)
+        self._label = None
+        strategy._stop_training = False  # done; else Avalanche would stop the next experience of this call
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:
+        """Find the masks of a model whose state was loaded."""
+        loaded = any(isinstance(module, MaskedWeight) and module.tasks for module in strategy.model.modules())
+        if loaded and not hasattr(self, "allocator"):
+            self._cover(strategy.model)
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Select the task to evaluate."""
@@ -159,8 +220,36 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def after_eval(self, strategy: Any, **_: Any) -> None:
         """Select the task in training again, if the evaluation interrupted it."""
-        if self._training:
+        if self._label is not None:
             select_task(strategy.model, self.allocator.tasks)
+
+
+def masking_plugins(learner: Any) -> list[MaskingPlugin]:
+    """Return the plugins of a learner that give tasks masks."""
+    return [plugin for plugin in learner.plugins if isinstance(plugin, MaskingPlugin)]
+
+
+class _AfterTheOthers(SupervisedPlugin):  # type: ignore[misc]
+    """Comes after all other plugins, of which any may stop the training before an epoch."""
+
+    def __init__(self, masking: MaskingPlugin) -> None:
+        super().__init__()
+        self.masking = masking
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Choose the mask if this epoch of training will not be."""
+        self.masking.choose_if_stopped(strategy)
+
+
+def _begin_retraining(strategy: Any) -> None:
+    """Tell plugins of ours that retraining begins, and let early stopping forget the network without its mask."""
+    trigger_plugins(strategy, "retraining_begins")
+    stoppers = [plugin for plugin in strategy.plugins if isinstance(plugin, EarlyStoppingPlugin)]
+    for plugin in strategy.plugins if stoppers else ():
+        if isinstance(plugin, PeriodicEval) and plugin.eval_every > 0:
+            plugin._peval(strategy)  # what they watch from now on
+    for stopper in stoppers:
+        stopper.before_training_exp(strategy)
 
 
 def _outputs(strategy: Any) -> Iterator[Tensor]:

@@ -291,6 +291,7 @@ class Results:
         """Enter what is known at the end, compute the metrics, and mark the run complete."""
         with self.time("logging"):
             self._write_masks_and_weights(summary)
+            self.state.mask_coverage = summary.coverage
             measurements = self.evaluations.measurements(
                 capacity_used=self.capacity.used,
                 dense_weights=self.capacity.dense_weights,

@@ -149,7 +149,12 @@ class MaskAllocator:
         return self.weights[name].theta(self.phi(name))
 
     def begin_task(self, generator: torch.Generator) -> None:
-        """Start the next task: re-initialise the free weights (except for the first task), remember the frozen ones."""
+        """Start the next task: re-initialise the free weights (except for the first task), remember the frozen ones.
+
+        Raises:
+            ConfigurationError: if a masked layer was replaced, or something else computes its weight now.
+        """
+        self._check_layers()
         select_task(self.model, self.tasks)
         if self.tasks and not self.history:
             self._freeze_loaded()
@@ -164,6 +169,15 @@ class MaskAllocator:
                 held = to_bits(frozen, phi.dtype)
                 self._frozen_phi[name] = (held.bitwise_not(), phi.detach().view(held.dtype) & held)
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
+
+    def _check_layers(self) -> None:
+        now = {id(layer.module) for layer in maskable_weights(self.model, self._exclude).values()}
+        for name, layer in self.layers.items():
+            # Avalanche's IncrementalClassifier, for example, replaces its layer when there are new classes.
+            if id(layer.module) not in now:
+                raise ConfigurationError(
+                    f"layer {name} was replaced since masking began; give it all its outputs from the start"
+                )
 
     def restore_frozen(self) -> None:
         """Restore the frozen weights bit for bit: momentum and weight decay move a weight even if its gradient is 0."""

@@ -148,7 +148,15 @@ class MaskedWeight(nn.Module, TaskAware):
         theta = self.initializer(phi.shape, generator).to(phi) * self.init_scale
         phi.copy_(torch.where(self.frozen, phi, to_phi(theta, self.alpha)))
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "alpha"] = torch.tensor(self.alpha, dtype=torch.float64)  # what phi stands for
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        alpha = float(state_dict.pop(prefix + "alpha", self.alpha))
+        if alpha != self.alpha:
+            weight = prefix.replace("parametrizations.", "").removesuffix(".0.")
+            args[-1].append(f"{weight} was trained with alpha={alpha:g}, and this model has alpha={self.alpha:g}")
         before, saved = self.masks, state_dict.get(prefix + "masks")
         if saved is not None and saved.dtype == before.dtype and saved.shape[1:] == before.shape[1:]:
             self.masks = torch.empty_like(saved, device=before.device)

@@ -90,11 +90,13 @@ class Summary:
         weights: how large the network's weights are.
         mask_bits: bits that the stored masks take.
         overlaps: int64 ``[T, T]``, how many weights the masks of two tasks share; None without masks.
+        coverage: share of the weights that can have masks; None without masks.
     """
 
     weights: Iterable[WeightCount]
     mask_bits: int = 0
     overlaps: Tensor | None = None
+    coverage: float | None = None
 
 
 class Strategy:

@@ -88,7 +88,8 @@ class ReportsMasks(Strategy):
         from cl_powerprop.networks.heads import TaskHeads
 
         allocator = self.plugin.allocator
-        return Summary(weight_histogram(model, (TaskHeads,), masked=True), allocator.mask_bits, allocator.overlaps())
+        weights = weight_histogram(model, (TaskHeads,), masked=True)
+        return Summary(weights, allocator.mask_bits, allocator.overlaps(), allocator.coverage)
 
     def mask_options(self) -> dict[str, Any]:
         return {"unmasked": self.plugin.unmasked}
@@ -139,11 +140,10 @@ class MaskingStrategy(ReportsMasks):
 
 def strategy_of(learner: Any) -> Strategy:
     """Return what reports on a learner that was made by hand: its masks, if a plugin of it gives tasks some."""
-    from cl_powerprop.plugins.masking import MaskingPlugin
+    from cl_powerprop.plugins.masking import masking_plugins
 
     reports = ReportsMasks()
-    for plugin in learner.plugins:
-        if isinstance(plugin, MaskingPlugin):
-            reports.plugin = plugin
-            return reports
+    for plugin in masking_plugins(learner):
+        reports.plugin = plugin
+        return reports
     return Strategy()

@@ -53,6 +53,10 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
             self._base = [group["lr"] for group in strategy.optimizer.param_groups]
         self._step = 0
 
+    def retraining_begins(self, strategy: Any, **_: Any) -> None:
+        """Go to the second phase, though the first may have been stopped early."""
+        self._step = self.phases[0].epochs * len(strategy.dataloader)
+
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Set the rate of this step: the schedule's value at the middle of the step."""
         factor = self.factor((self._step + 0.5) / len(strategy.dataloader))
