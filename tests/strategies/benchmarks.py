@@ -68,6 +68,28 @@ def dense_net(hidden: int = 12) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
 
 
+class Rows(nn.Module):
+    """Reads an image row by row, by an LSTM or a Transformer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        if kind == "lstm":
+            self.reader: nn.Module = nn.LSTM(SIDE, 8, batch_first=True)
+        else:
+            self.reader = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+        self.embed = nn.Identity() if kind == "lstm" else nn.Linear(SIDE, 8)
+        self.classifier = nn.Linear(8 * SIDE, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = self.reader(self.embed(x.flatten(0, 1)))
+        return self.classifier((read[0] if isinstance(read, tuple) else read).flatten(1))
+
+
+def rows_net(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return Rows(kind)
+
+
 class LogitsOf(SupervisedPlugin):
     """A user's own plugin: keeps the logits of the last evaluation, by task label."""
 

@@ -20,7 +20,7 @@ from cl_powerprop.plugins import EPNPlugin, PackNetPlugin
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
-from .benchmarks import CLASSES, OPTIMIZERS, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy
+from .benchmarks import CLASSES, OPTIMIZERS, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy, rows_net
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,10 @@ METHODS = {
 MODELS = {
     "conv_net": conv_net,
     "multi_head": lambda: MTSimpleMLP(input_size=16, hidden_size=12),
+    "lstm": lambda: rows_net("lstm"),
+    "transformer": lambda: rows_net("transformer"),
 }
+MASKED = {"conv_net": 2, "multi_head": 1, "lstm": 3, "transformer": 6}  # weights with masks
 
 
 class Counter(SupervisedPlugin):
@@ -79,12 +82,12 @@ def test_nothing_is_forgotten(method: str, model: str, optimizer: str, alpha: fl
     own = [f"Top1_Acc_Exp/eval_phase/test_stream/Task{k:03d}/Exp{k:03d}" for k in range(TASKS)]
     for task in range(TASKS):
         assert len({result[own[task]] for result in results[task:]}) == 1
-    assert results[0][own[0]] > 0.6  # chance is a third
+    assert results[0][own[0]] > (0.5 if model == "lstm" else 0.6)  # chance is a third
     samples = 64 if method == "packnet" else 58  # EPN holds a tenth out
     assert counter.steps == TASKS * 6 * math.ceil(samples / 16)
     assert "Top1_Acc_Exp/eval_phase/test_stream/Task002/Exp002" in output.getvalue()
     masked = [row for row in plugin.allocator.history if row.kind == "masked"]
-    assert len(masked) == TASKS * (2 if model == "conv_net" else 1)
+    assert len(masked) == TASKS * MASKED[model]
     assert all(row.kept == row.newly_frozen + row.reused for row in masked)
 
 
