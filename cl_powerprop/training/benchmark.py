@@ -1,6 +1,7 @@
 """Avalanche benchmarks whose samples are tensors on the device, made from a task sequence or another benchmark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,21 +10,19 @@ from avalanche.benchmarks.scenarios.dataset_scenario import benchmark_from_datas
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
-from avalanche.benchmarks.utils.classification_dataset import (
-    ClassificationDataset,
-    TaskAwareSupervisedClassificationDataset,
-)
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from avalanche.benchmarks.utils.data import AvalancheDataset
 from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.tasks import TaskSequence
-from cl_powerprop.training.tensor_data import Samples, TensorDataset, Transform
+from cl_powerprop.training.tensor_data import Samples, TensorDataset, Transform, join, one_by_one
+from cl_powerprop.training.with_datasets import describe_classes, list_classes, with_datasets
 
 _READ_AT_A_TIME = 1000
 
@@ -40,15 +39,34 @@ def to_avalanche(
         train_transform: applied to batches that are trained on, and to no others.
         trained: the samples of each experience of the train stream; None for each task's training samples.
     """
-    streams: dict[str, list[tuple[TensorDataset, int | None]]] = {
-        name: [(TensorDataset(getattr(task, name)), index) for index, task in enumerate(sequence.tasks)]
-        for name in ("valid", "test")
-    }
     trained = [task.train for task in sequence.tasks] if trained is None else trained
-    train: list[tuple[TensorDataset, int | None]] = [
-        (TensorDataset(samples, train_transform), index) for index, samples in enumerate(trained)
-    ]
-    return _benchmark({"train": train, **streams})
+    streams = {
+        "train": [TensorDataset(samples, train_transform) for samples in trained],
+        "valid": [TensorDataset(task.valid) for task in sequence.tasks],
+        "test": [TensorDataset(task.test) for task in sequence.tasks],
+    }
+    targets: dict[int, DataAttribute[int]] = {}
+
+    def labelled(part: TensorDataset, data: Any, task: int) -> AvalancheDataset[Any]:
+        labels = part.samples.labels
+        # Avalanche wants labels as a Python list; tasks that share a label tensor share the list too.
+        if id(labels) not in targets:
+            targets[id(labels)] = DataAttribute(labels.tolist(), "targets")
+        attributes = [targets[id(labels)], TaskLabels(ConstantSequence(task, len(part)))]
+        return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+    datasets = {
+        name: [labelled(part, data, task) for task, (part, data) in enumerate(zip(parts, join(parts), strict=True))]
+        for name, parts in streams.items()
+    }
+    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**datasets)))
+    for stream in benchmark.streams.values():
+        list_classes(stream)
+        stream.benchmark = benchmark
+        for experience in stream:
+            experience.benchmark = benchmark
+    describe_classes(benchmark)
+    return benchmark
 
 
 @dataclass(frozen=True)
@@ -102,13 +120,26 @@ def in_memory(
     """
     experiences = [(name, experience) for name, stream in benchmark.streams.items() for experience in stream]
     console = Console(stderr=True)
-    streams: dict[str, list[tuple[TensorDataset, int | None]]] = {name: [] for name in benchmark.streams}
+    parts: dict[str, list[TensorDataset]] = {name: [] for name in benchmark.streams}
     shown = track(experiences, "reading samples", console=console, disable=not progress or not console.is_terminal)
     for name, experience in shown:
-        samples = _read(experience, f"experience {len(streams[name])} of stream {name}", device, num_workers)
-        dataset = TensorDataset(samples, train_transform, eval_transform)
-        streams[name].append((dataset, getattr(experience, "task_label", None)))
-    return _benchmark(streams)
+        samples = _read(experience, f"experience {len(parts[name])} of stream {name}", device, num_workers)
+        parts[name].append(TensorDataset(samples, train_transform, eval_transform))
+    transforms = one_by_one(train_transform, eval_transform)
+    data = {name: iter(join(stream, transforms)) for name, stream in parts.items()}
+    datasets: dict[str, list[AvalancheDataset[Any]]] = {name: [] for name in benchmark.streams}
+    for name, experience in experiences:
+        datasets[name].append(_replaced(experience.dataset, next(data[name])))
+    return with_datasets(benchmark, datasets)
+
+
+def _replaced(dataset: AvalancheDataset[Any], data: Any) -> AvalancheDataset[Any]:
+    """Return a data set with its samples replaced, and its labels and other attributes kept."""
+    group = dataset._flat_data._transform_groups.current_group
+    result = copy(dataset)
+    result._flat_data = data.with_transforms(group if group == "eval" else "train")
+    result.collate_fn = default_collate
+    return result
 
 
 def _read(experience: Any, where: str, device: torch.device | str, num_workers: int) -> TensorSamples:
@@ -127,30 +158,3 @@ def _read(experience: Any, where: str, device: torch.device | str, num_workers: 
         return TensorSamples(torch.cat(inputs).to(device), torch.cat(targets).to(device))
     except (RuntimeError, TypeError) as error:
         raise ConfigurationError(f"{where} cannot be held as one tensor: {error}") from error
-
-
-def _benchmark(streams: Mapping[str, Sequence[tuple[TensorDataset, int | None]]]) -> CLScenario[Any]:
-    """Return the benchmark of the given streams; each experience is (samples, task label)."""
-    targets: dict[int, DataAttribute[int]] = {}
-    labelled = all(task is not None for stream in streams.values() for _, task in stream)
-
-    def dataset(data: TensorDataset, task: int | None) -> AvalancheDataset[Any]:
-        labels = data.samples.labels
-        # Avalanche wants labels as a Python list; tasks that share a label tensor share the list too.
-        if id(labels) not in targets:
-            targets[id(labels)] = DataAttribute(labels.tolist(), "targets")
-        attributes = [targets[id(labels)]]
-        if task is None:
-            return ClassificationDataset([data], data_attributes=attributes)
-        attributes.append(TaskLabels(ConstantSequence(task, len(data))))
-        return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
-
-    made = benchmark_from_datasets(
-        **{name: [dataset(*experience) for experience in stream] for name, stream in streams.items()}
-    )
-    benchmark = with_classes_timeline(with_task_labels(made) if labelled else made)
-    for stream in benchmark.streams.values():
-        for experience in stream:
-            # Avalanche stores a set here, which its own MultiHeadClassifier cannot index.
-            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
-    return benchmark

@@ -75,10 +75,11 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
         """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader."""
         found = None if drop_last else find_tensors(self.adapted_dataset)
-        if found is None:
+        task = self._task_label()
+        if found is None or task is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
             return
-        task, index = self._task_label(), self.experience.current_experience
+        index = self.experience.current_experience
         order = generator(self.seed, "order", index) if shuffle else None
         draws = derive_seed(self.seed, "transform", index)
         loader: TensorLoader | MixedLoader
@@ -91,16 +92,19 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def make_eval_dataloader(self, **options: Any) -> None:
         """Load batches from tensors, in order; other data uses Avalanche's own loader."""
-        found = find_tensors(self.adapted_dataset)
-        if found is None:
+        found, task = find_tensors(self.adapted_dataset), self._task_label()
+        if found is None or task is None:
             super().make_eval_dataloader(**options)
             return
-        self.dataloader = TensorLoader(
-            found.samples, self._task_label(), self.eval_mb_size, transform=found.eval_transform
-        )
+        self.dataloader = TensorLoader(found.samples, task, self.eval_mb_size, transform=found.eval_transform)
 
-    def _task_label(self) -> int:
-        return getattr(self.experience, "task_label", 0)  # without task labels, all data belongs to one task
+    def _task_label(self) -> int | None:
+        """Return the one task label of the current data, 0 if it has none, or None if it has several."""
+        labels = getattr(self.adapted_dataset, "targets_task_labels", None)
+        if labels is None:
+            return 0
+        distinct = labels.uniques
+        return int(next(iter(distinct))) if len(distinct) == 1 else None
 
     def _unpack_minibatch(self) -> None:
         """Skip Avalanche's transfer of batches that are on the device already."""

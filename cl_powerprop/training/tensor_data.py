@@ -1,10 +1,14 @@
 """Samples on the device as Avalanche data sets, and loaders that take whole batches from them at a time."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from avalanche.benchmarks.utils.data import AvalancheDataset
+from avalanche.benchmarks.utils.data import AvalancheDataset, _FlatDataWithTransform
+from avalanche.benchmarks.utils.flat_data import LazyRange
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.benchmarks.utils.transforms import MultiParamTransform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -94,28 +98,111 @@ class TensorDataset(Dataset[tuple[Tensor, int]]):
         return TensorDataset(self.samples.subset(which), self.train_transform, self.eval_transform)
 
 
+class OneByOne(MultiParamTransform):
+    """A batch transform for single samples, for whoever loads them without our loaders (replay, joint training).
+
+    Args:
+        transform: the batch transform.
+        repeats: draw the same numbers for every sample, so that an evaluation repeats; else new ones for each.
+    """
+
+    def __init__(self, transform: Transform, repeats: bool) -> None:
+        self.transform = transform
+        self.repeats = repeats
+        self._draws: torch.Generator | None = None
+
+    def __call__(self, image: Tensor, *rest: Any) -> list[Any]:
+        if self._draws is None or self.repeats:
+            self._draws = torch.Generator(image.device).manual_seed(0)
+        return [self.transform(image.unsqueeze(0), self._draws)[0], *rest]
+
+    def flat_transforms(self, position: int) -> list[Any]:
+        return [self] if position == 0 else []
+
+
+def one_by_one(train_transform: Transform | None, eval_transform: Transform | None) -> TransformGroups:
+    """Return batch transforms as the transforms of single samples that Avalanche has for training and evaluation."""
+    transforms = {"train": (train_transform, False), "eval": (eval_transform, True)}
+    return TransformGroups(
+        {
+            group: None if transform is None else OneByOne(transform, repeats)
+            for group, (transform, repeats) in transforms.items()
+        }
+    )
+
+
+def join(
+    parts: Sequence[TensorDataset], transforms: TransformGroups | None = None
+) -> list[_FlatDataWithTransform[Any]]:
+    """Return the data of each experience of a stream as a part of one whole, which is how Avalanche keeps them.
+
+    Only then can Avalanche merge subsets of several experiences, for replay, without nesting them ever deeper.
+
+    Args:
+        parts: the samples of each experience.
+        transforms: applied to samples that are loaded one by one.
+    """
+    whole = _FlatDataWithTransform(parts, transform_groups=transforms or TransformGroups({}))
+    starts = itertools.accumulate(map(len, parts), initial=0)
+    return [
+        _FlatDataWithTransform([whole], indices=LazyRange(0, len(part), offset=start))
+        for part, start in zip(parts, starts, strict=False)
+    ]
+
+
 def find_tensors(dataset: AvalancheDataset[Any]) -> TensorDataset | None:
     """Return the tensors behind an Avalanche data set, or behind a subset of one.
 
-    None if it combines several data sets, or has Avalanche transforms, which work on single samples.
+    None if it mixes samples of several experiences, has Avalanche transforms, which work on single samples, or adds
+    more to its samples than a task label.
     """
+    if any(each.use_in_getitem and each.name != "targets_task_labels" for each in dataset._data_attributes.values()):
+        return None
     data: Any = dataset._flat_data
     rows: Tensor | None = None
-    while not isinstance(data, TensorDataset):
+    while True:
         parts = getattr(data, "_datasets", None)
-        if not parts or len(parts) != 1 or _transforms(data):
+        if not parts or _transforms(data):
             return None
-        indices = getattr(data, "_indices", None)
-        if indices is not None:
-            indices = torch.tensor(list(indices), dtype=torch.int64)
+        if data._indices is not None:
+            indices = _as_tensor(data._indices)
             rows = indices if rows is None else indices[rows]
+        if all(isinstance(part, TensorDataset) for part in parts):
+            return _select(parts, rows)
+        if len(parts) != 1:
+            return None
         data = parts[0]
-    return data if rows is None else data.subset(rows)
 
 
 def _transforms(data: Any) -> bool:
-    groups = (getattr(data, name, None) for name in ("_transform_groups", "_frozen_transform_groups"))
-    return any(group is not None and group[group.current_group] is not None for group in groups)
+    """Return whether a level of an Avalanche data set has transforms other than those of its tensors."""
+    for groups in (data._transform_groups, data._frozen_transform_groups):
+        transform = groups[groups.current_group]
+        if transform is not None and not isinstance(transform, OneByOne):
+            return True
+    return False
+
+
+def _as_tensor(indices: Sequence[int]) -> Tensor:
+    if isinstance(indices, LazyRange):  # a whole experience: much faster than one number at a time
+        return torch.arange(len(indices)) + (indices[0] if len(indices) else 0)
+    return torch.tensor(list(indices), dtype=torch.int64)
+
+
+def _select(parts: Sequence[TensorDataset], rows: Tensor | None) -> TensorDataset | None:
+    """Return some rows of data sets that follow each other, or None if they lie in several of them."""
+    if rows is None or len(rows) == 0:
+        return parts[0] if len(parts) == 1 and rows is None else None
+    first, last = int(rows.min()), int(rows.max())
+    start = 0
+    for part in parts:
+        if first < start + len(part):
+            break
+        start += len(part)
+    if last >= start + len(part):
+        return None
+    rows = rows - start
+    return part if torch.equal(rows, torch.arange(len(part))) else part.subset(rows)
 
 
 class MixedLoader:
