@@ -181,7 +181,13 @@ def _zero_grad(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
 
 
 def _listeners(strategy: SupervisedTemplate, event: str) -> list[Listener]:
-    """Return the handlers of ``event`` of the learner's plugins, in order, without those that do nothing."""
+    """Return the handlers of ``event`` of the learner's plugins, in order, without those that do nothing.
+
+    A learner that handles the event itself, as Avalanche's SCR does, is the only one: it calls its plugins.
+    """
+    method = f"_{event}"
+    if getattr(type(strategy), method) is not getattr(SupervisedTemplate, method):
+        return [lambda strategy, **options: getattr(strategy, method)(**options)]
     return [getattr(plugin, event) for plugin in strategy.plugins if _listens(plugin, event)]
 
 
