@@ -102,7 +102,7 @@ def _positions(stream: CLStream[Any]) -> Sequence[int]:
 
 
 def list_classes(experiences: Iterable[Any]) -> None:
-    """Make a sorted list of each experience's classes, if they are a set: Avalanche's MultiHeadClassifier indexes them."""
+    """Sort each experience's classes into a list; Avalanche may have a set, which its MultiHeadClassifier cannot index."""
     for experience in experiences:
         if isinstance(experience.classes_in_this_experience, Set):
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
-from avalanche.models import PNN, ExpertGate, IncrementalClassifier, MTSimpleMLP, SCRModel, SimpleMLP
+from avalanche.models import PNN, MTSimpleMLP, SCRModel, SimpleMLP
 from avalanche.models.packnet import packnet_simple_mlp
 from avalanche.training import supervised
 from avalanche.training.losses import MaskedCrossEntropy
@@ -160,6 +160,7 @@ STRATEGIES: dict[str, Make] = {
     "GSS_greedy": lambda kind: make(kind, mlp(), mem_size=200, input_size=[FEATURES]),
     "LwF": lambda kind: make(kind, mlp(), alpha=1.0, temperature=2.0),
     "AGEM": lambda kind: make(kind, mlp(), patterns_per_exp=10, sample_size=10),
+    "GEM": lambda kind: make(kind, mlp(), patterns_per_exp=10),
     "EWC": lambda kind: make(kind, mlp(), ewc_lambda=0.4),
     "SynapticIntelligence": lambda kind: make(kind, mlp(), si_lambda=0.1),
     "MAS": lambda kind: make(kind, mlp()),
