@@ -3,9 +3,13 @@
 The public names are imported when they are first used: `import cl_powerprop` alone costs nothing.
 """
 
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
+
+# Avalanche imports a package that warns of a missing solver, which only its GEM needs.
+warnings.filterwarnings("ignore", "no QP solver found")
 
 __version__ = version("cl-powerprop")
 

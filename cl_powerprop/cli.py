@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 from cl_powerprop import __version__, commands
 from cl_powerprop.errors import ConfigurationError, UserError
-from cl_powerprop.process import FAULT, INTERRUPTED, USAGE_ERROR, complain, ignore_solver_warning, leave_wandb
+from cl_powerprop.process import FAULT, INTERRUPTED, USAGE_ERROR, complain, leave_wandb
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="cl-powerprop: %(message)s")
-    ignore_solver_warning()
     code = FAULT
     try:
         code = _dispatch(words)

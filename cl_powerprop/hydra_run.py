@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cl_powerprop.catalogue import explain_composition_error, offer_parts
 from cl_powerprop.config import parse
 from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
-from cl_powerprop.process import FAULT, USAGE_ERROR, complain, ignore_solver_warning, leave_wandb
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 
 
@@ -94,7 +94,6 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
         command: the process of the command.
         modules: what the command was told to import.
     """
-    ignore_solver_warning()
     try:
         find_plugins(warn=os.getpid() == command)
         import_modules(modules)

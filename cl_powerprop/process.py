@@ -1,7 +1,6 @@
-"""What every process of the command shares: exit codes, one line for each error, and other packages kept quiet."""
+"""What every process of the command shares: exit codes, and one line for each error."""
 
 import sys
-import warnings
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -10,11 +9,6 @@ def complain(message: str, code: int) -> int:
     """Print an error as one line on stderr, and return the exit code."""
     print(f"cl-powerprop: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def ignore_solver_warning() -> None:
-    """Avalanche imports a package that warns of a missing solver, which none of our strategies needs."""
-    warnings.filterwarnings("ignore", "no QP solver found")
 
 
 def leave_wandb(code: int) -> None:

@@ -98,7 +98,7 @@ class TensorDataset(Dataset[tuple[Tensor, int]]):
         return TensorDataset(self.samples.subset(which), self.train_transform, self.eval_transform)
 
 
-class OneByOne(MultiParamTransform):
+class OneByOne(MultiParamTransform):  # type: ignore[misc]
     """A batch transform for single samples, for whoever loads them without our loaders (replay, joint training).
 
     Args:

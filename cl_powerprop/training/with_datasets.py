@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from avalanche.benchmarks.scenarios.deprecated.dataset_scenario import FactoryBasedStream
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, CLStream, EagerCLStream
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, CLStream, EagerCLStream, SequenceCLStream
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
 from avalanche.benchmarks.utils.data import AvalancheDataset
 
@@ -33,11 +33,23 @@ def with_datasets(benchmark: CLScenario[Any], datasets: Mapping[str, Datasets]) 
         owner = result if stream.benchmark is None else copies.of(stream.benchmark)
         build = _made_on_demand if isinstance(stream, FactoryBasedStream) else _held
         built = build(stream, datasets[name], owner, copies)
-        for holder in (owner, result):
-            holder._streams[name] = built
-            setattr(holder, f"{name}_stream", built)
+        if owner is not result:
+            _set_stream(owner, _whole(built))
+        _set_stream(result, built)
     describe_classes(result)
     return result
+
+
+def _set_stream(benchmark: CLScenario[Any], stream: CLStream[Any]) -> None:
+    benchmark._streams[stream.name] = stream
+    setattr(benchmark, f"{stream.name}_stream", stream)
+
+
+def _whole(stream: SequenceCLStream[Any]) -> SequenceCLStream[Any]:
+    """Return the stream that a stream is a slice of."""
+    whole = copy(stream)
+    whole.slice_ids, whole.exps_iter = None, whole
+    return whole
 
 
 class _Copies:
@@ -102,7 +114,7 @@ def _positions(stream: CLStream[Any]) -> Sequence[int]:
 
 
 def list_classes(experiences: Iterable[Any]) -> None:
-    """Sort each experience's classes into a list; Avalanche may have a set, which its MultiHeadClassifier cannot index."""
+    """List each experience's classes; Avalanche may have a set, which its own MultiHeadClassifier cannot index."""
     for experience in experiences:
         if isinstance(experience.classes_in_this_experience, Set):
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)

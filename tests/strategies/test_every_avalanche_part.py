@@ -199,14 +199,13 @@ def every_metric(folder: Path) -> list[Any]:
         *of.confusion_matrix_metrics(stream=True, save_image=False),
         *of.confusion_matrix_metrics(stream=True, num_classes=CLASSES, normalize="all"),
         *of.labels_repartition_metrics(on_train=True, on_eval=True, image_creator=None),
-        *of.labels_repartition_metrics(on_train=True, on_eval=True),
-        *of.mean_scores_metrics(),
+        *of.mean_scores_metrics(image_creator=None),
         *of.images_samples_metrics(on_train=True, on_eval=True),
         of.WeightCheckpoint(),
         *of.MAC_metrics(**dict.fromkeys(("minibatch", "epoch", "experience"), True)),
         *of.timing_metrics(**when),
         *of.cpu_usage_metrics(**when),
-        *of.ram_usage_metrics(**when),
+        *of.ram_usage_metrics(every=0.01, **when),
         *of.disk_usage_metrics(paths_to_monitor=[str(folder)], **when),
         of.CumulativeAccuracyPluginMetric(),
         of.CumulativeForgettingPluginMetric(),
@@ -216,36 +215,39 @@ def every_metric(folder: Path) -> list[Any]:
 MEASURED_IN_SECONDS_OR_BYTES = ("Time_", "CPUUsage", "MaxRAM", "DiskUsage")
 
 
-@pytest.mark.parametrize("kind", [Naive, FastSupervisedTemplate])
-def test_metrics_measure_and_loggers_log_the_same(kind: type[SupervisedTemplate], tmp_path: Path) -> None:
-    seen, texts = [], []
-    for index, benchmark in enumerate(benchmarks(shape=(1, 4, 4))):
-        seed_all()
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
-        folder = tmp_path / str(index)
-        text = io.StringIO()
-        loggers = [CSVLogger(folder / "csv"), TensorboardLogger(folder / "tb"), TextLogger(text), InteractiveLogger()]
-        evaluation = EvaluationPlugin(every_metric(folder), loggers=loggers, collect_all=True)
-        made = make(kind if index else Naive, model, evaluator=evaluation, eval_every=1)
-        for experience in benchmark.train_stream[:3]:
-            made.train(experience, eval_streams=[benchmark.test_stream], shuffle=False)
-            made.eval(benchmark.test_stream[:])
-        seen.append(evaluation.get_all_metrics())
-        texts.append(text.getvalue())
-        assert (folder / "csv" / "eval_results.csv").stat().st_size > 100
-        assert list((folder / "tb").iterdir())
-    stock, wrapped = seen
+def measure(benchmark: Any, kind: type[SupervisedTemplate], folder: Path) -> tuple[dict[str, Any], int]:
+    """Return every value that every metric emits, and the number of lines that the text logger writes."""
+    seed_all()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
+    text = io.StringIO()
+    loggers = [CSVLogger(folder / "csv"), TensorboardLogger(folder / "tb"), TextLogger(text), InteractiveLogger()]
+    evaluation = EvaluationPlugin(every_metric(folder), loggers=loggers, collect_all=True)
+    strategy = make(kind, model, evaluator=evaluation, eval_every=0, train_epochs=1)
+    for experience in benchmark.train_stream[:2]:
+        strategy.train(experience, eval_streams=[benchmark.test_stream], shuffle=False)
+        strategy.eval(benchmark.test_stream[:])
+    assert (folder / "csv" / "eval_results.csv").stat().st_size > 100
+    assert list((folder / "tb").iterdir())
+    return evaluation.get_all_metrics(), len(text.getvalue().splitlines())
+
+
+def test_metrics_measure_and_loggers_log_the_same(tmp_path: Path) -> None:
+    benchmark = stock_benchmark(shape=(1, 4, 4), count=60)
+    stock, lines = measure(benchmark, Naive, tmp_path / "stock")
     assert len(stock) > 60
-    assert list(wrapped) == list(stock)
-    for name, (steps, values) in stock.items():
-        assert wrapped[name][0] == steps, name
-        if not name.startswith(MEASURED_IN_SECONDS_OR_BYTES):
+    for kind in (Naive, FastSupervisedTemplate):
+        wrapped, its_lines = measure(in_memory(benchmark), kind, tmp_path / kind.__name__)
+        assert its_lines == lines
+        assert list(wrapped) == list(stock)
+        for name, (steps, values) in stock.items():
+            assert wrapped[name][0] == steps, name
+            if name.startswith(MEASURED_IN_SECONDS_OR_BYTES):
+                continue
             for value, its in zip(values, wrapped[name][1], strict=True):
-                if isinstance(value, (int, float)):
+                if isinstance(value, int | float):
                     assert its == pytest.approx(value, nan_ok=True), name
                 elif isinstance(value, torch.Tensor):
                     assert torch.equal(its, value), name
-    assert len(texts[1].splitlines()) == len(texts[0].splitlines())
 
 
 @pytest.mark.parametrize("replays", [False, True])

@@ -4,22 +4,31 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_with_validation_stream, ni_benchmark
 from avalanche.benchmarks.scenarios.dataset_scenario import benchmark_from_datasets
-from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
-from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from avalanche.benchmarks.scenarios.supervised import new_instances_benchmark, with_classes_timeline
+from avalanche.benchmarks.scenarios.task_aware import task_incremental_benchmark, with_task_labels
 from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
+from avalanche.benchmarks.utils.classification_dataset import (
+    _as_taskaware_supervised_classification_dataset as as_taskaware_classification_dataset,
+)
 from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_tensor_classification_dataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import confusion_matrix_metrics
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cl_powerprop import EPNPlugin, FastSupervisedTemplate, in_memory
+from cl_powerprop import EPNPlugin, FastSupervisedTemplate, in_memory, load_benchmark
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.training.benchmark import TensorSamples
 from cl_powerprop.training.tensor_data import TensorDataset, TensorLoader, find_tensors
 
+from .avalanche_strategies import stock_benchmark, vectors
 from .benchmarks import CLASSES, conv_net, dense_net, make_benchmark, make_strategy, make_tensors
 
 
@@ -181,6 +190,136 @@ def test_transforms_of_avalanche_put_on_later_are_left_to_it() -> None:
 def test_a_mixture_is_left_to_avalanche() -> None:
     one, other = (experience.dataset for experience in in_memory(make_benchmark(2)).train_stream)
     assert find_tensors(one.concat(other)) is None
+
+
+# What is not data, and what is: the streams and the data sets themselves, which are compared one by one.
+NOT_COMPARED = {"streams", "train_stream", "test_stream", "stream_definitions", "classes_in_experience"}
+
+
+def described(thing: Any) -> dict[str, Any]:
+    """Return what can be read of a benchmark, a stream or an experience, methods and its relations left out."""
+    names = {name for name in dir(thing) if not name.startswith("_")} - NOT_COMPARED
+    values = {name: getattr(thing, name) for name in names}
+    return {name: value for name, value in values.items() if not callable(value)}
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_everything_that_can_be_read_of_a_benchmark_is_there_and_the_same(labels: bool) -> None:
+    stock = stock_benchmark(labels)
+    wrapped = in_memory(stock)
+    assert type(wrapped) is type(stock)
+    assert described(wrapped) == described(stock)
+    assert described(wrapped)["n_classes"] == 10
+    assert wrapped.get_reproducibility_data() == stock.get_reproducibility_data()
+    for name, stream in stock.streams.items():
+        its = wrapped.streams[name]
+        assert getattr(wrapped, f"{name}_stream") is its
+        assert type(its) is type(stream)
+        assert its.benchmark is wrapped
+        assert list(wrapped.classes_in_experience[name]) == list(stock.classes_in_experience[name])
+        for one, other in zip(stream, its, strict=True):
+            theirs, ours = described(one), described(other)
+            assert ours.keys() == theirs.keys()
+            assert (ours.pop("benchmark"), ours.pop("origin_stream")) == (wrapped, its)
+            data, stock_data = ours.pop("dataset"), theirs.pop("dataset")
+            assert {name: value for name, value in theirs.items() if name in ours} == ours
+            assert list(data.targets) == list(stock_data.targets)
+            assert list(data.targets_task_labels) == list(stock_data.targets_task_labels)
+            assert data.targets.val_to_idx == stock_data.targets.val_to_idx
+            assert list(data.task_set) == list(stock_data.task_set)
+            other.dataset = data.subset([0])  # as BiC does, for this one object
+            assert len(other.dataset) == 1
+    assert [len(experience.dataset) for experience in wrapped.train_stream] == [24] * 5
+    assert stock.train_stream[0].benchmark is stock, "the original stays as it is"
+
+
+def test_a_slice_of_a_stream_is_one() -> None:
+    wrapped = in_memory(stock_benchmark())
+    part = wrapped.train_stream[1:3]
+    assert [experience.current_experience for experience in part] == [1, 2]
+    assert part[0].origin_stream is part
+    assert part[0].classes_in_this_experience == wrapped.train_stream[1].classes_in_this_experience
+
+
+def test_benchmarks_of_every_kind_are_copied() -> None:
+    stock = stock_benchmark()
+    held_out = benchmark_with_validation_stream(stock, 0.25, seed=0)
+    mixed = in_memory(CLScenario([stock.train_stream[1:4], held_out.valid_stream]))
+    assert [experience.current_experience for experience in mixed.train_stream] == [1, 2, 3]
+    validated = in_memory(held_out)
+    assert list(validated.streams) == list(held_out.streams)
+    assert validated.test_stream[0].benchmark.n_classes == 10
+    assert find_tensors(validated.test_stream[0].dataset) is not None
+    train, test = vectors(60, 0), vectors(60, 1)
+    data = [as_taskaware_classification_dataset(each) for each in (train, test)]
+    for made, count in (
+        (new_instances_benchmark(*data, num_experiences=3, seed=0), 3),
+        (task_incremental_benchmark(held_out, reset_task_labels=True), 5),
+        (ni_benchmark(train, test, 3, seed=0), 3),
+    ):
+        wrapped = in_memory(made)
+        for name, stream in made.streams.items():
+            for one, other in zip(stream, wrapped.streams[name], strict=True):
+                assert other.origin_stream.benchmark.streams[name] is wrapped.streams[name]
+                assert (other.current_experience, len(other.dataset)) == (one.current_experience, len(one.dataset))
+                assert getattr(other, "task_label", None) == getattr(one, "task_label", None)
+        assert len(list(wrapped.train_stream)) == count
+        assert wrapped.n_classes == 10
+        assert len(wrapped.train_stream[0].benchmark.n_classes_per_exp) == count
+
+
+def test_streams_can_be_split_afterwards() -> None:
+    wrapped = in_memory(stock_benchmark())
+    split = benchmark_with_validation_stream(wrapped, 0.25, seed=0)
+    for stream, count in ((split.train_stream, 18), (split.valid_stream, 6)):
+        found = [find_tensors(experience.dataset) for experience in stream]
+        assert [len(part.samples) for part in found] == [count] * 5
+    labelled = task_incremental_benchmark(wrapped, reset_task_labels=True)
+    seen = set()
+
+    class Labels(SupervisedPlugin):
+        def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+            seen.update(strategy.mb_task_id.tolist())
+            assert type(strategy.dataloader) is TensorLoader
+
+    strategy = make_strategy(torch.nn.Linear(6, 10), [Labels()], kind=FastSupervisedTemplate, epochs=1)
+    for experience in labelled.train_stream:
+        strategy.train(experience, eval_streams=[])
+    assert seen == set(range(5))
+
+
+def test_what_data_attributes_add_to_a_sample_is_not_lost() -> None:
+    data = in_memory(stock_benchmark()).train_stream[0].dataset
+    weights = DataAttribute([0.5] * len(data), "weights", use_in_getitem=True)
+    weighted = data.update_data_attribute("weights", weights)
+    assert weighted[0][-1] == 0.5
+    assert find_tensors(weighted) is None, "tensors have no such value, so Avalanche's own loader has to"
+
+
+def test_transforms_reach_samples_that_are_loaded_one_by_one() -> None:
+    stock = make_benchmark(2)
+    data = in_memory(stock, train_transform=noise, eval_transform=lambda images, _: -images).train_stream[0].dataset
+    plain = stock.train_stream[0].dataset
+    first, again = (data.train()[0][0] - plain[0][0] for _ in range(2))
+    assert 0.0 < first.mean() < 1.0
+    assert not torch.equal(first, again)
+    assert torch.equal(data.eval()[0][0], -plain[0][0])
+    batches = Batches()
+    benchmark = in_memory(make_benchmark(2), train_transform=lambda images, _: images + 100)
+    train(benchmark, FastSupervisedTemplate, batches, ReplayPlugin(30))
+    assert all((batch > 50).all() for batch in batches.train)
+
+
+def test_the_tasks_of_a_sequence_are_described_too() -> None:
+    benchmark = load_benchmark(["data=digits", "benchmark=split"], device="cpu")
+    assert (benchmark.n_classes, benchmark.n_classes_per_exp) == (2, [2] * 5)
+    for stream in benchmark.streams.values():
+        assert all(each.benchmark is benchmark is each.origin_stream.benchmark for each in stream)
+    matrix = EvaluationPlugin(confusion_matrix_metrics(stream=True, save_image=False), strict_checks=True, loggers=[])
+    strategy = make_strategy(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), [], evaluator=matrix)
+    strategy.train(benchmark.train_stream[0])
+    results = strategy.eval(benchmark.test_stream)
+    assert results["ConfusionMatrix_Stream/eval_phase/test_stream"].sum() == 355
 
 
 def test_several_task_labels_in_an_experience_are_refused() -> None:
