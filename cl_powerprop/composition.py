@@ -8,9 +8,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_powerprop.catalogue import explain_composition_error, offer_parts
 from cl_powerprop.config import RunConfig, parse
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.overrides import prepare
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
@@ -19,7 +20,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigurationError: for an override that does not fit.
     """
-    words = offer_parts(overrides)
+    words = prepare(overrides)
     before = GlobalHydra.instance().hydra
     try:
         GlobalHydra.instance().clear()

@@ -3,6 +3,7 @@
 Each part's options stand beside the part; their values and comments in `conf/`.
 """
 
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,10 @@ class RunOptions:
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
 
+    def __post_init__(self) -> None:
+        self.run_dir = os.path.expanduser(self.run_dir)
+        self.references_dir = os.path.expanduser(self.references_dir)
+
 
 @dataclass(kw_only=True)
 class RunConfig(RunOptions):
@@ -184,6 +189,7 @@ def parallel_jobs(device: str, threads: int) -> int:
 
 
 OmegaConf.register_new_resolver("parallel_jobs", parallel_jobs, replace=True)
+OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 
 
 def parse(config: DictConfig) -> RunConfig:
@@ -303,8 +309,10 @@ def _merged(schema: type, values: Any, where: str) -> Any:
     try:
         return OmegaConf.merge(OmegaConf.structured(schema), values)
     except ConfigKeyError as error:
+        from cl_powerprop.explanations import explain_unknown  # which knows the options of all parts
+
         known = [option.name for option in fields(schema)]
-        raise ConfigurationError(unknown_option(_key(where, error), known)) from error
+        raise ConfigurationError(explain_unknown(_key(where, error), known)) from error
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"{_key(where, error)}: {str(error.msg or error).splitlines()[0]}") from error
 

@@ -19,9 +19,11 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_powerprop.catalogue import explain_composition_error, offer_parts
 from cl_powerprop.config import parse
+from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
+from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 
@@ -30,7 +32,8 @@ def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
     _refuse_code(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
-    before, sys.argv = sys.argv, ["cl-powerprop run", *offer_parts(words)]
+    before, sys.argv = sys.argv, ["cl-powerprop run", *prepare(words)]
+    read_text_as_text()
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
         job = functools.partial(_job, failures=failures, command=os.getpid(), modules=imported_modules())

@@ -44,6 +44,9 @@ class WandbConfig(SinkConfig):
     timeout: float
     label: ClassVar[str] = "W&B"
 
+    def __post_init__(self) -> None:
+        self.dir = os.path.expanduser(self.dir)
+
     @property
     def enabled(self) -> bool:
         return self.mode != "disabled"
