@@ -11,6 +11,7 @@ from torch import nn
 from cl_powerprop.config import RunConfig, TrainConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
+from cl_powerprop.limits import check_device
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.optimizers.base import OptimizerConfig
@@ -74,19 +75,15 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigurationError: if there is no such device here.
     """
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigurationError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from None
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigurationError(
             f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
         )
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigurationError(f"device={name} is not supported; choose from: auto, cpu, cuda, cuda:N")
     return device
 
 

@@ -4,7 +4,7 @@ Each part's options stand beside the part; their values and comments in `conf/`.
 """
 
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,15 @@ from yaml import YAMLError
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
+from cl_powerprop.limits import (
+    PRECISIONS,
+    check_alpha,
+    check_augmentation,
+    check_clip_norm,
+    check_device,
+    check_hidden,
+    check_schedule,
+)
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
@@ -47,6 +56,11 @@ class TrainConfig:
         for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(self, option)}")
+        check_schedule(self.schedule, self.warmup)
+        if self.clip_norm is not None:
+            check_clip_norm(self.clip_norm)
+        check_choice("train.precision", self.precision, PRECISIONS)
+        check_augmentation(self.shift, self.rotate)
 
 
 SCHEDULES = ("every_task", "diagonal_and_last", "last")
@@ -91,6 +105,25 @@ class PruningConfig:
     hidden: list[int]
     densities: list[float]
 
+    def check(self) -> None:
+        """Refuse what cannot be pruned.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        for option in ("alphas", "seeds", "densities"):
+            if not getattr(self, option):
+                raise ConfigurationError(f"pruning.{option} is empty; it needs at least one value")
+        for alpha in self.alphas:
+            check_alpha(alpha)
+        check_hidden(self.hidden)
+        if len(self.lrs) != len(self.alphas):
+            raise ConfigurationError(f"pruning.lrs needs one rate for each of the {len(self.alphas)} alphas")
+        if any(not 0.0 < density <= 1.0 for density in self.densities):
+            raise ConfigurationError(f"pruning.densities must be in (0, 1], not {self.densities}")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ConfigurationError("pruning.steps and pruning.batch_size must be at least 1")
+
 
 @dataclass(kw_only=True)
 class RunOptions:
@@ -133,9 +166,16 @@ class RunConfig(RunOptions):
         Raises:
             ConfigurationError: naming the option and what it can be.
         """
+        check_device(self.device)
+        if self.pruning is not None:
+            self.pruning.check()
+            if self.logger:
+                raise ConfigurationError("experiment=mnist_pruning writes a run folder only; leave logger out")
         for part in (self.benchmark, self.data, self.model, self.optimizer, self.train, self.evaluation):
             part.check()
+        self.benchmark.check_data(find("data", self.data.name).make())
         self.strategy.check(self.train.epochs)
+        self.strategy.check_tasks(self.benchmark.n_tasks)
         strategy = self.make_strategy()
         self._check_task_identity(strategy)
         if self.evaluation.within_tasks and strategy.infers_task:
@@ -145,6 +185,7 @@ class RunConfig(RunOptions):
             )
         for name in self.references:
             check_choice("references", name, REFERENCES)
+            replace(self, strategy=StrategyConfig(name=name), references=[]).check()
         for sink in self.logger.values():
             sink.check()
 
@@ -166,10 +207,12 @@ class RunConfig(RunOptions):
         if strategy.infers_task:
             return
         if strategy.needs_task or self.model.heads == "per_task":
-            own = f"strategy={self.strategy.name}" if strategy.needs_task else "model.heads=per_task"
-            hint = f"; {strategy.task_hint}" if strategy.task_hint else ""
+            own, hint = "model.heads=per_task", "model.heads=shared does not"
+            if strategy.needs_task:
+                own, hint = f"strategy={self.strategy.name}", strategy.task_hint
             raise ConfigurationError(
-                f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say{hint}"
+                f"{own} needs to know the task when it is tested; benchmark.scenario={scenario} does not say"
+                + (f"; {hint}" if hint else "")
             )
 
 
@@ -189,6 +232,17 @@ def parallel_jobs(device: str, threads: int) -> int:
 
 
 OmegaConf.register_new_resolver("parallel_jobs", parallel_jobs, replace=True)
+
+
+def default_clip_norm(strategy: str) -> float | None:
+    """Return the strategy's own limit of the gradient's norm; None if it has none, or there is no such strategy."""
+    made: dict[str, Any] = {
+        name: part.make for part in parts("strategy").values() for name in (part.name, *part.aliases)
+    }
+    return made[strategy].clip_norm if strategy in made else None
+
+
+OmegaConf.register_new_resolver("clip_norm", default_clip_norm, replace=True)
 OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 
 

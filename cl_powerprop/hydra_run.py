@@ -123,6 +123,7 @@ def _run_job(config: Any, quiet: bool) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     parsed = parse(config)
+    parsed.check()  # before torch is imported, which takes many times as long
     for sink in parsed.logger.values():
         sink.prepare()
     if parsed.pruning is not None:

@@ -22,7 +22,7 @@ from torch import nn
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
 from cl_powerprop.assemble import choose_device
 from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
-from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.errors import DivergedError
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
 from cl_powerprop.record import git_commit
@@ -31,7 +31,6 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import powerpropagate, rank
 from cl_powerprop.sparsity.maskable import maskable_weights
-from cl_powerprop.sparsity.powerprop import check_alpha
 from cl_powerprop.tasks import Pixels, Split
 from cl_powerprop.training.tensor_data import TensorLoader
 
@@ -56,9 +55,7 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     """
     settings = config.pruning
     assert settings is not None
-    _check(settings)
-    if config.logger:
-        raise ConfigurationError("experiment=mnist_pruning writes a run folder only; leave logger out")
+    config.check()
     torch.set_num_threads(config.train.threads)
     device = choose_device(config.device)
     train, test = DataSource(config.data, device).pixels()
@@ -103,20 +100,6 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     print_pruning(summary)
     print(f"run folder: {path}")
     return table
-
-
-def _check(settings: PruningConfig) -> None:
-    for option in ("alphas", "seeds", "densities"):
-        if not getattr(settings, option):
-            raise ConfigurationError(f"pruning.{option} is empty; it needs at least one value")
-    for alpha in settings.alphas:
-        check_alpha(alpha)
-    if len(settings.lrs) != len(settings.alphas):
-        raise ConfigurationError(f"pruning.lrs needs one rate for each of the {len(settings.alphas)} alphas")
-    if any(not 0.0 < density <= 1.0 for density in settings.densities):
-        raise ConfigurationError(f"pruning.densities must be in (0, 1], not {settings.densities}")
-    if settings.steps < 1 or settings.batch_size < 1:
-        raise ConfigurationError("pruning.steps and pruning.batch_size must be at least 1")
 
 
 def _progress(enabled: bool) -> Progress:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cl_powerprop.data.dataset import Dataset
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import check_n_tasks
+from cl_powerprop.sequences.base import check_n_tasks, refuse_class_scenario
 
 Scenario = Literal["task", "domain", "class"]
 
@@ -178,8 +178,7 @@ def same_images(
         ConfigurationError: for no task, an empty split, or scenario "class" (tasks share their classes).
     """
     check_n_tasks(len(views))
-    if scenario == "class":
-        raise ConfigurationError(f"{name} has the same classes in every task: scenario is task or domain")
+    refuse_class_scenario(name, scenario)
     # Rows and labels are shared by all tasks, so that a task costs its view and nothing else.
     parts = [(source, rows, source.labels[rows]) for source, rows in divide(train, test, validation, seed)]
     tasks = [Task(task, classes, *(Split(*part, view) for part in parts)) for task, view in views.items()]

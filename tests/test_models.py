@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import NORMS
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.networks.independent import IndependentNetworks
-from cl_powerprop.networks.norm import NORMS, make_norm
+from cl_powerprop.networks.norm import make_norm
 from cl_powerprop.registry import parts
 from cl_powerprop.saving import load, save
 from cl_powerprop.seeding import generator

@@ -75,6 +75,12 @@ class Drawings:
     alphabets: tuple[str, ...]
 
 
+_LACKING = {  # what a user is told of a data set that does not offer this
+    "images": "is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k",
+    "drawings": "does not say who drew an image; this benchmark needs data=omniglot, not {0}",
+}
+
+
 class Dataset(ABC):
     """One data set: where its files are, whether they are complete, and how to download and read them.
 
@@ -114,9 +120,7 @@ class Dataset(ABC):
             ConfigurationError: if the data set does not offer them.
             DataError: if a file is missing, truncated or altered.
         """
-        raise ConfigurationError(
-            f"data={self.name} is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k"
-        )
+        raise self._lacking("images")
 
     def drawings(self, root: Path, config: DataConfig) -> Drawings:
         """Return drawings and who drew them, for task sequences that are split by drawer.
@@ -125,9 +129,19 @@ class Dataset(ABC):
             ConfigurationError: if the data set does not offer them.
             DataError: if a file is missing, truncated or altered.
         """
-        raise ConfigurationError(
-            f"data={self.name} does not say who drew an image; this benchmark needs data=omniglot, not {self.name}"
-        )
+        raise self._lacking("drawings")
+
+    def check_offers(self, what: str) -> None:
+        """Refuse a data set that does not offer "images" or "drawings"; nothing is read.
+
+        Raises:
+            ConfigurationError: saying what the data set is for.
+        """
+        if getattr(type(self), what) is getattr(Dataset, what):
+            raise self._lacking(what)
+
+    def _lacking(self, what: str) -> ConfigurationError:
+        return ConfigurationError(f"data={self.name} " + _LACKING[what].format(self.name))
 
 
 class ImageDataset(Dataset):

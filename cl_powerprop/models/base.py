@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
+from cl_powerprop.limits import check_alpha, check_init_scale
 from cl_powerprop.registry import T, door
 
 HEADS = ("shared", "per_task")
@@ -37,6 +38,8 @@ class ModelConfig:
         """
         check_choice("model.heads", self.heads, HEADS)
         check_choice("model.bias", self.bias, BIASES)
+        check_alpha(self.alpha)
+        check_init_scale(self.init_scale)
 
 
 def register_model(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:

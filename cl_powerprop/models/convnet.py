@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_width, norm_groups
 from cl_powerprop.models.base import ModelConfig, register_model
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ class ConvConfig(ModelConfig):
     width: int
     norm: str
 
+    def check(self) -> None:
+        super().check()
+        check_width(self.width)
+        norm_groups(self.norm, self.width)
+
 
 @register_model("convnet", ConvConfig)
 def convnet(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) -> nn.Module:
@@ -45,8 +50,7 @@ def convnet(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) -
 
     from cl_powerprop.networks.norm import make_norm
 
-    if width < 1:
-        raise ConfigurationError(f"model.width must be at least 1, not {width}")
+    check_width(width)
     layers: list[nn.Module] = []
     channels = sample_shape[0]
     for _ in range(BLOCKS):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_hidden
 from cl_powerprop.models.base import ModelConfig, register_model
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class MLPConfig(ModelConfig):
     """
 
     hidden: list[int]
+
+    def check(self) -> None:
+        super().check()
+        check_hidden(self.hidden)
 
 
 @register_model("mlp", MLPConfig)
@@ -41,8 +45,7 @@ def mlp(sample_shape: Sequence[int], *, hidden: Sequence[int], bias: bool) -> nn
     """
     from torch import nn
 
-    if any(width < 1 for width in hidden):
-        raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
+    check_hidden(hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in itertools.pairwise([math.prod(sample_shape), *hidden]):
         layers += [nn.Linear(before, after, bias=bias), nn.ReLU()]

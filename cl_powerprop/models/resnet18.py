@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_width
 from cl_powerprop.models.base import register_model
 from cl_powerprop.models.convnet import ConvConfig
 
@@ -34,8 +34,7 @@ def resnet18(sample_shape: Sequence[int], *, width: int, norm: str, bias: bool) 
     from cl_powerprop.networks.norm import make_norm
     from cl_powerprop.networks.residual import ResidualBlock
 
-    if width < 1:
-        raise ConfigurationError(f"model.width must be at least 1, not {width}")
+    check_width(width)
     stem = nn.Conv2d(sample_shape[0], width, 3, padding=1, bias=bias and norm == "none")
     layers: list[nn.Module] = [stem, make_norm(norm, width, affine=bias), nn.ReLU()]
     channels = width

@@ -26,6 +26,8 @@ class AdamConfig(OptimizerConfig):
         super().check()
         if len(self.betas) != 2:
             raise ConfigurationError(f"optimizer.betas must be two numbers, not {self.betas}")
+        if any(not 0.0 <= beta < 1.0 for beta in self.betas):
+            raise ConfigurationError(f"optimizer.betas must be in [0, 1), not {self.betas}")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
+from cl_powerprop.limits import check_at_least_0
 from cl_powerprop.registry import T, door
 
 SPACES = ("auto", "phi", "theta")
@@ -33,6 +34,8 @@ class OptimizerConfig:
             ConfigurationError: naming the option and its choices.
         """
         check_choice("optimizer.space", self.space, SPACES)
+        check_at_least_0("optimizer.lr, the learning rate,", self.lr)
+        check_at_least_0("optimizer.weight_decay", self.weight_decay)
 
 
 def register_optimizer(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:

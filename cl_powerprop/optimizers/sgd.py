@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_at_least_0
 from cl_powerprop.optimizers.base import OptimizerConfig, register_optimizer
 
 if TYPE_CHECKING:
@@ -22,6 +24,12 @@ class SGDConfig(OptimizerConfig):
 
     momentum: float
     nesterov: bool
+
+    def check(self) -> None:
+        super().check()
+        check_at_least_0("optimizer.momentum", self.momentum)
+        if self.nesterov and not self.momentum:
+            raise ConfigurationError("optimizer.nesterov=true needs optimizer.momentum above 0")
 
 
 @register_optimizer("sgd", SGDConfig)

@@ -14,6 +14,7 @@ from avalanche.models.utils import avalanche_forward
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_epn
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
@@ -89,16 +90,10 @@ class EPNPlugin(MaskingPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        if not 0.0 < gamma <= 1.0:
-            raise ConfigurationError(f"strategy.gamma must be in (0, 1], not {gamma}")
-        if not sparsities or any(not 0.0 <= sparsity < 1.0 for sparsity in sparsities):
-            raise ConfigurationError(f"strategy.sparsities must be numbers in [0, 1), not {list(sparsities)}")
+        check_epn(gamma, sparsities, scope, criterion, train_through)
         if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
             raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
         _check_choice("search", search, ("grid", "bisect"))
-        _check_choice("scope", scope, ("layer", "global"))
-        _check_choice("criterion", criterion, ("magnitude", "saliency", "both"))
-        _check_choice("train_through", train_through, ("all", "free"))
         self.gamma = gamma
         self.sparsities = sorted({float(sparsity) for sparsity in sparsities}, reverse=True)
         self.search = search

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_shares, check_shares_of_tasks
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import rank
 from cl_powerprop.sparsity.allocator import Unmasked
@@ -34,15 +35,7 @@ class PackNetPlugin(MaskingPlugin):
         self, shares: float | Sequence[float], retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        try:
-            self.shares = shares if isinstance(shares, int | float) else [float(share) for share in shares]
-        except (TypeError, ValueError):
-            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}") from None
-        listed = [self.shares] if isinstance(self.shares, int | float) else self.shares
-        if not listed or any(not 0.0 < share <= 1.0 for share in listed):
-            raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
-        if sum(listed) > 1.0 + _ROUNDING:
-            raise ConfigurationError(f"strategy.shares add up to {sum(listed):g} of each layer; there is only 1")
+        self.shares = check_shares(shares)
 
     @classmethod
     def for_tasks(cls, n_tasks: int, shares: float | Sequence[float] | None = None, **options: Any) -> "PackNetPlugin":
@@ -59,16 +52,7 @@ class PackNetPlugin(MaskingPlugin):
         if n_tasks < 1:
             raise ConfigurationError(f"n_tasks must be at least 1, not {n_tasks}")
         per_task = [1.0 / n_tasks] * n_tasks if shares is None else shares
-        if isinstance(per_task, int | float):
-            if per_task * n_tasks > 1.0 + _ROUNDING:
-                raise ConfigurationError(
-                    f"strategy.shares={per_task:g} of each layer for {n_tasks} tasks exceed what is left after task "
-                    f"{int((1.0 + _ROUNDING) / per_task)}; at most {1.0 / n_tasks:g} each"
-                )
-        elif isinstance(per_task, str | dict):
-            raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}")
-        elif len(per_task) != n_tasks:
-            raise ConfigurationError(f"strategy.shares lists {len(per_task)} shares for {n_tasks} tasks")
+        check_shares_of_tasks(per_task, n_tasks)
         return cls(per_task, **options)
 
     def _boundaries(self, task: int) -> tuple[float, float]:

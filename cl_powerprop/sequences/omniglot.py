@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cl_powerprop.data.dataset import Dataset, Drawings
 from cl_powerprop.data.omniglot import DRAWERS
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.seeding import generator
 from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Order = Literal["fixed", "random"]
 SplitBy = Literal["drawer", "picture"]
 
+ORDERS = ("fixed", "random")
+SPLITS_BY = ("drawer", "picture")
 CHARACTERS_A_TASK = 12
 _ROTATIONS = 4
 
@@ -43,6 +45,20 @@ class OmniglotConfig(SequenceConfig):
 
     test: float
     order: str
+    needs: ClassVar[str] = "drawings"
+
+    def check(self) -> None:
+        super().check()
+        check_choice("benchmark.order", self.order, ORDERS)
+        self.check_division()
+
+    def check_division(self) -> None:
+        """Refuse numbers of drawers that leave a split without any.
+
+        Raises:
+            ConfigurationError: naming the options and what they can be.
+        """
+        _counts(self.validation, self.test, DRAWERS, "drawers")
 
 
 @dataclass(kw_only=True)
@@ -54,6 +70,11 @@ class OmniglotRotationConfig(OmniglotConfig):
     """
 
     split_by: str
+
+    def check_division(self) -> None:
+        check_choice("benchmark.split_by", self.split_by, SPLITS_BY)
+        if self.split_by == "drawer":  # how many images there are is not known yet
+            super().check_division()
 
 
 def omniglot(
@@ -139,8 +160,7 @@ def omniglot_rotation(
     if check_n_tasks(n_tasks) > most:
         raise ConfigurationError(f"benchmark.n_tasks={n_tasks}: omniglot_rotation has {most} tasks of 12 characters")
     chosen = _ordered(order, characters, n_tasks * CHARACTERS_A_TASK, "characters", seed)
-    if split_by not in ("drawer", "picture"):
-        raise ConfigurationError(f"benchmark.split_by must be one of drawer, picture, not {split_by!r}")
+    check_choice("benchmark.split_by", split_by, SPLITS_BY)
     base = to_pixels(dataset, drawings.images, drawings.character, device)
     turned = torch.cat([base.images.rot90(quarter, (2, 3)) for quarter in range(_ROTATIONS)])
     pixels = Pixels(turned, base.labels.repeat(_ROTATIONS), base.mean, base.std)
@@ -224,13 +244,12 @@ def _ordered(order: str, items: Sequence[int], count: int, what: str, seed: int)
     """Return the first ``count`` items in the given order, "fixed" or "random"."""
     if not 1 <= count <= len(items):
         raise ConfigurationError(f"benchmark.n_tasks must be from 1 to {len(items)}, the number of {what}, not {count}")
+    check_choice("benchmark.order", order, ORDERS)
     if order == "random":
         import torch
 
         shuffled = torch.randperm(len(items), generator=generator(seed, what))
         return [items[index] for index in shuffled[:count].tolist()]
-    if order != "fixed":
-        raise ConfigurationError(f"benchmark.order must be one of fixed, random, not {order!r}")
     return list(items[:count])
 
 

@@ -6,12 +6,12 @@ Goodfellow et al., "An Empirical Investigation of Catastrophic Forgetting in Gra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, refuse_class_scenario, register_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,11 @@ class PermutedConfig(SequenceConfig):
     """
 
     permute_first: bool
+    needs: ClassVar[str] = "images"
+
+    def check(self) -> None:
+        super().check()
+        refuse_class_scenario(self.name, self.scenario)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.seeding import generator
-from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
+from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, refuse_class_scenario, register_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cl_powerprop.source import DataSource
     from cl_powerprop.tasks import Pixels, Scenario, TaskSequence
 
+ORDERS = ("fixed", "random")
 _AT_A_TIME = 2000  # images that are rotated together, to save memory
 
 
@@ -36,6 +37,14 @@ class RotatedConfig(SequenceConfig):
     angles: list[float] | None
     largest: float
     order: str
+    needs: ClassVar[str] = "images"
+
+    def check(self) -> None:
+        super().check()
+        refuse_class_scenario(self.name, self.scenario)
+        if self.order == "fixed" or self.angles is not None:
+            _check_angles(angles(self.n_tasks, self.angles, self.largest, self.order, seed=0))
+        check_choice("benchmark.order", self.order, ORDERS)
 
 
 @dataclass(frozen=True)
@@ -81,21 +90,34 @@ def angles(n_tasks: int, listed: Sequence[float] | None, largest: float, order: 
     Raises:
         ConfigurationError: if the number of listed angles is not ``n_tasks``, or for an unknown order.
     """
-    import torch
-
     check_n_tasks(n_tasks)
     if listed is not None:
         if len(listed) != n_tasks:
             raise ConfigurationError(f"benchmark.angles lists {len(listed)} angles for {n_tasks} tasks")
         return list(listed)
+    check_choice("benchmark.order", order, ORDERS)
     if order == "random":
+        import torch
+
         return [
             largest * float(torch.rand((), generator=generator(seed, "angle", task), dtype=torch.float64))
             for task in range(n_tasks)
         ]
-    if order != "fixed":
-        raise ConfigurationError(f"benchmark.order must be one of fixed, random, not {order!r}")
     return [largest * task / max(1, n_tasks - 1) for task in range(n_tasks)]
+
+
+def _check_angles(degrees: Sequence[float]) -> list[str]:
+    """Return the name of each task.
+
+    Raises:
+        ConfigurationError: for an angle that is not finite or comes twice.
+    """
+    if not all(math.isfinite(angle) for angle in degrees) or len(set(degrees)) < len(degrees):
+        raise ConfigurationError(f"benchmark.angles must be finite and differ from each other, not {list(degrees)}")
+    names = [f"rotation_{angle:.6g}" for angle in degrees]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"benchmark.angles are closer together than six digits tell: {list(degrees)}")
+    return names
 
 
 def rotated(
@@ -122,11 +144,8 @@ def rotated(
     """
     from cl_powerprop.tasks import same_images
 
-    if not all(math.isfinite(angle) for angle in degrees) or len(set(degrees)) < len(degrees):
-        raise ConfigurationError(f"benchmark.angles must be finite and differ from each other, not {list(degrees)}")
-    views = {f"rotation_{angle:.6g}": Rotation(angle) if angle else None for angle in degrees}
-    if len(views) < len(degrees):
-        raise ConfigurationError(f"benchmark.angles are closer together than six digits tell: {list(degrees)}")
+    names = _check_angles(degrees)
+    views = {name: Rotation(angle) if angle else None for name, angle in zip(names, degrees, strict=True)}
     return same_images("rotated", train, test, classes, views, scenario=scenario, validation=validation, seed=seed)
 
 

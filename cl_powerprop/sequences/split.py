@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_sequence
@@ -16,6 +16,7 @@ from cl_powerprop.sequences.base import SequenceConfig, check_n_tasks, register_
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cl_powerprop.data.dataset import Dataset
     from cl_powerprop.source import DataSource
     from cl_powerprop.tasks import Pixels, Scenario, Split, Task, TaskSequence
 
@@ -29,6 +30,12 @@ class SplitConfig(SequenceConfig):
     """
 
     classes: list[list[int]] | None = None
+    needs: ClassVar[str] = "images"
+
+    def check_data(self, dataset: Dataset) -> None:
+        super().check_data(dataset)
+        if (classes := getattr(dataset, "classes", None)) is not None:
+            class_groups(classes, self.n_tasks, self.classes)
 
 
 def class_groups(classes: int, n_tasks: int, listed: Sequence[Sequence[int]] | None = None) -> list[list[int]]:

@@ -17,9 +17,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_alpha, check_init_scale
 from cl_powerprop.sparsity.masked_weight import Initializer, MaskedWeight, MaskedWeightOnly, torch_default_init
 from cl_powerprop.sparsity.parametrized import add_parametrization, find_parametrization, original, parametrizations
-from cl_powerprop.sparsity.powerprop import check_alpha
 
 Types = tuple[type[nn.Module], ...]
 
@@ -191,8 +191,7 @@ def powerpropagate(
             reparameterised already, and as :func:`maskable_weights` says.
     """
     check_alpha(alpha)
-    if not math.isfinite(init_scale) or init_scale <= 0:
-        raise ConfigurationError(f"init_scale must be a finite number > 0, not {init_scale}")
+    check_init_scale(init_scale)
     weights = maskable_weights(model, exclude)
     if not weights:
         raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to reparameterise")

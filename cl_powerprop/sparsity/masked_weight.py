@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from cl_powerprop.limits import check_alpha
 from cl_powerprop.sparsity.bits import to_bits
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
-from cl_powerprop.sparsity.powerprop import SparseWeightFunction, check_alpha, to_phi, to_theta
+from cl_powerprop.sparsity.powerprop import SparseWeightFunction, to_phi, to_theta
 from cl_powerprop.sparsity.task_aware import TaskAware
 
 Initializer = Callable[[torch.Size, torch.Generator], Tensor]

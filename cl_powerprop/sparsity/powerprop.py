@@ -6,26 +6,12 @@ arXiv:2110.00296, section 2. The gradient with respect to ``phi`` is the one wit
 weights sparse.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.bits import keep, keep_
-
-
-def check_alpha(alpha: float) -> float:
-    """Return ``alpha`` as a float.
-
-    Raises:
-        ConfigurationError: if it is not a finite number of at least 1.
-    """
-    alpha = float(alpha)
-    if not math.isfinite(alpha) or alpha < 1.0:
-        raise ConfigurationError(f"alpha must be a finite number >= 1, not {alpha}")
-    return alpha
 
 
 def magnitude_power(phi: Tensor, alpha: float) -> Tensor:

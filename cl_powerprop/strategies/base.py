@@ -43,6 +43,13 @@ class StrategyConfig:
             ConfigurationError: naming the option and what it can be.
         """
 
+    def check_tasks(self, n_tasks: int) -> None:
+        """Refuse what does not fit the number of tasks, before anything is loaded.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+
 
 @dataclass(frozen=True)
 class Context:
@@ -111,6 +118,7 @@ class Strategy:
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
         infers_task: it finds out by itself which task test samples are of.
+        clip_norm: the largest global norm of the gradient unless `train.clip_norm` says otherwise; None for no limit.
         task_hint: how a user can have it find out, for messages; "" if not at all.
     """
 
@@ -119,6 +127,7 @@ class Strategy:
     resumable = False
     infers_task = False
     task_hint = ""
+    clip_norm: float | None = None
 
     def __init__(self, config: Any = None) -> None:
         self.config = config

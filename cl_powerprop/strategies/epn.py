@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.limits import check_epn
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -22,6 +23,11 @@ class EPNConfig(MaskingConfig):
     scope: str
     criterion: str
     train_through: str
+
+    def check(self, epochs: int) -> None:
+        super().check(epochs)
+        sparsities = (0.0,) if self.sparsities is None else self.sparsities
+        check_epn(self.gamma, sparsities, self.scope, self.criterion, self.train_through)
 
 
 @register_strategy("epn", EPNConfig)

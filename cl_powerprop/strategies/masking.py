@@ -49,7 +49,7 @@ class MaskingConfig(StrategyConfig):
         if self.retraining >= epochs:
             raise ConfigurationError(
                 f"strategy.retrain_epochs={self.retrain_epochs} leaves no epoch to train of "
-                f"train.epochs={epochs}, which counts both"
+                f"train.epochs={epochs}, which counts both; strategy.retrain_epochs=null is half of them"
             )
         check_choice("strategy.task_inference", self.task_inference, TASK_INFERENCE)
         if self.inference_batch < 1:

@@ -8,3 +8,6 @@ class Naive(Strategy):
     """The loop as it is."""
 
     resumable = True
+    clip_norm = (
+        1.0  # all weights go on changing in every task, and with a shared head they would grow until they diverge
+    )

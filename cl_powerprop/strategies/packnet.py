@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.limits import check_shares, check_shares_of_tasks
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -17,6 +18,15 @@ class PackNetConfig(MaskingConfig):
     """`strategy=packnet`. `shares` is a number, a list of numbers, or null for equal ones."""
 
     shares: Any
+
+    def check(self, epochs: int) -> None:
+        super().check(epochs)
+        if self.shares is not None:
+            check_shares(self.shares)
+
+    def check_tasks(self, n_tasks: int) -> None:
+        if self.shares is not None:
+            check_shares_of_tasks(self.shares, n_tasks)
 
 
 @register_strategy("packnet", PackNetConfig)

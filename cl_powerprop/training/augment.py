@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_augmentation
 
 
 class Augmentation:
@@ -21,9 +21,7 @@ class Augmentation:
     """
 
     def __init__(self, shift: float = 0.0, rotate: float = 0.0) -> None:
-        for option, value in (("shift", shift), ("rotate", rotate)):
-            if not 0 <= value < math.inf:
-                raise ConfigurationError(f"train.{option} must be a finite number of at least 0, not {value}")
+        check_augmentation(shift, rotate)
         self.shift = shift
         self.rotate = rotate
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_clip_norm
 
 
 class GradientClipping(SupervisedPlugin):  # type: ignore[misc]
@@ -17,8 +17,7 @@ class GradientClipping(SupervisedPlugin):  # type: ignore[misc]
 
     def __init__(self, max_norm: float) -> None:
         super().__init__()
-        if not max_norm > 0:
-            raise ConfigurationError(f"train.clip_norm must be > 0, not {max_norm}")
+        check_clip_norm(max_norm)
         self.max_norm = max_norm
 
     def before_update(self, strategy: Any, **_: Any) -> None:

@@ -17,13 +17,12 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.limits import PRECISIONS
 from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples, TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
@@ -44,8 +43,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def __init__(self, *, seed: int = 0, precision: str = "fp32", compile: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        if precision not in PRECISIONS:
-            raise ConfigurationError(f"train.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        check_choice("train.precision", precision, PRECISIONS)
         self.seed = seed
         self.precision = precision
         self.compile = compile

@@ -6,17 +6,15 @@ from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_schedule
 from cl_powerprop.training.phase import Phase
-
-SCHEDULES = ("constant", "cosine")
 
 
 class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
     """Runs a schedule over each phase of every task: "constant", or "cosine" down to zero.
 
     Args:
-        schedule: one of :data:`SCHEDULES`.
+        schedule: one of :data:`~cl_powerprop.limits.SCHEDULES`.
         phases: the phases of a task, such as training and retraining; together they have the epochs of the task.
         warmup: share of a phase, in [0, 1), over which the rate first rises linearly from zero.
 
@@ -26,10 +24,7 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
 
     def __init__(self, schedule: str, phases: Sequence[Phase], warmup: float = 0.0) -> None:
         super().__init__()
-        if schedule not in SCHEDULES:
-            raise ConfigurationError(f"train.schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
-        if not 0.0 <= warmup < 1.0:
-            raise ConfigurationError(f"train.warmup must be in [0, 1), not {warmup}")
+        check_schedule(schedule, warmup)
         self.schedule = schedule
         self.phases = list(phases)
         self.warmup = warmup

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cl_powerprop.limits import NORMS
 from cl_powerprop.networks.classifier import Classifier
-from cl_powerprop.networks.norm import NORMS
 from cl_powerprop.networks.residual import ResidualBlock
 from cl_powerprop.registry import find
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.networks.norm import NORMS
+from cl_powerprop.limits import NORMS
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, ThetaSpaceStep, powerpropagate, select_task
 from cl_powerprop.sparsity import allocator as allocator_module

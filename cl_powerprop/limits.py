@@ -1,0 +1,180 @@
+"""What options can be, asked by a config before anything is loaded, and by what it makes. Imports no torch."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cl_powerprop.errors import ConfigurationError, check_choice
+
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("fp32", "bf16")
+NORMS = ("none", "batch", "group", "layer")
+SCOPES = ("layer", "global")
+CRITERIA = ("magnitude", "saliency", "both")
+TRAIN_THROUGH = ("all", "free")
+
+_NORM_GROUPS = 8
+_ROUNDING = 1e-9
+
+
+def check_device(name: str) -> None:
+    """Refuse what names no device; whether there is one of that name is another question.
+
+    Raises:
+        ConfigurationError: naming the choices.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigurationError(f"device={name}: unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N")
+
+
+def check_alpha(alpha: float) -> float:
+    """Return ``alpha`` as a float.
+
+    Raises:
+        ConfigurationError: if it is not a finite number of at least 1.
+    """
+    alpha = float(alpha)
+    if not math.isfinite(alpha) or alpha < 1.0:
+        raise ConfigurationError(f"alpha must be a finite number >= 1, not {alpha}")
+    return alpha
+
+
+def check_init_scale(init_scale: float) -> None:
+    """Refuse a factor of the initial weights that is not finite and above 0.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if not math.isfinite(init_scale) or init_scale <= 0:
+        raise ConfigurationError(f"init_scale must be a finite number > 0, not {init_scale}")
+
+
+def check_hidden(hidden: Sequence[int]) -> None:
+    """Refuse a hidden layer without units.
+
+    Raises:
+        ConfigurationError: for a width below 1.
+    """
+    if any(width < 1 for width in hidden):
+        raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
+
+
+def check_width(width: int) -> None:
+    """Refuse a network without channels.
+
+    Raises:
+        ConfigurationError: for a width below 1.
+    """
+    if width < 1:
+        raise ConfigurationError(f"model.width must be at least 1, not {width}")
+
+
+def norm_groups(name: str, channels: int) -> int:
+    """Return in how many groups of channels a norm divides a feature map.
+
+    Args:
+        name: one of :data:`NORMS`.
+        channels: of the feature map.
+
+    Raises:
+        ConfigurationError: for an unknown name, or channels that do not divide into groups.
+    """
+    check_choice("model.norm", name, NORMS)
+    groups = min(_NORM_GROUPS, channels) if name == "group" else 1
+    if channels % groups:
+        raise ConfigurationError(f"model.norm=group: {channels} channels do not divide into {groups} groups")
+    return groups
+
+
+def check_at_least_0(option: str, value: float) -> None:
+    """Refuse a negative number, and what is no number.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    if not value >= 0.0:
+        raise ConfigurationError(f"{option} must be at least 0, not {value}")
+
+
+def check_schedule(schedule: str, warmup: float) -> None:
+    """Refuse an unknown learning-rate schedule, or a warm-up that takes a whole phase.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    check_choice("train.schedule", schedule, SCHEDULES)
+    if not 0.0 <= warmup < 1.0:
+        raise ConfigurationError(f"train.warmup must be in [0, 1), not {warmup}")
+
+
+def check_clip_norm(clip_norm: float) -> None:
+    """Refuse a norm to which every gradient would be clipped away.
+
+    Raises:
+        ConfigurationError: if it is not above 0.
+    """
+    if not clip_norm > 0:
+        raise ConfigurationError(f"train.clip_norm must be > 0, not {clip_norm}")
+
+
+def check_augmentation(shift: float, rotate: float) -> None:
+    """Refuse a largest shift or rotation that is negative or not finite.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    for option, value in (("shift", shift), ("rotate", rotate)):
+        if not 0 <= value < math.inf:
+            raise ConfigurationError(f"train.{option} must be a finite number of at least 0, not {value}")
+
+
+def check_epn(gamma: float, sparsities: Sequence[float], scope: str, criterion: str, train_through: str) -> None:
+    """Refuse what EfficientPackNet cannot do.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    if not 0.0 < gamma <= 1.0:
+        raise ConfigurationError(f"strategy.gamma must be in (0, 1], not {gamma}")
+    if not sparsities or any(not 0.0 <= sparsity < 1.0 for sparsity in sparsities):
+        raise ConfigurationError(f"strategy.sparsities must be numbers in [0, 1), not {list(sparsities)}")
+    check_choice("strategy.scope", scope, SCOPES)
+    check_choice("strategy.criterion", criterion, CRITERIA)
+    check_choice("strategy.train_through", train_through, TRAIN_THROUGH)
+
+
+def check_shares(shares: Any) -> float | list[float]:
+    """Return PackNet's shares of a layer: one number for all tasks, or a list with one for each.
+
+    Raises:
+        ConfigurationError: for a share outside (0, 1], or shares that add up to more than the whole layer.
+    """
+    try:
+        checked = shares if isinstance(shares, int | float) else [float(share) for share in shares]
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}") from None
+    listed = checked if isinstance(checked, list) else [checked]
+    if not listed or any(not 0.0 < share <= 1.0 for share in listed):
+        raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
+    if sum(listed) > 1.0 + _ROUNDING:
+        raise ConfigurationError(f"strategy.shares add up to {sum(listed):g} of each layer; there is only 1")
+    return checked
+
+
+def check_shares_of_tasks(shares: Any, n_tasks: int) -> None:
+    """Refuse shares that are too few for the tasks, or exceed what is left by the last one.
+
+    Raises:
+        ConfigurationError: saying what is possible.
+    """
+    if isinstance(shares, str | dict):
+        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}")
+    if not isinstance(shares, int | float):
+        if len(shares) != n_tasks:
+            raise ConfigurationError(f"strategy.shares lists {len(shares)} shares for {n_tasks} tasks")
+    elif shares * n_tasks > 1.0 + _ROUNDING:
+        raise ConfigurationError(
+            f"strategy.shares={shares:g} of each layer for {n_tasks} tasks exceed what is left after task "
+            f"{int((1.0 + _ROUNDING) / shares)}; at most {1.0 / n_tasks:g} each"
+        )
