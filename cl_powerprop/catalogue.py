@@ -1,16 +1,37 @@
 """What there is to choose: our parts as `conf/` describes them, and those that others have registered."""
 
+import functools
 from pathlib import Path
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.registry import CONF, PACKAGES, metrics, others
 
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
 
 
-def catalogue() -> dict[str, dict[str, str]]:
-    """Return, for each config group, its choices with one line each, and the metrics of a run."""
-    chosen = {group: _ours(group) | _of_others(group) for group in GROUPS}
-    return chosen | {"metric": {name: metric.label for name, metric in metrics().items()}}
+def catalogue(group: str | None = None) -> dict[str, dict[str, str]]:
+    """Return, for each config group, its choices with one line each, and the metrics of a run.
+
+    Args:
+        group: one of them; None for all.
+
+    Raises:
+        ConfigurationError: if there is no such group, naming those there are.
+    """
+    listed = {name: functools.partial(_choices, name) for name in GROUPS} | {"metric": _metrics}
+    if group is None:
+        return {name: choices() for name, choices in listed.items()}
+    if group not in listed:
+        raise ConfigurationError(f"there is no group {group!r} to list; choose from: {', '.join(listed)}")
+    return {group: listed[group]()}
+
+
+def _choices(group: str) -> dict[str, str]:
+    return _ours(group) | _of_others(group)
+
+
+def _metrics() -> dict[str, str]:
+    return {name: metric.label for name, metric in metrics().items()}
 
 
 def _ours(group: str) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The command `cl-powerprop`. Heavy imports happen only inside the subcommand that needs them."""
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:3] == ["completion", "query", "--"]:  # as a shell asks
+        return _complete(words[3:])
     modules, words = _leading_imports(words)
     if modules:
         from cl_powerprop.registry import import_modules
@@ -40,11 +44,12 @@ def _dispatch(words: list[str]) -> int:
         from cl_powerprop.hydra_run import run_command
 
         return run_command(words[1:])
-    options = _parser().parse_args(words)
+    options = _parsers()[""].parse_args(words)
     return int(options.call(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of the command under "", and that of each subcommand under its name."""
     parser = argparse.ArgumentParser(
         prog="cl-powerprop",
         description="Continual-learning benchmarks with Powerpropagation, PackNet and EfficientPackNet.",
@@ -86,12 +91,25 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--dry-run", action="store_true", help="print what would be made, as JSON, without network")
     listing = subcommands.add_parser("list", help="what there is to choose: benchmarks, data, models, strategies, ...")
     listing.set_defaults(call=commands.list_choices)
+    listing.add_argument("group", nargs="?", help="one group, as in strategy; all by default")
     data = subcommands.add_parser("data", help="where each data set is; fetch it; check it")
     data.set_defaults(call=commands.data)
     data.add_argument("action", choices=["status", "download", "verify"])
     data.add_argument("name", nargs="?", help="one data set; all by default")
     data.add_argument("--root", help="folder of the data (default: $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop)")
-    return parser
+    shells = subcommands.add_parser("completion", help='tab completion: eval "$(cl-powerprop completion bash)"')
+    shells.set_defaults(call=commands.completion)
+    shells.add_argument("shell", help="bash, zsh or fish; for fish: cl-powerprop completion fish | source")
+    return {"": parser, **subcommands.choices}
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Print what the last of the words can become, one a line. Nobody reads an error while a word is typed."""
+    from cl_powerprop.completion import candidates
+
+    with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
+        print("\n".join(candidates(words or [""], _parsers())))
+    return 0
 
 
 def _leading_imports(words: list[str]) -> tuple[list[str], list[str]]:

@@ -79,15 +79,23 @@ def dashboard(options: argparse.Namespace) -> int:
     return 0
 
 
-def list_choices(_: argparse.Namespace) -> int:
+def list_choices(options: argparse.Namespace) -> int:
     """Print what there is to choose."""
     from cl_powerprop.catalogue import catalogue
 
-    for group, choices in catalogue().items():
+    for group, choices in catalogue(options.group).items():
         print(f"{group}:")
         width = max(map(len, choices))
         for name, description in choices.items():
             print(f"  {name:{width}}  {description}")
+    return 0
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Print the script of a shell."""
+    from cl_powerprop.completion_scripts import script
+
+    print(script(options.shell), end="")
     return 0
 
 

@@ -1,5 +1,6 @@
 """`cl-powerprop run`: Hydra composes the config and calls a job for it, or a job for each combination of a multirun."""
 
+import contextlib
 import functools
 import json
 import os
@@ -17,10 +18,14 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_powerprop.config import parse
+from cl_powerprop.completion_scripts import hydra_script
+from cl_powerprop.conf_options import part_options, run_options, with_comments
+from cl_powerprop.config import GROUPS, RunConfig, parse
 from cl_powerprop.config_files import read_text_as_text
+from cl_powerprop.data.dataset import data_root
 from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.overrides import prepare
@@ -31,9 +36,14 @@ from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
     _refuse_code(words)
+    if any(word in ("--shell-completion", "-sc") for word in words):
+        print(hydra_script(words), end="")
+        return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors through to us
     before, sys.argv = sys.argv, ["cl-powerprop run", *prepare(words)]
     read_text_as_text()
+    commented = functools.partial(_commented_config, resolve="--resolve" in words)
+    OmegaConf.register_new_resolver("commented_config", commented, replace=True)
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
         job = functools.partial(_job, failures=failures, command=os.getpid(), modules=imported_modules())
@@ -47,6 +57,18 @@ def run_command(words: list[str]) -> int:
         finally:
             sys.argv = before
         return _report(failures)
+
+
+def _commented_config(*, _root_: DictConfig, resolve: bool) -> str:
+    """Return the config for `--help`: as YAML, with the comments that the files of `conf/` have beside each option."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    options = run_options()
+    for group in GROUPS:
+        options |= part_options(group, config[group].name)
+    for name in config.get("logger") or {}:
+        options |= part_options("logger", name)
+    text = with_comments(OmegaConf.to_yaml(config, resolve=resolve), options)
+    return text.replace("$", "$$")  # Hydra substitutes once more
 
 
 def _refuse_code(words: Sequence[str]) -> None:
@@ -99,7 +121,8 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
     """
     try:
         find_plugins(warn=os.getpid() == command)
-        import_modules(modules)
+        with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie; hydra.job.chdir has left it
+            import_modules(modules)
         # Several live displays on one terminal would overwrite each other.
         _run_job(config, quiet=os.getpid() != command)
     except Exception as error:
@@ -122,7 +145,14 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
 def _run_job(config: Any, quiet: bool) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
+    subfolder = hydra_config.output_subdir
+    if subfolder is not None and path.joinpath(subfolder).resolve() == path.resolve():
+        raise ConfigurationError(
+            f"hydra.output_subdir={subfolder!r} puts Hydra's files among the run's; name a folder, as in .hydra"
+        )
     parsed = parse(config)
+    if hydra_config.job.chdir:
+        _anchor(parsed, Path(hydra_config.runtime.cwd))
     parsed.check()  # before torch is imported, which takes many times as long
     for sink in parsed.logger.values():
         sink.prepare()
@@ -139,6 +169,15 @@ def _run_job(config: Any, quiet: bool) -> None:
         from cl_powerprop.analysis.summary import print_runs
 
         print_runs([result.path])
+
+
+def _anchor(config: RunConfig, start: Path) -> None:
+    """Let relative paths of a config begin where the command was called, though its job has another working folder."""
+    config.data.root = str(start / data_root(config.data.root))
+    config.references_dir = str(start / config.references_dir)
+    for sink in config.logger.values():
+        if hasattr(sink, "dir"):
+            sink.dir = str(start / sink.dir)
 
 
 def _name(sweep: Path) -> str:

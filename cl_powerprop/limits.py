@@ -10,6 +10,7 @@ from cl_powerprop.errors import ConfigurationError, check_choice
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
 NORMS = ("none", "batch", "group", "layer")
+SEARCHES = ("grid", "bisect")
 SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both")
 TRAIN_THROUGH = ("all", "free")
@@ -129,7 +130,9 @@ def check_augmentation(shift: float, rotate: float) -> None:
             raise ConfigurationError(f"train.{option} must be a finite number of at least 0, not {value}")
 
 
-def check_epn(gamma: float, sparsities: Sequence[float], scope: str, criterion: str, train_through: str) -> None:
+def check_epn(
+    gamma: float, sparsities: Sequence[float], search: str, scope: str, criterion: str, train_through: str
+) -> None:
     """Refuse what EfficientPackNet cannot do.
 
     Raises:
@@ -139,6 +142,7 @@ def check_epn(gamma: float, sparsities: Sequence[float], scope: str, criterion: 
         raise ConfigurationError(f"strategy.gamma must be in (0, 1], not {gamma}")
     if not sparsities or any(not 0.0 <= sparsity < 1.0 for sparsity in sparsities):
         raise ConfigurationError(f"strategy.sparsities must be numbers in [0, 1), not {list(sparsities)}")
+    check_choice("strategy.search", search, SEARCHES)
     check_choice("strategy.scope", scope, SCOPES)
     check_choice("strategy.criterion", criterion, CRITERIA)
     check_choice("strategy.train_through", train_through, TRAIN_THROUGH)

@@ -15,9 +15,11 @@ from cl_powerprop.privacy import redact, redact_all
 SCHEMA_VERSION = 1
 COPY = "run_folder"  # a folder of this name holds a copy of a run's files, for a dashboard, and is no run of its own
 
+_HYDRA_FILES = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
 
 class RunFolder:
-    """A folder that belongs to one run from its start.
+    """A folder that belongs to one run from its start. What Hydra was told to write there itself may lie in it.
 
     Raises:
         RunFolderError: if it holds a run already, or cannot be written.
@@ -27,7 +29,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            occupied = not all(_is_of_hydra(entry) for entry in path.iterdir())
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
         if occupied:
@@ -65,6 +67,14 @@ class RunFolder:
         writer.writerow(header)
         writer.writerows([["" if _is_nan(value) else value for value in row] for row in rows])
         self.write_text(name, text.getvalue())
+
+
+def _is_of_hydra(entry: Path) -> bool:
+    """Whether Hydra has written this: the folder `hydra.output_subdir`, or the file of `hydra/job_logging`."""
+    if not entry.is_dir():
+        return entry.suffix == ".log"
+    inside = {file.name for file in entry.rglob("*") if not file.is_dir()}
+    return bool(inside) and inside <= _HYDRA_FILES
 
 
 def _is_nan(value: Any) -> bool:

@@ -90,10 +90,9 @@ class EPNPlugin(MaskingPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        check_epn(gamma, sparsities, scope, criterion, train_through)
+        check_epn(gamma, sparsities, search, scope, criterion, train_through)
         if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
             raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
-        _check_choice("search", search, ("grid", "bisect"))
         self.gamma = gamma
         self.sparsities = sorted({float(sparsity) for sparsity in sparsities}, reverse=True)
         self.search = search
@@ -291,11 +290,6 @@ class EPNPlugin(MaskingPlugin):
             return reachable / samples
 
         return measure
-
-
-def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigurationError(f"strategy.{option} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def _first_holding(

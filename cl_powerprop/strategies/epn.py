@@ -27,7 +27,7 @@ class EPNConfig(MaskingConfig):
     def check(self, epochs: int) -> None:
         super().check(epochs)
         sparsities = (0.0,) if self.sparsities is None else self.sparsities
-        check_epn(self.gamma, sparsities, self.scope, self.criterion, self.train_through)
+        check_epn(self.gamma, sparsities, self.search, self.scope, self.criterion, self.train_through)
 
 
 @register_strategy("epn", EPNConfig)

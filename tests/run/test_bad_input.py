@@ -139,6 +139,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "shift negative": ("train.shift=-1", ["train.shift", "-1"]),
     "rotation infinite": ("train.rotate=inf", ["train.rotate", "inf"]),
+    "class scenario with a head for each task": (
+        "strategy=naive benchmark=split benchmark.scenario=class",
+        ["model.heads=per_task", "benchmark.scenario=class", "model.heads=shared"],
+    ),
     "class scenario with PackNet": (
         "strategy=packnet benchmark=split_mnist benchmark.scenario=class",
         ["strategy=packnet", "benchmark.scenario=class"],

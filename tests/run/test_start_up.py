@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..analysis.folders import write_sweep
+from .test_bad_input import MISTAKES
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +76,21 @@ def test_comparing_twenty_runs_imports_neither_torch_nor_avalanche(tmp_path: Pat
     assert printed > 10
     assert heavy == []
     assert (tmp_path / "out" / "report.html").stat().st_size > 1e6
+
+
+# What only the machine or the data can tell.
+NOT_IN_THE_CONFIG = {
+    "device without CUDA",
+    "second device without CUDA",
+    "images too small",
+    "validation of everything",
+    "omniglot that is not there",
+}
+
+
+def test_a_mistake_in_the_config_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    calls = [["run", *words.split()] for name, (words, _) in MISTAKES.items() if name not in NOT_IN_THE_CONFIG]
+    assert len(calls) > 90
+    code, _, heavy = json.loads(call(SCRIPT, json.dumps(calls), folder=tmp_path))
+    assert code == 2
+    assert heavy == []
