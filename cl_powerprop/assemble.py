@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cl_powerprop.config import RunConfig, TrainConfig
+from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.limits import check_device
@@ -17,6 +17,7 @@ from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.parts import Parts
 from cl_powerprop.registry import find
+from cl_powerprop.sections import TrainConfig
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive

@@ -14,115 +14,14 @@ from yaml import YAMLError
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
-from cl_powerprop.limits import (
-    PRECISIONS,
-    check_alpha,
-    check_augmentation,
-    check_clip_norm,
-    check_device,
-    check_hidden,
-    check_schedule,
-)
+from cl_powerprop.limits import check_device
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
 from cl_powerprop.registry import BY_NAME, find, parts
+from cl_powerprop.sections import EvaluationConfig, PruningConfig, TrainConfig
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
-
-
-@dataclass
-class TrainConfig:
-    """`train`: the loop."""
-
-    epochs: int
-    batch_size: int
-    eval_batch_size: int
-    schedule: str
-    warmup: float
-    clip_norm: float | None
-    threads: int
-    precision: str = "fp32"
-    compile: bool = False
-    shift: float = 0.0
-    rotate: float = 0.0
-
-    def check(self) -> None:
-        """Refuse what no loop can do.
-
-        Raises:
-            ConfigurationError: naming the option and what it can be.
-        """
-        for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
-            if getattr(self, option) < 1:
-                raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(self, option)}")
-        check_schedule(self.schedule, self.warmup)
-        if self.clip_norm is not None:
-            check_clip_norm(self.clip_norm)
-        check_choice("train.precision", self.precision, PRECISIONS)
-        check_augmentation(self.shift, self.rotate)
-
-
-SCHEDULES = ("every_task", "diagonal_and_last", "last")
-
-
-@dataclass
-class EvaluationConfig:
-    """`evaluation`: when the tasks learned so far are tested, between tasks and within them."""
-
-    schedule: str = "every_task"
-    every_epochs: int | None = None
-    every_steps: int | None = None
-
-    @property
-    def within_tasks(self) -> bool:
-        """Whether tasks are also tested while one trains."""
-        return self.every_epochs is not None or self.every_steps is not None
-
-    def check(self) -> None:
-        """Refuse what no evaluation can do.
-
-        Raises:
-            ConfigurationError: naming the option and what it can be.
-        """
-        check_choice("evaluation.schedule", self.schedule, SCHEDULES)
-        for option, value in (("every_epochs", self.every_epochs), ("every_steps", self.every_steps)):
-            if value is not None and value < 1:
-                raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
-        if self.every_epochs is not None and self.every_steps is not None:
-            raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
-
-
-@dataclass
-class PruningConfig:
-    """`pruning`: the single-task experiment, in place of a task sequence."""
-
-    alphas: list[float]
-    seeds: list[int]
-    steps: int
-    lrs: list[float]
-    batch_size: int
-    hidden: list[int]
-    densities: list[float]
-
-    def check(self) -> None:
-        """Refuse what cannot be pruned.
-
-        Raises:
-            ConfigurationError: naming the option and what it can be.
-        """
-        for option in ("alphas", "seeds", "densities"):
-            if not getattr(self, option):
-                raise ConfigurationError(f"pruning.{option} is empty; it needs at least one value")
-        for alpha in self.alphas:
-            check_alpha(alpha)
-        check_hidden(self.hidden)
-        if len(self.lrs) != len(self.alphas):
-            raise ConfigurationError(f"pruning.lrs needs one rate for each of the {len(self.alphas)} alphas")
-        if any(not 0.0 < density <= 1.0 for density in self.densities):
-            raise ConfigurationError(f"pruning.densities must be in (0, 1], not {self.densities}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ConfigurationError("pruning.steps and pruning.batch_size must be at least 1")
 
 
 @dataclass(kw_only=True)

@@ -21,12 +21,13 @@ from torch import nn
 
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
 from cl_powerprop.assemble import choose_device
-from cl_powerprop.config import PruningConfig, RunConfig, repeatable_yaml
+from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.errors import DivergedError
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
 from cl_powerprop.record import git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.sections import PruningConfig
 from cl_powerprop.seeding import generator
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import powerpropagate, rank

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from cl_powerprop.config import GROUPS, EvaluationConfig, RunConfig
+from cl_powerprop.config import GROUPS, RunConfig
 from cl_powerprop.errors import DivergedError
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
+from cl_powerprop.sections import EvaluationConfig
 from cl_powerprop.strategies.base import StrategyConfig
 
 log = logging.getLogger("cl_powerprop")

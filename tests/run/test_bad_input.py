@@ -131,6 +131,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown order": ("benchmark=rotated_mnist benchmark.order=up", ["benchmark.order", "fixed, random"]),
     "unknown norm": ("model=convnet model.norm=spectral", ["model.norm", "none, batch, group, layer"]),
+    "groups of a later stage": ("model=resnet18 model.width=6 model.norm=group", ["model.norm=group", "12 channels"]),
     "width 0": ("model=resnet18 model.width=0", ["model.width", "at least 1"]),
     "images too small": ("model=convnet data=digits", ["(1, 8, 8)", "do not fit the model"]),
     "classes that are not there": (

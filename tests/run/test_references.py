@@ -90,11 +90,17 @@ def test_a_reference_that_diverges_is_reported_and_leaves_no_folder(tmp_path: Pa
     assert [path for path in Path("runs/references").iterdir() if not path.name.endswith(".lock")] == []
 
 
+CLASS = ("benchmark.scenario=class", "model.heads=shared")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("references=[alone]",), "references must be one of joint, independent, untrained"),
-        (("references=[independent]", "benchmark.scenario=class", "benchmark=split_mnist"), "needs to know the task"),
+        (
+            ("references=[independent]", "benchmark=split", "benchmark.n_tasks=5", *CLASS),
+            "strategy=independent needs to know the task",
+        ),
         (("evaluation.every_epochs=0",), "evaluation.every_epochs must be at least 1"),
         (("evaluation.every_epochs=1", "evaluation.every_steps=1"), "choose one of"),
         (("strategy=ewc", "strategy.mode=both"), "strategy.mode must be one of online, separate"),
