@@ -35,7 +35,7 @@ def explain_composition_error(error: Exception) -> str:
     word = getattr(error, "override", None)
     if isinstance(word, str) and (unreadable := explain_unreadable(word)):
         return unreadable
-    first, *rest = [line.strip() for line in message.splitlines() if line.strip()]
+    first, *rest = [line.strip() for line in f"{message}\n{cause or ''}".splitlines() if line.strip()]
     return first if not rest else f"{first} ({rest[0]})"
 
 
