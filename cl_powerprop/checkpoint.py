@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cl_powerprop.config import GROUPS, RunConfig, shareable
@@ -18,6 +16,7 @@ from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.privacy import redact
 from cl_powerprop.registry import canonical
 from cl_powerprop.run_folder import SCHEMA_VERSION
+from cl_powerprop.saving import write_tensors
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
@@ -71,10 +70,7 @@ def write_checkpoint(folder: Path, parts: Parts, results: Results, config: Mappi
         "config": config,
     }
     tensors = parts.learner.model.state_dict() | {_OF_THE_STRATEGY + name: value for name, value in own.items()}
-    part = folder / f"{FILE}.part"
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(stored, part, metadata={"state": redact(json.dumps(state))})
-    os.replace(part, folder / FILE)
+    write_tensors(folder / FILE, tensors, {"state": redact(json.dumps(state))})
 
 
 def _check_json(strategy: Strategy, name: str, value: Any) -> None:

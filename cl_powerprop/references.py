@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -94,7 +93,9 @@ def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callab
         if not path.exists():
             log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
             # An interrupted run must not be taken for a finished one.
-            partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+            partial = root / f".{path.name}.part"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             try:
                 run(config, partial)
                 partial.rename(path)

@@ -2,11 +2,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl_powerprop.errors import DataError
@@ -15,6 +16,8 @@ from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.sparsity import MaskAllocator, select_task
 
 FORMAT = "cl-powerprop 1"
+
+_LENGTH = 8  # bytes at the beginning of a safetensors file that say how long its header is
 
 
 class LoadedModel(nn.Module):
@@ -57,11 +60,31 @@ def save(
         n_tasks: number of tasks that it has learned.
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    file = Path(path)
-    part = file.with_name(file.name + ".part")
-    save_file(tensors, part, metadata={"format": FORMAT, "description": json.dumps(description)})
-    os.replace(part, file)
+    write_tensors(Path(path), model.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file at once. The same content gives the same bytes.
+
+    safetensors' own ``save_file`` writes metadata in random order, and a file that only its owner can read.
+
+    Args:
+        path: the file to write.
+        tensors: on any device, by name.
+        metadata: text by name.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = memoryview(safetensors.torch.save(stored, metadata))
+    start = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    header = json.loads(bytes(content[_LENGTH:start])) | {"__metadata__": metadata}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of eight bytes
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(len(text).to_bytes(_LENGTH, "little"))
+        file.write(text)
+        file.write(content[start:])
+    os.replace(part, path)
 
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:

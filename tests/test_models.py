@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -195,3 +196,20 @@ def test_a_trained_model_comes_back_from_disk_to_the_bit(name: str, norm: str, t
     with torch.no_grad():
         for task in (2, 0, 1):
             assert torch.equal(loaded(images, task=task), expected[task])
+
+
+def test_the_same_network_gives_the_same_file_which_others_may_read(tmp_path: Path) -> None:
+    """safetensors writes metadata in random order, so one pair of equal files would prove little."""
+    architecture: dict[str, Any] = {
+        **{"name": "mlp", "sample_shape": [1, 4, 4], "classes": [3], "heads": "shared", "bias": "frozen", "hidden": [5]}
+    }
+    model = build_model(**architecture)
+    paths = [tmp_path / f"{number}.safetensors" for number in range(20)]
+    for path in paths:
+        save(model, path, architecture=architecture, masked=None, n_tasks=1)
+    assert len({path.read_bytes() for path in paths}) == 1
+    (tmp_path / "plain").write_text("")
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+    with safetensors.safe_open(paths[0], "pt") as content:
+        assert set(content.metadata()) == {"format", "description"}
+    assert torch.equal(load(paths[0])(torch.ones(2, 1, 4, 4), task=0), model.eval()(torch.ones(2, 1, 4, 4)))

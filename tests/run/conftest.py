@@ -1,6 +1,7 @@
 """Tiny runs of the real experiment, made once and used by many tests."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -133,3 +134,12 @@ def command() -> Command:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def unreadable_for_others(folder: Path) -> dict[str, str]:
+    """The mode of everything at or below a folder that others may read less of than of a new file or folder."""
+    mask = os.umask(0)
+    os.umask(mask)
+    usual = {True: 0o777 & ~mask, False: 0o666 & ~mask}
+    modes = {path: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+    return {str(path): oct(mode) for path, mode in modes.items() if mode & usual[path.is_dir()] != usual[path.is_dir()]}

@@ -124,6 +124,8 @@ def test_the_pruning_experiment_is_deterministic(tmp_path: Path) -> None:
     config = compose_config("experiment=mnist_pruning", *SMALL_PRUNING)
     tables = [run_pruning(config, tmp_path / name) for name in ("one", "two")]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    for name in ("pruning.csv", "pruning_summary.csv", "pruning.png", "pruning.svg"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

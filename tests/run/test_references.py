@@ -20,7 +20,7 @@ from cl_powerprop.networks.heads import NEVER, TaskHeads, select_samples
 from cl_powerprop.references import config_hash, load_references, reference_config
 from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples
 
-from .conftest import MASKED, Command, tiny_config
+from .conftest import MASKED, Command, tiny_config, unreadable_for_others
 from .test_whole_runs import read_matrix, read_record
 
 pytestmark = pytest.mark.slow
@@ -50,6 +50,19 @@ def test_references_are_trained_once_and_enter_the_metrics(tmp_path: Path) -> No
     again = run(tiny_config("strategy=packnet", *MASKED, ALL), tmp_path / "packnet")
     assert {name: entry["run_id"] for name, entry in read_record(again.path)["references"].items()} == ids
     assert len([path for path in Path("runs/references").iterdir() if not path.name.startswith(".")]) == 3
+    assert not unreadable_for_others(result.path)
+    for folder in kept:
+        assert not unreadable_for_others(folder)
+
+
+def test_what_a_killed_reference_left_is_no_obstacle(tmp_path: Path) -> None:
+    config = tiny_config("strategy=epn", *MASKED, "references=[untrained]")
+    hash_of = config_hash(reference_config(config, "untrained"))
+    left = Path("runs/references") / f".untrained-{hash_of}.part"
+    left.mkdir(parents=True)
+    (left / "run.json").write_text("{ cut")
+    assert read_record(run(config, tmp_path / "run").path)["references"].keys() == {"untrained"}
+    assert not left.exists()
 
 
 def test_a_reference_is_the_run_that_its_strategy_makes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cl_powerprop.registry import metrics
 from cl_powerprop.tracking import wandb_account, wandb_sync
 from cl_powerprop.tracking.wandb_dashboard import specification, workspace
 
-from ..run.conftest import Command, tiny_config, tree
+from ..run.conftest import Command, tiny_config, tree, unreadable_for_others
 from .conftest import inspect_summary, services, wandb_files
 from .wandb_server import KEY, StoredRun, WandbServer
 
@@ -235,6 +235,7 @@ def test_pull_restores_the_run_folders(
         del original["model.safetensors"]
         assert set(pulled) == set(original)
         assert {name for name in original if pulled[name] != original[name]} <= {"run.json"}  # the time logging took
+        assert not unreadable_for_others(Path("pulled") / record["run_id"])
     assert sorted(path.name for path in Path("pulled").iterdir()) == sorted(
         json.loads((offline / f"run{seed}" / "run.json").read_text())["run_id"] for seed in (0, 1)
     )
