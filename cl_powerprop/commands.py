@@ -101,7 +101,7 @@ def completion(options: argparse.Namespace) -> int:
 
 def data(options: argparse.Namespace) -> int:
     """Say where each data set is, fetch it, or check it."""
-    from cl_powerprop.data.dataset import data_root
+    from cl_powerprop.data.dataset import data_root, doubt
     from cl_powerprop.registry import find, parts
 
     root = data_root(options.root)
@@ -115,7 +115,8 @@ def data(options: argparse.Namespace) -> int:
             elif options.action == "verify":
                 with _Bars() as bars:
                     counts = dataset.verify(root, bars.update)
-                print(f"{dataset.name}: whole, {counts}")
+                told = doubt(dataset, root)
+                print(f"{dataset.name}: {counts}; {told}" if told else f"{dataset.name}: whole, {counts}")
             else:
                 with _Bars(bytes=True) as bars:
                     dataset.download(root, bars.update)

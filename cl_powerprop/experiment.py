@@ -20,6 +20,7 @@ from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, finite
 from cl_powerprop.saving import save
+from cl_powerprop.source import is_verified
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def open_results(
         benchmark=config.benchmark.name,
         scenario=config.benchmark.scenario,
         data=config.data.name,
+        data_verified=is_verified(config.data),
         strategy=config.strategy.name,
         model=config.model.name,
         alpha=config.model.alpha,

@@ -29,7 +29,7 @@ from cl_powerprop.record import git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.sections import PruningConfig
 from cl_powerprop.seeding import generator
-from cl_powerprop.source import DataSource
+from cl_powerprop.source import DataSource, is_verified
 from cl_powerprop.sparsity import powerpropagate, rank
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.tasks import Pixels, Split
@@ -70,6 +70,7 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
         "kind": "pruning",
         "status": "running",
         "data": config.data.name,
+        "data_verified": is_verified(config.data),
         "device": str(device),
         "git_commit": git_commit(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

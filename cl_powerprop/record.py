@@ -67,6 +67,7 @@ class Facts:
 
     Attributes:
         benchmark, data, strategy, model, optimizer: the names of its parts.
+        data_verified: the content of all of the data was compared with a checksum; None if that is not known.
         scenario: what a test says about the task: "task", "domain" or "class".
         alpha: Powerpropagation's.
         task_names, task_classes: of each task, its name and how many classes it has.
@@ -80,6 +81,7 @@ class Facts:
     benchmark: str = "benchmark"
     scenario: str | None = "task"
     data: str | None = None
+    data_verified: bool | None = None
     strategy: str = "strategy"
     model: str | None = None
     alpha: float = 1.0

