@@ -85,8 +85,10 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     pull.add_argument("--out", default="pulled", metavar="DIR", help="folder for the run folders (default: pulled)")
     dashboard = subcommands.add_parser("dashboard", help="make a W&B workspace with the panels that matter here")
     dashboard.set_defaults(call=commands.dashboard)
-    dashboard.add_argument("--project", default="cl-powerprop", help="default: cl-powerprop")
-    dashboard.add_argument("--entity", help="user or team (default: yours)")
+    project = os.environ.get("WANDB_PROJECT") or "cl-powerprop"
+    dashboard.add_argument("--project", default=project, help="default: $WANDB_PROJECT, else cl-powerprop")
+    entity = os.environ.get("WANDB_ENTITY") or None
+    dashboard.add_argument("--entity", default=entity, help="user or team (default: $WANDB_ENTITY, else yours)")
     dashboard.add_argument("--tasks", type=int, default=10, metavar="N", help="forgetting curves to show (default: 10)")
     dashboard.add_argument("--dry-run", action="store_true", help="print what would be made, as JSON, without network")
     listing = subcommands.add_parser("list", help="what there is to choose: benchmarks, data, models, strategies, ...")

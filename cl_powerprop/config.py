@@ -130,7 +130,13 @@ def parallel_jobs(device: str, threads: int) -> int:
     return 1 if on_gpu else max(1, joblib.cpu_count() // max(1, threads))
 
 
+def variable(name: str, default: str) -> str:
+    """Return an environment variable; an empty one counts as not set."""
+    return os.environ.get(name) or default
+
+
 OmegaConf.register_new_resolver("parallel_jobs", parallel_jobs, replace=True)
+OmegaConf.register_new_resolver("variable", variable, replace=True)
 
 
 def default_clip_norm(strategy: str) -> float | None:

@@ -16,6 +16,7 @@ from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
 from cl_powerprop.tracking.stream import Row, RunView, SinkConfig, register_sink
 from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
+from cl_powerprop.tracking.wandb_environment import OFFLINE, chosen_by_the_user, first_of_each
 from cl_powerprop.tracking.wandb_service import end_service
 
 log = logging.getLogger("cl_powerprop")
@@ -31,13 +32,13 @@ MODES = ("online", "offline", "disabled")
 class WandbConfig(SinkConfig):
     """Options of `logger=[wandb]`; conf/logger/wandb.yaml explains them."""
 
-    mode: str
-    project: str
+    mode: str | None
+    project: str | None
     entity: str | None
     group: str | None
     job_type: str | None
     name: str | None
-    tags: list[str]
+    tags: list[str] | None
     figures: bool
     log_model: bool
     dir: str
@@ -49,10 +50,12 @@ class WandbConfig(SinkConfig):
 
     @property
     def enabled(self) -> bool:
-        return self.mode != "disabled"
+        return (self.mode or chosen_by_the_user().get("mode")) != "disabled"
 
     def check(self) -> None:
-        check_choice("logger.wandb.mode", self.mode, MODES)
+        if self.mode is not None:
+            check_choice("logger.wandb.mode", self.mode, MODES)
+        chosen_by_the_user()
         if not self.timeout > 0:
             raise ConfigurationError(f"logger.wandb.timeout must be above 0, not {self.timeout}")
 
@@ -82,6 +85,7 @@ class WandbSink:
         self._values: dict[str, float] = {}  # measured at that point
         self._waiting: list[tuple[int, dict[str, float]]] = []  # values of earlier points that are not sent yet
         self._files = 0
+        self._chosen: dict[str, Any] = {}  # what the W&B run is started with
         self._run: Any = None
         self._hangs = False  # whether W&B's service has stopped answering
         # W&B has its own thread: the first task does not wait for it to start, and no task waits without limit.
@@ -91,28 +95,28 @@ class WandbSink:
     def _start(self) -> Any:
         import wandb
 
-        settings, view = self._settings, self._view
-        multirun, facts = view.multirun, view.facts
+        settings, view, facts = self._settings, self._view, self._view.facts
         Path(settings.dir).mkdir(parents=True, exist_ok=True)
         begun = view.memory  # empty, unless the run is resumed
-        # A W&B agent sets the id of the run that it waits for; a multirun has several runs, which cannot share it.
-        named = None if multirun else os.environ.get("WANDB_RUN_ID")
-        run_id = begun.get("id") or named or facts.run_id
+        user = chosen_by_the_user(view.folder.name if view.multirun else None)
+        ours = {
+            "mode": "online",
+            "project": "cl-powerprop",
+            "group": view.multirun,
+            "job_type": facts.strategy,
+            "name": f"{facts.strategy}, alpha {facts.alpha}, seed {facts.seed}",
+        }
+        chosen = self._chosen = first_of_each(vars(settings), begun, user, ours)
+        run_id = begun.get("id") or user.get("id") or facts.run_id  # a W&B agent waits for the id that it has set
         where = {key: getattr(facts, key) for key in ("run_id", "versions", "host", "git_commit", "device")}
         config = {**view.config, "task_names": list(facts.task_names), "run": where}
-        name = f"{facts.strategy}, alpha {facts.alpha}, seed {facts.seed}"
+        say = log.debug if user.get("silent") else log.warning
 
         def init(mode: str, run_id: str = run_id) -> Any:
             return wandb.init(
-                mode=mode,  # type: ignore[arg-type]
-                project=settings.project,
-                entity=settings.entity,
+                **chosen | {"mode": mode},
                 id=run_id,
-                resume="allow",
-                name=settings.name or name,
-                group=settings.group or multirun or begun.get("group"),
-                job_type=settings.job_type or facts.strategy,
-                tags=settings.tags,
+                resume="allow" if "id" in begun else user.get("resume", "allow"),
                 config=config,
                 dir=settings.dir,
                 allow_val_change=True,  # a resumed run may continue with other versions, or on another machine
@@ -127,15 +131,15 @@ class WandbSink:
                 ),
             )
 
-        if settings.mode == "offline":
-            return init("offline")
+        if chosen["mode"] in OFFLINE:
+            return init(chosen["mode"])
         reason = "no API key was found (wandb login sets one)"
         if has_credentials():
             remains = f"*wandb/run-*-{run_id}"
             before = set(Path(settings.dir).glob(remains))
             try:
-                run = init("online")
-                log.warning(f"W&B: {run.url}")
+                run = init(chosen["mode"])
+                say(f"W&B: {run.url}")
                 return run
             except Exception as error:  # noqa: BLE001, RUF100 (of many kinds: no network, a wrong key, ...)
                 reason = _line(error)
@@ -147,7 +151,7 @@ class WandbSink:
         if has_credentials():  # then the user expects the run to be online
             view.tell(message)
         else:
-            log.warning(message)
+            say(message)
         return run
 
     def _in_time(self, call: Callable[[], None], network: float = 0) -> None:
@@ -222,6 +226,7 @@ class WandbSink:
             run.define_metric(curves, step_metric="progress")
         memory = self._view.memory
         sent = memory.get("sent", -1) if memory.get("id") == run.id else -1
+        memory.update(self._chosen)
         memory.update({key: getattr(run, key) or None for key in ("entity", "project", "id", "group")})
         memory.update({"url": None if run.offline else run.url, "sent": sent})
 

@@ -6,6 +6,7 @@ from typing import Any
 import requests
 
 from cl_powerprop.errors import UserError
+from cl_powerprop.tracking.wandb_environment import chosen_by_the_user
 
 UPLOADED = ".synced"  # for an uploaded file, W&B's own sync makes a file with this added to the name
 _SECONDS = 20  # time limit for an answer of the server
@@ -29,8 +30,10 @@ def open_account() -> Any:
     """Return W&B's client, after the server has accepted the credentials.
 
     Raises:
-        UserError: if there are no credentials, the server does not answer, or it rejects them.
+        UserError: for a variable that W&B refuses, or if there are no credentials, the server does not answer, or it
+            rejects them.
     """
+    chosen_by_the_user()
     if not has_credentials():
         raise UserError("no W&B API key was found; set WANDB_API_KEY, or run: wandb login")
     import wandb
