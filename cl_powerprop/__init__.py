@@ -43,6 +43,7 @@ _NAMES = {
     "cl_powerprop.tracking.stream": ("Row", "RunView", "SinkConfig", "register_sink"),
     # For a plain Avalanche or torch script.
     "cl_powerprop.plugins": ("EPNPlugin", "PackNetPlugin", "TaskSelection", "load_learner", "save_learner"),
+    "cl_powerprop.recording": ("RecordingPlugin",),
     "cl_powerprop.sparsity": ("MaskAllocator", "ThetaSpaceStep", "powerpropagate", "select_task"),
     "cl_powerprop.training.benchmark": ("in_memory",),
     "cl_powerprop.training.fast": ("FastSupervisedTemplate",),

@@ -28,8 +28,8 @@ def learn(parts: Parts, results: Results) -> Results:
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
     plan, clock = parts.plan, parts.learner.clock
-    if clock.train_iterations and not results.trained_experiences:
-        raise ConfigurationError("the learner has trained before; make a new one, with a new network, for each run")
+    if not results.trained_experiences:
+        refuse_trained(parts.learner)
     with results.recording(parts.steps(), len(parts.curriculum)), measuring(parts, results) as measure:
         if not results.trained_experiences:
             results.tested_untrained(measure("test", plan.before_training))
@@ -46,6 +46,16 @@ def learn(parts: Parts, results: Results) -> Results:
                 parts.save(results)
         results.finish(parts.strategy.summary(parts.learner.model))
     return results
+
+
+def refuse_trained(learner: Any) -> None:
+    """Refuse a learner that has trained before.
+
+    Raises:
+        ConfigurationError: if it has.
+    """
+    if learner.clock.train_iterations:
+        raise ConfigurationError("the learner has trained before; make a new one, with a new network, for each run")
 
 
 Measure = Callable[[str, Sequence[int]], dict[int, Measured]]

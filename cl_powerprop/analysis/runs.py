@@ -260,7 +260,7 @@ def _read_tables(folder: Path, row: dict[str, Any], problems: list[str]) -> dict
         if not path.exists():
             continue
         try:
-            frame = pd.read_csv(path)
+            frame = pd.read_csv(path, dtype={"layer": str})  # of a Sequential, layers are named by numbers
             if list(frame.columns) != list(columns):
                 raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
             if frame[columns[-1]].isna().any() and table != "curves":

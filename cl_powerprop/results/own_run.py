@@ -25,13 +25,14 @@ def describe(
         ConfigurationError: if nothing says what the benchmark is.
     """
     learner = parts.learner
+    optimizer = learner.optimizer  # None for a learner that has none, such as Avalanche's StreamingLDA
     if config is None and "benchmark" not in facts:
         raise ConfigurationError("say what the benchmark is, as in benchmark='split_cifar', or give its config")
     known: dict[str, Any] = {
         "strategy": type(learner).__name__,
         "scenario": "task" if parts.labels_tasks else None,
         "model": type(learner.model).__name__,
-        "optimizer": type(learner.optimizer).__name__.lower(),
+        "optimizer": None if optimizer is None else type(optimizer).__name__.lower(),
         "device": str(learner.device),
         "task_names": parts.task_names,
         "task_classes": parts.task_classes,
@@ -41,7 +42,8 @@ def describe(
         known |= {"benchmark": config.benchmark.name, "data": config.data.name, "scenario": config.benchmark.scenario}
         shown = shareable(config)
         written = {group: shown[group] for group in ("benchmark", "data")}
-    numbers = {name: value for name, value in learner.optimizer.defaults.items() if isinstance(value, int | float)}
+    defaults = {} if optimizer is None else optimizer.defaults
+    numbers = {name: value for name, value in defaults.items() if isinstance(value, int | float)}
     written |= {
         "train": {"epochs": learner.train_epochs, "batch_size": learner.train_mb_size},
         "optimizer": numbers,
