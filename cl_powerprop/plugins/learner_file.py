@@ -8,11 +8,11 @@ from typing import Any
 
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.plugins.masking import MaskingPlugin, masking_plugins
+from cl_powerprop.saving import write_tensors
 
 _FORMAT = "cl-powerprop learner 1"
 
@@ -33,10 +33,7 @@ def save_learner(learner: Any, path: str | os.PathLike[str]) -> None:
     plugin = _masking(learner)
     if not hasattr(plugin, "allocator") or not plugin.allocator.tasks:
         raise ConfigurationError("the learner has learned no task yet; there is nothing to save")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in learner.model.state_dict().items()}
-    part = Path(f"{os.fspath(path)}.part")
-    save_file(tensors, part, metadata={"format": _FORMAT, "about": json.dumps(_about(plugin))})
-    os.replace(part, path)
+    write_tensors(Path(path), learner.model.state_dict(), {"format": _FORMAT, "about": json.dumps(_about(plugin))})
 
 
 def load_learner(learner: Any, path: str | os.PathLike[str], experiences: Iterable[Any] = ()) -> None:

@@ -74,6 +74,11 @@ def test_a_learner_goes_on_from_its_file_to_the_bit(
         first.train(experience)
     save_learner(first, tmp_path / "learner.safetensors")
     assert sorted(os.listdir(tmp_path)) == ["learner.safetensors"]
+    for number in range(10):  # safetensors' own function writes metadata in random order
+        save_learner(first, tmp_path / f"{number}.again")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    (tmp_path / "plain").write_text("")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
     second, seen_second = learner(model, method, unmasked=unmasked)
     learned = benchmark.train_stream[:2] if model == "multi_head" else ()
     load_learner(second, tmp_path / "learner.safetensors", learned)
