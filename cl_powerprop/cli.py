@@ -4,12 +4,12 @@ import argparse
 import contextlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from cl_powerprop import __version__, commands
 from cl_powerprop.errors import ConfigurationError, UserError
+from cl_powerprop.output import discard_output
 from cl_powerprop.process import FAULT, INTERRUPTED, USAGE_ERROR, complain, leave_wandb
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = complain("interrupted; what was finished is kept", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         code = 0
     finally:
         leave_wandb(code)

@@ -10,12 +10,12 @@ from torch import nn
 from cl_powerprop.assemble import assemble
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
 from cl_powerprop.checkpoint import Checkpoint, check_matches, must_match, write_checkpoint
-from cl_powerprop.composition import compose
+from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
 from cl_powerprop.learning import learn
 from cl_powerprop.parts import Parts
 from cl_powerprop.privacy import hide
-from cl_powerprop.record import Facts
+from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, finite
@@ -38,6 +38,7 @@ def run(
     quiet: bool = False,
     multirun: str | None = None,
     checkpoint: Checkpoint | None = None,
+    job: Job | None = None,
 ) -> Result:
     """Learn the tasks of a config one after the other, and write a run folder.
 
@@ -47,6 +48,7 @@ def run(
         quiet: show no progress, whatever the config says.
         multirun: name of the multirun that this run is a job of; dashboards group by it.
         checkpoint: of the run in ``path``, to go on from.
+        job: the run's place in that multirun.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
@@ -59,12 +61,12 @@ def run(
     messages: list[str] = []
     references = []
     if checkpoint is None:
-        references = load_references(config, lambda other, where: run(other, where, quiet), messages.append)
+        references = load_references(config, _reference_run(quiet, job), messages.append)
     else:
         check_matches(checkpoint, config, path)
 
     parts = assemble(config)
-    results = open_results(config, path, parts, multirun, quiet, reopen=checkpoint is not None)
+    results = open_results(config, path, parts, multirun, quiet, reopen=checkpoint is not None, job=job)
     results.state.messages += messages
     for reference in references:
         results.add_reference(reference)
@@ -76,8 +78,24 @@ def run(
     return Result(path, finite(results.as_json()), parts.learner.model)
 
 
+def _reference_run(quiet: bool, job: Job | None) -> Callable[[RunConfig, Path], Any]:
+    """Return what trains a reference run; its lines of progress say that it is one, and for which job."""
+
+    def train(config: RunConfig, path: Path) -> Result:
+        name = f"reference {config.strategy.name}"
+        return run(config, path, quiet, job=Job(None, f"{job.title}, {name}", job.live) if job else Job(None, name))
+
+    return train
+
+
 def open_results(
-    config: RunConfig, path: Path, parts: Parts, multirun: str | None, quiet: bool, reopen: bool
+    config: RunConfig,
+    path: Path,
+    parts: Parts,
+    multirun: str | None,
+    quiet: bool,
+    reopen: bool,
+    job: Job | None = None,
 ) -> Results:
     """Return results in a new folder that holds the config, or in the folder of a run that goes on."""
     facts = Facts(
@@ -93,13 +111,16 @@ def open_results(
         task_names=parts.task_names,
         task_classes=parts.task_classes,
         device=str(parts.learner.device),
+        job=job.number if job else None,
     )
     folder = RunFolder.reopen(path) if reopen else RunFolder(path)
     if not reopen:
         folder.write_text("config.yaml", repeatable_yaml(config))
     shown = {key: value for key, value in shareable(config).items() if key not in ("logger", "run_dir", "pruning")}
+    if any(sink.enabled for sink in config.logger.values()):
+        shown["group"] = group_name(config)
     progress = config.progress and not quiet
-    return Results(folder, facts, sinks=config.logger, config=shown, multirun=multirun, progress=progress)
+    return Results(folder, facts, sinks=config.logger, config=shown, multirun=multirun, progress=progress, job=job)
 
 
 def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:

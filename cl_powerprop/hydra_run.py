@@ -31,6 +31,7 @@ from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
+from cl_powerprop.sweep import job_of
 
 
 def run_command(words: list[str]) -> int:
@@ -46,7 +47,9 @@ def run_command(words: list[str]) -> int:
     OmegaConf.register_new_resolver("commented_config", commented, replace=True)
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
-        job = functools.partial(_job, failures=failures, command=os.getpid(), modules=imported_modules())
+        job = functools.partial(
+            _job, failures=failures, command=os.getpid(), modules=imported_modules(), words=sys.argv[1:]
+        )
         functools.update_wrapper(job, _job)
         try:
             hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
@@ -110,7 +113,7 @@ def _report(failures: Path) -> int:
     return code
 
 
-def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> None:
+def _job(config: Any, failures: Path, command: int, modules: Sequence[str], words: Sequence[str]) -> None:
     """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on.
 
     Args:
@@ -118,13 +121,14 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
         failures: folder for what failed.
         command: the process of the command.
         modules: what the command was told to import.
+        words: what follows `run` in the command.
     """
     try:
         find_plugins(warn=os.getpid() == command)
         with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie; hydra.job.chdir has left it
             import_modules(modules)
         # Several live displays on one terminal would overwrite each other.
-        _run_job(config, quiet=os.getpid() != command)
+        _run_job(config, words, live=os.getpid() == command)
     except Exception as error:
         if not failures.exists():  # a launcher took the job to another machine: the error itself has to travel
             raise
@@ -142,7 +146,7 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str]) -> N
             leave_wandb(FAULT)  # of runs that were not finished
 
 
-def _run_job(config: Any, quiet: bool) -> None:
+def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     subfolder = hydra_config.output_subdir
@@ -156,15 +160,16 @@ def _run_job(config: Any, quiet: bool) -> None:
     parsed.check()  # before torch is imported, which takes many times as long
     for sink in parsed.logger.values():
         sink.prepare()
+    job = job_of(parsed, hydra_config, words, live)
     if parsed.pruning is not None:
         from cl_powerprop.pruning import run_pruning
 
-        run_pruning(parsed, path, quiet=quiet)
+        run_pruning(parsed, path, job=job)
         return
     from cl_powerprop.experiment import run
 
     multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
-    result = run(parsed, path, quiet=quiet, multirun=multirun)
+    result = run(parsed, path, multirun=multirun, job=job)
     if hydra_config.mode == RunMode.RUN:
         from cl_powerprop.analysis.summary import print_runs
 

@@ -25,7 +25,7 @@ from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.errors import DivergedError
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
-from cl_powerprop.record import git_commit
+from cl_powerprop.record import Job, git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.sections import PruningConfig
 from cl_powerprop.seeding import generator
@@ -33,19 +33,21 @@ from cl_powerprop.source import DataSource, is_verified
 from cl_powerprop.sparsity import powerpropagate, rank
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.tasks import Pixels, Split
+from cl_powerprop.tracking.progress_lines import ProgressLines, has_bar
 from cl_powerprop.training.tensor_data import TensorLoader
 
 _HELD_OUT = 12  # a twelfth of the training images is held out, 5,000 of the full MNIST
 _STEPS_A_CHECK = 1000  # steps between two checks of the loss, each of which waits for the device
 
 
-def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFrame:
+def run_pruning(config: RunConfig, path: Path, quiet: bool = False, job: Job | None = None) -> pd.DataFrame:
     """Train and prune for every alpha and seed; write `pruning.csv`, its summary and its plot into ``path``.
 
     Args:
         config: a config with ``pruning`` options.
         path: the run folder to write.
         quiet: show no progress.
+        job: the run's place in a multirun.
 
     Returns:
         A row for each (alpha, seed, density), with the test accuracy.
@@ -74,6 +76,7 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
         "device": str(device),
         "git_commit": git_commit(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "job": job.number if job else None,
         "settings": vars(settings),
         "error": None,
     }
@@ -81,15 +84,22 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     rows: list[dict[str, float]] = []
     start = time.perf_counter()
     jobs = list(itertools.product(zip(settings.alphas, settings.lrs, strict=True), settings.seeds))
+    shown, console = config.progress and not quiet, Console(stderr=True)
+    lines = ProgressLines(shown and not has_bar(console), job.title if job else "")
+    lines.start([1] * len(jobs))
     try:
-        with _progress(config.progress and not quiet) as progress:
+        with _progress(console, shown and (job is None or job.live)) as progress:
             bar = progress.add_task("training", total=len(jobs) * settings.steps)
-            for (alpha, lr), seed in jobs:
-                progress.update(bar, description=f"alpha {alpha:g}, seed {seed}")
+            for number, ((alpha, lr), seed) in enumerate(jobs, start=1):
+                name = f"alpha {alpha:g}, seed {seed}"
+                progress.update(bar, description=name)
                 network = _train(settings, alpha, lr, seed, train, lambda steps: progress.advance(bar, steps))
                 for density, accuracy in _prune(network, settings.densities, test):
                     rows.append({"alpha": alpha, "seed": seed, "density": density, "accuracy": accuracy})
                 folder.write_csv("pruning.csv", list(rows[0]), [list(row.values()) for row in rows])
+                last = rows[-1]
+                measured = f"accuracy {last['accuracy']:.3f} at density {last['density']:g}"
+                lines.write(f"network {number}/{len(jobs)}, {name}: {measured}", number)
     except BaseException as error:
         folder.write_json("run.json", content | {"status": "failed", "error": str(error) or type(error).__name__})
         raise
@@ -104,8 +114,7 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False) -> pd.DataFr
     return table
 
 
-def _progress(enabled: bool) -> Progress:
-    console = Console(stderr=True)
+def _progress(console: Console, enabled: bool) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -75,6 +75,7 @@ class Facts:
         git_commit: of the source checkout that runs; None for an installed package.
         process: its number on the host.
         started: time in UTC.
+        job: the run's number among the jobs of its multirun; None for a run alone.
     """
 
     run_id: str = field(default_factory=new_run_id)
@@ -96,6 +97,7 @@ class Facts:
     git_commit: str | None = field(default_factory=git_commit)
     process: int = field(default_factory=os.getpid)
     started: str = field(default_factory=now)
+    job: int | None = None
 
     @property
     def n_tasks(self) -> int:
@@ -114,7 +116,27 @@ class Facts:
         The machine and its versions are those of today.
         """
         kept = ("run_id", "started")
-        return replace(self, **{key: before[key] for key in kept})
+        return replace(self, job=before.get("job"), **{key: before[key] for key in kept})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is called among others: a job of a multirun, or a reference run.
+
+    Attributes:
+        number: of the job; None for a reference run.
+        name: what tells it from the others, as in "epn, alpha 2, seed 0".
+        live: whether it has the terminal for itself, and can show a live display.
+    """
+
+    number: int | None
+    name: str
+    live: bool = True
+
+    @property
+    def title(self) -> str:
+        """What the run is called in lines of progress."""
+        return self.name if self.number is None else f"job {self.number}: {self.name}"
 
 
 @dataclass

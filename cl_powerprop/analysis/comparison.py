@@ -3,18 +3,14 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
-from cl_powerprop import registry
+from cl_powerprop import naming, registry
 from cl_powerprop.analysis.runs import Runs
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.evaluation.metrics import Metric
 
-# Settings that do not change what is measured.
-_WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
-_PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
 _MOST_NAMED = 3  # runs that a warning lists by name
 
 
@@ -86,7 +82,11 @@ def compare_runs(
         )
     warnings += [f"the runs differ: {line}" for line in mixed.values()]
     settings = _settings(loaded)
-    chosen = _check_columns(complete, by, settings) if by else [*mixed, *_distinguishing(complete, settings, mixed)]
+    if by:
+        chosen = _check_columns(complete, by, settings)
+    else:
+        base = [*mixed, "strategy"]
+        chosen = [*base, *naming.distinguishing(list(_rows(complete).values()), settings, base)]
     complete, repeated = _without_repeats(complete, [*settings, *chosen], loaded.metrics)
     warnings += repeated
     groups = _groups(complete, chosen)
@@ -101,10 +101,7 @@ def compare_runs(
 
 def _settings(loaded: Runs) -> list[str]:
     """Return the columns that are settings of a run and can change what it measures."""
-    columns = loaded.runs.columns
-    dotted = [name for name in columns if "." in name and not name.startswith(("seconds.", "evaluation."))]
-    left_out = {*_WITHOUT_EFFECT, "model.alpha", *loaded.metrics}  # alpha has a column of its own
-    return [name for name in (*_PREFERRED, *dotted) if name in columns and name not in left_out]
+    return [name for name in naming.settings(list(loaded.runs.columns)) if name not in loaded.metrics]
 
 
 def _unfinished(runs: pd.DataFrame) -> list[str]:
@@ -148,20 +145,11 @@ def _check_columns(runs: pd.DataFrame, by: Sequence[str], settings: list[str]) -
     return list(by)
 
 
-def _distinguishing(runs: pd.DataFrame, settings: list[str], mixed: dict[str, str]) -> list[str]:
-    """Return the strategy, and as few settings as distinguish the runs of a strategy that differ in any."""
-    text = runs.astype(object).where(runs.notna(), "none").astype(str)
-    by_strategy = text.groupby("strategy")
-    varying = [column for column in settings if column not in mixed and (by_strategy[column].nunique() > 1).any()]
-    base = [*mixed, "strategy"]
-    target = text.groupby([*base, *varying]).ngroups
-    chosen: list[str] = []
-    for column in varying:
-        if text.groupby([*base, *chosen]).ngroups == target:
-            break
-        if text.groupby([*base, *chosen, column]).ngroups > text.groupby([*base, *chosen]).ngroups:
-            chosen.append(column)
-    return ["strategy", *chosen]
+def _rows(runs: pd.DataFrame) -> dict[str, naming.Row]:
+    """Return each run's row of the table by its name."""
+    columns = list(map(str, runs.columns))
+    cells = zip(map(str, runs.index), runs.to_numpy(object), strict=True)
+    return {name: dict(zip(columns, row, strict=True)) for name, row in cells}
 
 
 def _without_repeats(
@@ -183,39 +171,11 @@ def _without_repeats(
 
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
     """Return the runs of each group, ordered by seed; the groups are in the order of their first runs."""
-    keys = {
-        str(name): tuple(repr(runs.loc[name, column]) if pd.notna(runs.loc[name, column]) else "" for column in by)
-        for name in runs.index
-    }
-    labels: dict[tuple[str, ...], str] = {}
-    for name, key in keys.items():
-        if key not in labels:
-            row: Any = runs.loc[name]
-            label = _label(row, by, runs)
-            labels[key] = label if label not in labels.values() else f"{label} ({', '.join(key)})"
+    labels = naming.labels(_rows(runs), by)
     groups: dict[str, list[str]] = {label: [] for label in labels.values()}
-    for name in runs.sort_values("seed", kind="stable").index:
-        groups[labels[keys[str(name)]]].append(str(name))
+    for name in map(str, runs.sort_values("seed", kind="stable").index):
+        groups[labels[name]].append(name)
     return groups
-
-
-def _label(row: pd.Series, by: Sequence[str], runs: pd.DataFrame) -> str:
-    """Return the strategy, and the values of the other columns that vary within it."""
-    parts = []
-    for column in by:
-        value = row[column]
-        if column in ("strategy", "benchmark", "data"):
-            parts.append(str(value))
-            continue
-        alike = runs[runs["strategy"] == row["strategy"]] if "strategy" in by else runs
-        if alike[column].nunique(dropna=False) > 1 and pd.notna(value):
-            name = column.rpartition(".")[2] if column not in ("model", "optimizer") else ""
-            parts.append(f"{name} {_short(value)}".strip())
-    return ", ".join(parts) or "all runs"
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[str]) -> list[str]:
@@ -223,7 +183,7 @@ def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[st
     for label, names in groups.items():
         rows = runs.loc[names]
         varying = [
-            f"{column} ({', '.join(sorted({_short(value) for value in rows[column]}))})"
+            f"{column} ({', '.join(sorted({naming.text(value) for value in rows[column]}))})"
             for column in ("strategy", "benchmark", "data", "scenario", *settings)
             if rows[column].nunique(dropna=False) > 1
         ]
@@ -238,7 +198,7 @@ def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settin
     for column in settings:
         if not column.startswith("train."):
             continue
-        values = {label: set(map(_short, runs.loc[names, column])) for label, names in groups.items()}
+        values = {label: set(map(naming.text, runs.loc[names, column])) for label, names in groups.items()}
         if len(set(map(frozenset, values.values()))) > 1:
             listed = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in values.items())
             lines.append(f"groups differ in {column}: {listed}")

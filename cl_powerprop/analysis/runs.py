@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.naming import flat
 from cl_powerprop.registry import canonical
 from cl_powerprop.run_folder import COPY, SCHEMA_VERSION
 
@@ -213,7 +214,7 @@ def _row(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
         raise RunFolderError(f"run.json is damaged: its seed is {content['seed']}")
     if content["status"] == "complete" and not content.get("metrics"):
         raise RunFolderError("run.json is damaged: it is complete and has no metrics")
-    row = _settings(folder) | {key: content.get(key) for key in _FACTS}
+    row = read_settings(folder) | {key: content.get(key) for key in _FACTS}
     row["benchmark"] = canonical("benchmark", content["benchmark"])  # which may have been renamed since the run
     row |= content.get("metrics") or {}
     row |= {f"seconds.{part}": value for part, value in (content.get("seconds") or {}).items()}
@@ -221,26 +222,23 @@ def _row(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the config with dotted keys; lists become text, so that runs can be grouped by them."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the config with dotted keys; lists become text, so that runs can be grouped by them.
+
+    Raises:
+        RunFolderError: if it cannot be read.
+    """
     try:
         loaded = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, yaml.YAMLError) as error:
         raise RunFolderError(f"config.yaml cannot be read ({type(error).__name__})") from error
     if not isinstance(loaded, dict):
         raise RunFolderError("config.yaml is damaged")
-    return dict(_flat({key: value for key, value in loaded.items() if key not in _NOT_SETTINGS}))
+    options = flat({key: value for key, value in loaded.items() if key not in _NOT_SETTINGS})
+    return {key: value for key, value in options if key.rpartition(".")[2] not in _ALREADY_FACTS}
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif key not in _ALREADY_FACTS:
-            yield prefix + key, json.dumps(value) if isinstance(value, list) else value
 
 
 def _read_tables(folder: Path, row: dict[str, Any], problems: list[str]) -> dict[str, pd.DataFrame]:

@@ -1,7 +1,8 @@
 """The table of runs that is printed when they have finished."""
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,88 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cl_powerprop import registry
+from cl_powerprop import naming, registry
+from cl_powerprop.analysis.runs import read_settings
 from cl_powerprop.analysis.tables import NONE, format_value
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.output import say
 from cl_powerprop.evaluation.metrics import Metric
 
-_FACTS = ("strategy", "alpha", "optimizer", "seed")
+_FACTS = ("strategy", "benchmark", "data", "scenario", "model", "alpha", "optimizer", "seed")
 _VERIFIED = {True: "verified to the bit", False: "no", None: NONE}
+_ALSO = "validation_accuracy"  # what settings are chosen by
+_MOST_SETTINGS = 6  # columns of the table; where more settings differ, only those that tell the runs apart
 
 
 def print_runs(folders: Iterable[Path]) -> None:
-    """Print one row per run: what it was, its metrics and its time; then its messages, and where the runs are."""
+    """Print one row per run: in what it differs from the others, its metrics and its time.
+
+    What each run has to say follows, and where the runs are.
+    """
     folders = list(folders)
     runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    rows = [settings_of(folder, run) for folder, run in zip(folders, runs, strict=True)]
+    shared = Path(os.path.commonpath([folder.parent for folder in folders]))
+    places = [folder.relative_to(shared).as_posix() for folder in folders]
     metrics = _shown(runs)
-    scenarios = {run["scenario"] for run in runs}
-    facts = _FACTS if scenarios == {"task"} else ("scenario", *_FACTS)
+    columns = _columns(runs, rows)
+    jobs = _jobs(runs, places)
     table = Table(title=", ".join(dict.fromkeys(f"{run['benchmark']} on {run['data']}" for run in runs)))
-    for name in (*facts, *(escape(metric.label) for metric in metrics), "zero forgetting", "time"):
-        table.add_column(name, justify="left" if name in ("scenario", "strategy") else "right")
-    for run in runs:
+    for name in (*jobs, *(naming.heading(column, columns) for column in columns)):
+        table.add_column(escape(name), justify="left" if name in ("folder", "scenario", "strategy") else "right")
+    for name in (*(metric.label for metric in metrics), "zero forgetting", "time"):
+        table.add_column(escape(name), justify="right")
+    for index, (run, row) in enumerate(zip(runs, rows, strict=True)):
+        about = [jobs[name][index] for name in jobs] + naming.values(row, columns, rows)
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
         verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
-        table.add_row(*(str(run[fact]) for fact in facts), *values, verified, f"{seconds:.0f} s")
+        table.add_row(*map(escape, about), *values, verified, f"{seconds:.0f} s")
     console = Console(width=None if Console().is_terminal else 160)
-    console.print(table)
-    for run in runs:
-        name = f"{run['strategy']}, seed {run['seed']}"
+    with console.capture() as printed:  # rich would end the process if nobody reads its output any more
+        console.print(table)
+    say(printed.get().rstrip("\n"))
+    for index, (run, name) in enumerate(zip(runs, naming.run_names(rows), strict=True)):
+        name = f"job {jobs['job'][index]}: {name}" if jobs else name
         for message in run["messages"]:
-            print(f"{name}: {message}")
+            say(f"{name}: {message}")
         if run["status"] != "complete":
-            print(f"{name}: {run['status']}: {run['error']}")
-    print(f"run folder: {folders[0]}" if len(folders) == 1 else f"run folders: {folders[0].parent}/*")
+            say(f"{name}: {run['status']}: {run['error']}")
+    say(f"run folder: {folders[0]}" if len(folders) == 1 else f"run folders: {shared}/*")
+
+
+def settings_of(folder: Path, run: Mapping[str, Any]) -> naming.Row:
+    """Return what a run is named by, from its folder and the content of its `run.json`."""
+    facts = {key: run.get(key) for key in _FACTS}
+    try:
+        return read_settings(folder) | facts
+    except RunFolderError:
+        return facts
+
+
+def _columns(runs: Sequence[Mapping[str, Any]], rows: Sequence[naming.Row]) -> list[str]:
+    """Return the strategy, the settings in which the runs differ, and the seed."""
+    known = naming.settings(list(dict.fromkeys(column for row in rows for column in row)))
+    known = ["benchmark", "data", *(column for column in known if column != "benchmark.scenario")]
+    settings = naming.differing(rows, known)
+    if len(settings) > _MOST_SETTINGS:
+        settings = naming.distinguishing(rows, settings)
+    scenario = [] if {run["scenario"] for run in runs} == {"task"} else ["scenario"]
+    return [*scenario, "strategy", *settings, "seed"]
+
+
+def _jobs(runs: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str, list[str]]:
+    """Return columns that say which run is where: the number in the multirun, and the folder if it is another one."""
+    if len(runs) == 1:
+        return {}
+    numbers = [place if run.get("job") is None else str(run["job"]) for run, place in zip(runs, places, strict=True)]
+    return {"job": numbers} if numbers == places else {"job": numbers, "folder": list(places)}
 
 
 def _shown(runs: list[dict[str, Any]]) -> list[Metric]:
-    """Return the headline metrics that some run has."""
-    metrics: list[Metric] = [metric for metric in registry.metrics().values() if metric.level == "headline"]
+    """Return the headline metrics that some run has, and validation accuracy."""
+    metrics: list[Metric] = [
+        metric for metric in registry.metrics().values() if metric.level == "headline" or metric.name == _ALSO
+    ]
     return [metric for metric in metrics if any(not pd.isna(_number(run, metric)) for run in runs)]
 
 

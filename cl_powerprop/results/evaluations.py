@@ -1,12 +1,13 @@
 """The accuracy matrix of a run and what belongs to it, task by task; and whether anything was forgotten."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cl_powerprop.evaluation.metrics import Matrix, Measurements
+from cl_powerprop.evaluation.metrics import Matrix, Measurements, average_forgetting
 
 
 class Evaluations:
@@ -59,6 +60,23 @@ class Evaluations:
 
     def _compare(self, task: int, logits: str) -> None:
         self._unchanged[task] = self._unchanged.get(task, True) and self._logits[task] == logits
+
+    def average_accuracy(self, tasks: int, accuracies: Mapping[int, float] | None = None) -> float:
+        """Return the mean test accuracy on the first tasks; NaN if one of them was not tested.
+
+        Args:
+            tasks: how many are learned.
+            accuracies: by task, of one test; None for the test after the last of these tasks.
+        """
+        if not tasks:
+            return math.nan
+        row = self.matrix[tasks - 1] if accuracies is None else accuracies
+        measured = [task for task in range(tasks) if accuracies is None or task in accuracies]
+        return float(np.mean([row[task] for task in measured])) if len(measured) == tasks else math.nan
+
+    def average_forgetting(self, tasks: int) -> float:
+        """Return the forgetting so far, averaged over the tasks before the last that is learned; NaN if not tested."""
+        return average_forgetting(self.matrix[:tasks, :tasks])
 
     @property
     def zero_forgetting(self) -> bool | None:

@@ -24,16 +24,23 @@ class Outlet:
         sinks: the options of each sink, by its name.
         config: the run's whole config, for the sinks to show.
         multirun: name of the multirun that the run is a job of, None for a run alone.
+        name: of the run among the jobs of its multirun, None for a run alone.
     """
 
     def __init__(
-        self, folder: RunFolder, sinks: Mapping[str, SinkConfig], config: Mapping[str, Any], multirun: str | None
+        self,
+        folder: RunFolder,
+        sinks: Mapping[str, SinkConfig],
+        config: Mapping[str, Any],
+        multirun: str | None,
+        name: str | None,
     ) -> None:
         self._folder = folder
         self._sinks = {name: sink for name, sink in sinks.items() if sink.enabled}
         self._memories: dict[str, dict[str, Any]] = {name: {} for name in self._sinks}
         self._config = config
         self._multirun = multirun
+        self._name = name
         self._written = 0  # rows of a run that is resumed
         self._resumed_at: int | None = None
 
@@ -59,6 +66,7 @@ class Outlet:
                 figures=RunFigures(self._folder.path),
                 tell=tell,
                 outcome=outcome,
+                name=self._name,
             )
             for name, memory in self._memories.items()
         }

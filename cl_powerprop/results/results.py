@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.weights import WeightCount
-from cl_powerprop.record import Facts, ReferenceAccuracy, State, now, peak_memory_mb
+from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
@@ -26,7 +27,8 @@ from cl_powerprop.results.own_run import describe
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.tracking.progress import ProgressDisplay
-from cl_powerprop.tracking.stream import Outcome, Row, RowStream, SinkConfig
+from cl_powerprop.tracking.progress_lines import TaskLine
+from cl_powerprop.tracking.stream import AVERAGE, Outcome, Row, RowStream, SinkConfig
 
 if TYPE_CHECKING:
     from cl_powerprop.evaluation.metrics import Measurements, Metric
@@ -57,7 +59,8 @@ class Results:
         sinks: the options of each sink that measurements also go to, by its name.
         config: the run's whole config, for the sinks to show.
         multirun: name of the multirun that the run is a job of, None for a run alone.
-        progress: show a live display, on a terminal.
+        progress: show a live display on a terminal, or print a line for each task where there is none.
+        job: the run's place in the multirun, None for a run alone.
     """
 
     def __init__(
@@ -69,17 +72,20 @@ class Results:
         config: Mapping[str, Any] | None = None,
         multirun: str | None = None,
         progress: bool = True,
+        job: Job | None = None,
     ) -> None:
         self.folder = folder
         self.facts = facts
         self.state = State()
         self.evaluations = Evaluations(facts.n_tasks)
         self.capacity = CapacityTable()
-        self.display = ProgressDisplay(progress)
-        self._outlet = Outlet(folder, sinks or {}, config or {}, multirun)
+        self._title = f"{job.title}: " if job else ""
+        self.display = ProgressDisplay(progress, job is None or job.live, job.title if job else "")
+        self._outlet = Outlet(folder, sinks or {}, config or {}, multirun, job.name if job else None)
         self._rows: RowStream
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training
+        self._fitted = math.nan  # training accuracy of the last task
         self._timer = Timer(self.state.seconds)
         self.task_in_training = 0
 
@@ -103,7 +109,7 @@ class Results:
             config: whose benchmark and data they learn, if these are ours: the run can then be compared with others.
             settings: what else `config.yaml` is to say, for `compare` to group by: ``{"optimizer": {"lr": 0.1}}``.
             sinks: see :class:`Results`; ``cl_powerprop.compose(["logger=[wandb]"]).logger`` are those of the command.
-            progress: show a live display, on a terminal.
+            progress: show a live display on a terminal, or print a line for each task where there is none.
             facts: what the run is, as in ``strategy="replay", data="mnist", seed=1`` (see :class:`Facts`).
 
         Raises:
@@ -128,7 +134,7 @@ class Results:
 
     def tell(self, message: str) -> None:
         """Say something that a user should know, now and in `run.json`."""
-        log.warning(message)
+        log.warning("%s%s", self._title, message)
         self.state.messages.append(message)
 
     def add_reference(self, reference: Reference) -> None:
@@ -155,7 +161,7 @@ class Results:
         try:
             with self.time("logging"):
                 self.write()
-            with self.display.over(tasks):
+            with self.display.over(steps if len(steps) == tasks else [1] * tasks, self.trained_experiences):
                 yield
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -198,6 +204,13 @@ class Results:
         self.evaluations.add_within({index: value.accuracy for index, value in measured.items()}, before)
         for index, value in measured.items():
             self._write_row(self.trained_tasks, epoch, step, index, "test", value)
+        accuracies = {index: value.accuracy for index, value in measured.items()}
+        self._show_average(epoch, step, self.evaluations.average_accuracy(self.trained_tasks, accuracies))
+
+    def _show_average(self, epoch: int, step: int, average: float) -> None:
+        """Show the accuracy on all tasks so far, if it is known."""
+        if not math.isnan(average):
+            self._rows.show(Row(self.trained_tasks, epoch, step, self.trained_tasks - 1, "test", AVERAGE, average))
 
     def tested_untrained(self, measured: Mapping[int, Measured]) -> None:
         """Enter a test of all tasks before anything is trained."""
@@ -215,6 +228,7 @@ class Results:
             step: optimizer steps since the run began.
         """
         state = self.state
+        self._fitted = math.nan if self._last_epoch is None else self._last_epoch.accuracy
         state.trained_experiences += 1
         state.trained_tasks = task + 1
         state.seconds.train -= report.search_seconds
@@ -249,6 +263,7 @@ class Results:
             for index, share in identified.items():
                 self._rows.write(Row(*where, index, "test", "task_identification", share))
             self._rows.write(Row(*where, task, "train", "capacity_used", self.capacity.used))
+            self._show_average(*self._moment, self.evaluations.average_accuracy(self.trained_tasks))
             # A prediction through another task's mask says nothing about the training.
             self._warn_of_guessing(task, None if identified else measured.get(task))
             self.display.show(capacity=self.capacity.used)
@@ -270,10 +285,32 @@ class Results:
             self._rows.write(Row(trained, epoch, step, task, split, metric, values[metric]))
 
     def flush(self) -> None:
-        """Bring sinks and files up to what is known."""
+        """Bring sinks and files up to what is known, and say how far the run is."""
         with self.time("logging"):
             self._rows.flush()
             self.write()
+            if self.trained_tasks:
+                self.display.lines.write(self._line(), self.trained_experiences)
+
+    def _line(self) -> TaskLine:
+        """Return what there is to say of the task that was learned last."""
+        task, known = self.trained_tasks - 1, self.evaluations
+        of_splits = {
+            "test": float(known.matrix[task, task]),
+            "validation": known.validation.get(task, math.nan),
+            "training": self._fitted,
+        }
+        split = next((name for name, accuracy in of_splits.items() if not math.isnan(accuracy)), "test")
+        return TaskLine(
+            task=task,
+            tasks=self.facts.n_tasks,
+            name=self.facts.task_names[task],
+            split=split,
+            accuracy=of_splits[split],
+            average=known.average_accuracy(self.trained_tasks),
+            forgetting=known.average_forgetting(self.trained_tasks),
+            capacity=self.capacity.used,
+        )
 
     def write(self) -> None:
         """Bring all files up to what is known, `curves.csv` apart."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cl_powerprop.tracking.layer_curves import LayerCurves
-from cl_powerprop.tracking.stream import Row, RunView, SinkConfig, register_sink
+from cl_powerprop.tracking.stream import AVERAGE, Row, RunView, SinkConfig, register_sink
 
 
 @dataclass(kw_only=True)
@@ -24,6 +24,7 @@ class TensorBoardConfig(SinkConfig):
 _LAYOUT = {
     "Forgetting": {
         "test accuracy of each task": ["Multiline", [r"^test/accuracy/.*"]],
+        "average test accuracy of the tasks so far": ["Multiline", [rf"^test/{AVERAGE}$"]],
         "test loss of each task": ["Multiline", [r"^test/loss/.*"]],
     },
     "Training": {

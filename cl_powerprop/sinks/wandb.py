@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.naming import text
 from cl_powerprop.record import new_run_id
 from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
@@ -104,7 +105,7 @@ class WandbSink:
             "project": "cl-powerprop",
             "group": view.multirun,
             "job_type": facts.strategy,
-            "name": f"{facts.strategy}, alpha {facts.alpha}, seed {facts.seed}",
+            "name": view.name or f"{facts.strategy}, alpha {text(facts.alpha)}, seed {facts.seed}",
         }
         chosen = self._chosen = first_of_each(vars(settings), begun, user, ours)
         run_id = begun.get("id") or user.get("id") or facts.run_id  # a W&B agent waits for the id that it has set
@@ -227,7 +228,7 @@ class WandbSink:
         memory = self._view.memory
         sent = memory.get("sent", -1) if memory.get("id") == run.id else -1
         memory.update(self._chosen)
-        memory.update({key: getattr(run, key) or None for key in ("entity", "project", "id", "group")})
+        memory.update({key: getattr(run, key) or None for key in ("entity", "project", "id", "group", "name")})
         memory.update({"url": None if run.offline else run.url, "sent": sent})
 
     def _progress(self, trained: int, step: int) -> float:

@@ -1,16 +1,21 @@
 """The display of a Hydra multirun: progress bars while jobs run in separate processes, and one table at the end."""
 
 import json
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cl_powerprop.analysis.summary import print_runs
+from cl_powerprop import naming
+from cl_powerprop.analysis.runs import find_run_folders
+from cl_powerprop.analysis.summary import print_runs, settings_of
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.naming import Row
 
 _SECONDS_A_LOOK = 0.5
 _ROOM = 10  # lines of the screen that are reserved for running jobs
@@ -21,6 +26,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._bars: _JobBars | None = None
+        self._before: set[Path] = set()  # folders of earlier multiruns, which do not change
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(self), ()  # Hydra pickles its callbacks with each job; the bars stay in this process
@@ -28,26 +34,35 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Show one bar per job if several run in parallel; a job that runs in this process has its own display."""
         console = Console(stderr=True)
+        self._before = set(_run_folders(config))
         in_parallel = config.hydra.launcher.get("n_jobs", 1) != 1
         if in_parallel and config.progress and console.is_terminal:
-            self._bars = _JobBars(Path(config.hydra.sweep.dir), console)
+            self._bars = _JobBars(config, self._before, console)
             self._bars.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the table of all runs in the sweep folder."""
+        """Print the table of all jobs in the sweep folder."""
         if self._bars is not None:
             self._bars.stop()
+        sweep = Path(config.hydra.sweep.dir)
         # Hydra writes the machine's absolute paths into this file; each job's config.yaml says what was run.
-        (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
+        (sweep / "multirun.yaml").unlink(missing_ok=True)
+        # Deeper in the folder, what was there before need not be a job at all.
+        jobs = [folder for folder in _run_folders(config) if folder not in self._before or folder.parent == sweep]
         # A pruning experiment prints its own table.
-        folders = [folder for folder in _run_folders(Path(config.hydra.sweep.dir)) if "strategy" in _read(folder)]
-        if folders:
-            print_runs(folders)
+        read = {folder: content for folder in jobs if "strategy" in (content := _read(folder))}
+        if read:
+            print_runs(sorted(read, key=lambda folder: _number(read[folder])))
 
 
-def _run_folders(sweep: Path) -> list[Path]:
-    """Return the run folders of a sweep in the order of its jobs."""
-    return sorted((path.parent for path in sweep.glob("*/run.json")), key=lambda path: (len(path.name), path.name))
+def _run_folders(config: DictConfig) -> list[Path]:
+    """Return the run folders below the folder of a sweep, at any depth; reference runs are no jobs."""
+    references = Path(OmegaConf.select(config, "references_dir", default="")).absolute()
+    try:
+        folders = find_run_folders([config.hydra.sweep.dir], [])
+    except RunFolderError:  # there is none yet
+        return []
+    return [folder for folder in folders if references not in folder.absolute().parents]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -55,13 +70,26 @@ def _read(folder: Path) -> dict[str, Any]:
     return record
 
 
-class _JobBars(threading.Thread):
-    """Reads at intervals from the run folders how many tasks each job has learned, and shows it."""
+def _number(record: dict[str, Any]) -> int:
+    """Return the number of the job that a run is; runs without one keep their order, behind the others."""
+    number = record.get("job")
+    return number if isinstance(number, int) else sys.maxsize
 
-    def __init__(self, sweep: Path, console: Console) -> None:
+
+class _JobBars(threading.Thread):
+    """Reads at intervals from the run folders how many tasks each job has learned, and shows it.
+
+    Args:
+        config: of the multirun.
+        before: folders that are none of its jobs.
+        console: where to show it.
+    """
+
+    def __init__(self, config: DictConfig, before: set[Path], console: Console) -> None:
         super().__init__(daemon=True)
-        self._sweep = sweep
-        self._done = set(_run_folders(sweep))  # folders of an earlier multirun, which do not change
+        self._config = config
+        self._done = set(before)
+        self._rows: dict[Path, Row] = {}
         self._progress = Progress(
             TextColumn("job {task.description}"),
             BarColumn(),
@@ -71,6 +99,7 @@ class _JobBars(threading.Thread):
             console=console,
         )
         self._bars: dict[Path, TaskID] = {}
+        self._numbers: dict[Path, str] = {}
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -85,7 +114,7 @@ class _JobBars(threading.Thread):
         self.join()
 
     def _look(self) -> None:
-        for folder in _run_folders(self._sweep):
+        for folder in _run_folders(self._config):
             if folder in self._done:
                 continue
             record = _read(folder)
@@ -93,8 +122,7 @@ class _JobBars(threading.Thread):
                 self._done.add(folder)
                 continue
             if folder not in self._bars:
-                about = f"{folder.name}: {record['strategy']}, seed {record['seed']}"
-                self._bars[folder] = self._progress.add_task(about, total=record["n_tasks"], status="")
+                self._add(folder, record)
             bar = self._bars[folder]
             self._progress.update(bar, completed=record["trained_tasks"], status=record["status"])
             if record["status"] != "running":
@@ -102,3 +130,11 @@ class _JobBars(threading.Thread):
                 self._progress.stop_task(bar)
                 # Hide the bars of finished jobs when the screen is nearly full.
                 self._progress.update(bar, visible=len(self._bars) < self._progress.console.height - _ROOM)
+
+    def _add(self, folder: Path, record: dict[str, Any]) -> None:
+        """Add a bar, and name all anew: what differs may be another setting now."""
+        self._bars[folder] = self._progress.add_task("", total=record["n_tasks"], status="")
+        self._rows[folder] = settings_of(folder, record)
+        self._numbers[folder] = folder.name if record.get("job") is None else str(record["job"])
+        for job, name in zip(self._bars, naming.run_names(list(self._rows.values())), strict=True):
+            self._progress.update(self._bars[job], description=f"{self._numbers[job]}: {name}")

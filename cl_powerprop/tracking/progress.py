@@ -1,23 +1,33 @@
-"""The progress of a run on a terminal: task, epoch, loss, accuracy, capacity used and time left."""
+"""The progress of a run: on a terminal, its task, epoch, loss, accuracy, capacity used and time left."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cl_powerprop.tracking.progress_lines import ProgressLines, has_bar
+
 _STEPS_A_REFRESH = 50  # steps between two refreshes, each of which takes time
 
 
 class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
-    """A live progress bar over the whole run on a terminal; it shows nothing elsewhere, or if it is switched off."""
+    """A live progress bar over the whole run on a terminal, and a plain line for each task where there is none.
 
-    def __init__(self, enabled: bool = True) -> None:
+    Args:
+        enabled: show anything.
+        live: show the bar; False for one of several runs that share a terminal.
+        title: of the run, where there are several.
+    """
+
+    def __init__(self, enabled: bool = True, live: bool = True, title: str = "") -> None:
         super().__init__()
         console = Console(stderr=True)
+        self.lines = ProgressLines(enabled and not has_bar(console), title)
         self._experiences = 1
+        self._left = 1
         self._progress = Progress(
             TextColumn("task {task.fields[task]}  epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -26,23 +36,29 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
-            disable=not enabled or not console.is_terminal,
+            disable=not (enabled and live and console.is_terminal),
         )
         start: dict[str, Any] = dict.fromkeys(("task", "epoch", "loss", "accuracy", "capacity"), "-")
         self._bar = self._progress.add_task("", total=None, **start)
         self._steps = 0
 
     @contextlib.contextmanager
-    def over(self, experiences: int) -> Iterator[None]:
-        """Show the bar while this number of experiences is trained."""
-        self._experiences = experiences
+    def over(self, work: Sequence[float], done: int = 0) -> Iterator[None]:
+        """Show the bar while experiences are trained; it ends where they do, and begins where this process does.
+
+        Args:
+            work: of each experience, in any unit.
+            done: how many of them were trained before, in a run that is resumed.
+        """
+        self._experiences, self._left = len(work), len(work) - done
+        self.lines.start(work, done)
         with self._progress:
             yield
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Show the current task and epoch; the time left is estimated as if all tasks were equally long."""
         task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
-        total = len(strategy.dataloader) * strategy.train_epochs * self._experiences
+        total = len(strategy.dataloader) * strategy.train_epochs * self._left
         shown: dict[str, Any] = {
             "task": f"{task + 1}/{self._experiences}",
             "epoch": f"{epoch + 1}/{strategy.train_epochs}",

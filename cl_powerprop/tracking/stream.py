@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cl_powerprop.tracking.run_figures import RunFigures
 
 
+AVERAGE = "average_accuracy"  # a row's metric that belongs to no single task
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured value: a line of `curves.csv`.
@@ -45,6 +48,8 @@ class Row:
         """Name of the row's curve in dashboards, such as `test/accuracy/task_03`."""
         if self.metric == "capacity_used":  # of the network, whichever task was trained last
             return "capacity/used"
+        if self.metric == AVERAGE:  # of all tasks so far
+            return f"{self.split}/{self.metric}"
         return f"{self.split}/{self.metric}/task_{self.eval_task:02}"
 
 
@@ -118,6 +123,7 @@ class RunView:
         figures: the run's figures as images.
         tell: reports a message to the user, now and in `run.json`.
         outcome: returns the current state of the run.
+        name: of the run among the jobs of its multirun, by what differs between them; None for a run alone.
     """
 
     facts: Facts
@@ -131,6 +137,7 @@ class RunView:
     figures: RunFigures
     tell: Callable[[str], None]
     outcome: Callable[[], Outcome]
+    name: str | None = None
 
 
 class Sink(Protocol):
@@ -206,6 +213,10 @@ class RowStream:
         """Send a row everywhere."""
         self.written += 1
         self._record.write(row)
+        self._each(lambda sink: sink.write(row))
+
+    def show(self, row: Row) -> None:
+        """Send a row to the sinks only: what the record's other rows say already, for dashboards to show."""
         self._each(lambda sink: sink.write(row))
 
     def flush(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from cl_powerprop import registry
 from cl_powerprop.errors import UserError
 from cl_powerprop.evaluation.metrics import Metric
+from cl_powerprop.tracking.stream import AVERAGE
 from cl_powerprop.tracking.wandb_account import open_account
 
 NAME = "cl-powerprop"
@@ -16,7 +17,8 @@ _FURTHER = "Further metrics"  # closed at first: many runs log none of them
 def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     """Return the workspace, not saved yet: forgetting curves, metrics, capacity, masks, training.
 
-    Runs are grouped by strategy: a line is the mean over a strategy's runs, with their range.
+    Runs are grouped by the name that each has logged for itself and all that differ from it in the seed only: a line is
+    the mean over the runs of a group, with their range.
 
     Args:
         project, entity: of the runs to show.
@@ -25,7 +27,7 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    strategy = wr.Config("strategy.name")
+    group = wr.Config("group")
 
     def over_tasks(title: str, curve: str) -> Any:
         return wr.LinePlot(
@@ -33,7 +35,7 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
             x="progress",
             y=[curve],
             title_x="tasks trained",
-            groupby=strategy,
+            groupby=group,
             groupby_aggfunc="mean",
             groupby_rangefunc="minmax",
         )
@@ -41,18 +43,16 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     def all_curves(title: str, pattern: str, x: str = "progress", title_x: str = "tasks trained") -> Any:
         return wr.LinePlot(title=title, x=x, metric_regex=pattern, title_x=title_x, max_runs_to_show=20)
 
-    def by_strategy(metric: Metric) -> Any:
+    def by_group(metric: Metric) -> Any:
         title = metric.label[:1].upper() + metric.label[1:]
-        return wr.BarPlot(title=title, metrics=[metric.name], groupby=strategy)
+        return wr.BarPlot(title=title, metrics=[metric.name], groupby=group)
 
     metrics = registry.metrics()
     logged: list[Metric] = [metric for metric in metrics.values() if metric.function is not None]
     forgetting = [
+        over_tasks("Average test accuracy of the tasks so far", f"test/{AVERAGE}"),
         all_curves("Test accuracy of every task", "test/accuracy/task_.*"),
-        *(
-            over_tasks(f"Test accuracy of task {task}, by strategy", f"test/accuracy/task_{task:02}")
-            for task in range(tasks)
-        ),
+        *(over_tasks(f"Test accuracy of task {task}", f"test/accuracy/task_{task:02}") for task in range(tasks)),
     ]
     compared = [
         wr.ScatterPlot(
@@ -61,10 +61,10 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
             y=wr.SummaryMetric("average_accuracy"),
             z=wr.Config("model.alpha"),
         ),
-        *(by_strategy(metric) for metric in logged if metric.level == "headline"),
-        by_strategy(metrics["validation_accuracy"]),  # the one to choose settings by
+        *(by_group(metric) for metric in logged if metric.level == "headline"),
+        by_group(metrics["validation_accuracy"]),  # the one to choose settings by
     ]
-    further = [by_strategy(metric) for metric in logged if metric.level == "table"]
+    further = [by_group(metric) for metric in logged if metric.level == "table"]
     matrices = [
         wr.MediaBrowser(title=title, media_keys=[f"pictures/{key}"], num_columns=3)
         for title, key in (
@@ -84,7 +84,7 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
     ]
     sections = {
         "Forgetting curves": forgetting,
-        "Strategies compared": compared,
+        "Groups compared": compared,
         "Accuracy matrix and masks": matrices,
         "Capacity": capacity,
         "Training": training,
@@ -97,7 +97,7 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
         sections=[
             ws.Section(name=title, panels=panels, is_open=title != _FURTHER) for title, panels in sections.items()
         ],
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config("strategy.name")]),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config("group")]),
     )
 
 

@@ -1,0 +1,182 @@
+"""How runs, and groups of runs, are named: by the settings in which they differ.
+
+Everything that shows several runs uses these names: the table of a multirun, its progress bars and lines, comparisons,
+reports and dashboards. A run is a *row* here: its settings by dotted key (``optimizer.lr``), and under ``strategy``,
+``model``, ``optimizer``, ``data`` and ``benchmark`` the names of its parts.
+"""
+
+import json
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Row: TypeAlias = Mapping[str, Any]
+
+# Settings that do not change what is measured.
+_WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
+_NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "pruning.", "run.")
+_PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
+_NAMED_BY_VALUE = ("strategy", "benchmark", "data", "model", "optimizer", "experiment")  # "adam", not "optimizer adam"
+ALWAYS = ("strategy", "benchmark", "data")  # a label has these, if it is asked for them
+_DIGITS = (6, 9)  # significant ones of a number
+_ALL = 17  # as many as tell all numbers apart
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for all options of a nested config; lists become text, so that they can be compared."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def settings(columns: Collection[str]) -> list[str]:
+    """Return the columns that can change what a run measures, its strategy and seed apart, in the order of names."""
+    dotted = [name for name in columns if "." in name and not name.startswith(_NOT_SETTINGS)]
+    alpha = "model.alpha" if "alpha" in columns else None  # which is a fact of every run folder
+    left_out = (*_WITHOUT_EFFECT, alpha)
+    named = [name for name in dotted if name not in left_out and not name.endswith(".name")]
+    return [*(name for name in _PREFERRED if name in columns), *named]
+
+
+def varying(rows: Sequence[Row], columns: Sequence[str], within: str | None = "strategy") -> list[str]:
+    """Return the columns in which the rows differ; with ``within``, rows that are alike in that column."""
+    kinds: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(_key(row, within) if within else None, []).append(row)
+    return [
+        column for column in columns if any(len({_key(row, column) for row in alike}) > 1 for alike in kinds.values())
+    ]
+
+
+def differing(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """Return the columns in which the rows differ; of a strategy's own options, those that vary within the strategy."""
+    own = set(varying(rows, [column for column in columns if column.startswith("strategy.")]))
+    others = {column for column in columns if not column.startswith("strategy.")}
+    others = set(varying(rows, sorted(others), within=None))
+    return [column for column in columns if column in own | others]
+
+
+def distinguishing(rows: Sequence[Row], columns: Sequence[str], base: Sequence[str] = ("strategy",)) -> list[str]:
+    """Return as few columns as tell apart all rows of a strategy that differ in any, besides the base columns.
+
+    Args:
+        rows: one for each run.
+        columns: what to choose from, in the order of preference.
+        base: columns that are named in any case.
+    """
+    candidates = varying(rows, [column for column in columns if column not in base])
+    target = _kinds(rows, [*base, *candidates])
+    chosen: list[str] = []
+    reached = _kinds(rows, base)
+    for column in candidates:
+        if reached == target:
+            break
+        with_it = _kinds(rows, [*base, *chosen, column])
+        if with_it > reached:
+            chosen.append(column)
+            reached = with_it
+    return chosen
+
+
+def _kinds(rows: Sequence[Row], columns: Sequence[str]) -> int:
+    return len({tuple(_key(row, column) for column in columns) for row in rows})
+
+
+def _key(row: Row, column: str | None) -> Hashable:
+    """Return a value that can be compared; None where there is none."""
+    value = row.get(column) if column else None
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, Hashable) else repr(value)
+
+
+def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
+    """Return the label of each row's group, as in "epn, alpha 2, lr 0.1", by the row's name.
+
+    Rows that are alike in all columns have the same label, others another one. A column that does not vary among the
+    runs of a strategy is left out; those of :data:`ALWAYS` are not.
+    """
+    kinds: dict[Hashable, list[Row]] = {}
+    for row in rows.values():
+        kinds.setdefault(_kind(row, columns), []).append(row)
+    shown = {kind: [*(set(ALWAYS) & set(columns)), *varying(alike, columns, None)] for kind, alike in kinds.items()}
+    digits = {column: _digits(list(rows.values()), column) for column in columns}
+    found: dict[tuple[Hashable, ...], str] = {}
+    for row in rows.values():
+        key = tuple(_key(row, column) for column in columns)
+        if key not in found:
+            named = [column for column in columns if column in shown[_kind(row, columns)]]
+            written = ", ".join(_part(row, column, columns, digits[column]) for column in named) or "all runs"
+            taken = written in found.values()  # as by the number 1 and the text "1"
+            found[key] = f"{written} ({', '.join(map(repr, key))})" if taken else written
+    return {name: found[tuple(_key(row, column) for column in columns)] for name, row in rows.items()}
+
+
+def _kind(row: Row, columns: Sequence[str]) -> Hashable:
+    return _key(row, "strategy") if "strategy" in columns else None
+
+
+def _digits(rows: Sequence[Row], column: str) -> int:
+    """Return how many significant digits tell the values of a column apart."""
+    numbers = {value for row in rows if isinstance(value := _key(row, column), float)}
+    return next((digits for digits in _DIGITS if len({text(each, digits) for each in numbers}) == len(numbers)), _ALL)
+
+
+def run_names(rows: Sequence[Row]) -> list[str]:
+    """Return each run's name among some runs: the label of its group, as a comparison would call it, and the seed."""
+    known = list(dict.fromkeys(column for row in rows for column in row))
+    base = [*varying(rows, ["benchmark", "data"], None), "strategy"]
+    columns = [*base, *distinguishing(rows, settings(known), base)]
+    found = labels({str(index): row for index, row in enumerate(rows)}, columns)
+    return [f"{found[str(index)]}, seed {row.get('seed')}" for index, row in enumerate(rows)]
+
+
+def label(row: Row, columns: Sequence[str]) -> str:
+    """Return the name of one run by its strategy and some settings, as in "epn, alpha 2, lr 0.1"."""
+    first = ["strategy"] if "strategy" in row else []
+    named = [*first, *(column for column in columns if column not in ("strategy", "seed"))]
+    return ", ".join(_part(row, column, named, _ALL) for column in named)
+
+
+def job_name(row: Row, overrides: Mapping[str, str], swept: Collection[str]) -> str:
+    """Return the name of a job of a multirun: its strategy, the value of each option that is swept, and its seed.
+
+    Args:
+        row: the job's settings; without strategy and seed for an experiment that has none.
+        overrides: the job's overrides, value by key.
+        swept: the keys of those that other jobs have with another value.
+    """
+    named = label({**overrides, **row}, [key for key in overrides if key in swept])
+    return f"{named}, seed {row['seed']}" if "seed" in row else named
+
+
+def against(row: Row, default: Row) -> str:
+    """Return the name of one run by its strategy, and the settings that have another value than in ``default``."""
+    columns = ["benchmark", "data", *settings(list(row))]
+    return label(row, [column for column in columns if _key(row, column) != _key(default, column)])
+
+
+def values(row: Row, columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return a row's cells in a table of some rows; "-" where there is no value."""
+    return ["-" if _key(row, column) is None else text(row[column], _digits(rows, column)) for column in columns]
+
+
+def _part(row: Row, column: str, among: Sequence[str], digits: int) -> str:
+    """Return one setting of a label, as in "lr 0.1"; the name of a part stands alone."""
+    value = "null" if _key(row, column) is None else text(row[column], digits)
+    return value if column in _NAMED_BY_VALUE else f"{heading(column, among)} {value}"
+
+
+def heading(column: str, among: Sequence[str]) -> str:
+    """Return a column's name: its last part, unless that of another column is the same."""
+    last = column.rpartition(".")[2]
+    alike = [other for other in among if other.rpartition(".")[2] == last]
+    return last if len(alike) < 2 else column
+
+
+def text(value: object, digits: int = _DIGITS[0]) -> str:
+    """Return a setting's value as text: 2 for 2.0, [20, 20] for a list."""
+    if isinstance(value, float):
+        return repr(float(value)).removesuffix(".0") if digits == _ALL else f"{value:.{digits}g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
