@@ -1,7 +1,13 @@
 """Lines on stdout, from any process of a command, whether somebody reads them or not."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def say(text: str) -> None:
@@ -18,6 +24,16 @@ def say(text: str) -> None:
         discard_output()
     except (OSError, ValueError):  # a full disk, or a stream that was closed
         pass
+
+
+def say_table(table: Table, width: int) -> None:
+    """Write a table to stdout, as wide as the terminal, or some characters wide where there is none."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else width)
+    with console.capture() as printed:  # rich itself would end the process where nobody reads any more
+        console.print(table)
+    say(printed.get().removesuffix("\n"))
 
 
 def discard_output() -> None:

@@ -25,6 +25,7 @@ from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.errors import DivergedError
 from cl_powerprop.models.mlp import mlp
 from cl_powerprop.networks.classifier import Classifier
+from cl_powerprop.output import say
 from cl_powerprop.record import Job, git_commit
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.sections import PruningConfig
@@ -110,7 +111,7 @@ def run_pruning(config: RunConfig, path: Path, quiet: bool = False, job: Job | N
     seconds = round(time.perf_counter() - start, 1)
     folder.write_json("run.json", content | {"status": "complete", "seconds": {"total": seconds}})
     print_pruning(summary)
-    print(f"run folder: {path}")
+    say(f"run folder: {path}")
     return table
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
+
+from cl_powerprop.output import say_table
 
 _COLOURS = (
     "#0072b2",
@@ -39,7 +40,7 @@ def print_pruning(summary: pd.DataFrame) -> None:
         table.add_column(f"{density:.1%}", justify="right")
     for alpha, row in wide.iterrows():
         table.add_row(f"{alpha:g}", *(f"{row[density]:.3f}" for density in columns))
-    Console(width=None if Console().is_terminal else 100).print(table)
+    say_table(table, 100)
 
 
 def plot_pruning(summary: pd.DataFrame, path: Path) -> None:

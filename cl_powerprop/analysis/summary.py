@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,8 +14,8 @@ from cl_powerprop import naming, registry
 from cl_powerprop.analysis.runs import read_settings
 from cl_powerprop.analysis.tables import NONE, format_value
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.output import say
 from cl_powerprop.evaluation.metrics import Metric
+from cl_powerprop.output import say, say_table
 
 _FACTS = ("strategy", "benchmark", "data", "scenario", "model", "alpha", "optimizer", "seed")
 _VERIFIED = {True: "verified to the bit", False: "no", None: NONE}
@@ -47,10 +46,7 @@ def print_runs(folders: Iterable[Path]) -> None:
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
         verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
         table.add_row(*map(escape, about), *values, verified, f"{seconds:.0f} s")
-    console = Console(width=None if Console().is_terminal else 160)
-    with console.capture() as printed:  # rich would end the process if nobody reads its output any more
-        console.print(table)
-    say(printed.get().rstrip("\n"))
+    say_table(table, 160)
     for index, (run, name) in enumerate(zip(runs, naming.run_names(rows), strict=True)):
         name = f"job {jobs['job'][index]}: {name}" if jobs else name
         for message in run["messages"]:

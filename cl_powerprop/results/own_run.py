@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.config import RunConfig, shareable
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.naming import against, flat
 from cl_powerprop.record import Facts
 
 if TYPE_CHECKING:
@@ -51,3 +52,13 @@ def describe(
     }
     whole = Facts(**known | dict(facts))
     return whole, written | {"seed": whole.seed}
+
+
+def group_name(facts: Facts, written: Mapping[str, Any]) -> str:
+    """Return the name of all runs of a script that differ from this one in the seed only.
+
+    What the script's options are by default is not known; those that are 0 or absent are left out.
+    """
+    parts = ("strategy", "benchmark", "data", "model", "alpha", "optimizer")
+    row = {**dict(flat(written)), **{part: getattr(facts, part) for part in parts}}
+    return against(row, {**{key: value for key, value in row.items() if not value}, "alpha": 1.0})

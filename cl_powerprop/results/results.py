@@ -23,11 +23,11 @@ from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
 from cl_powerprop.results.outlet import Outlet
-from cl_powerprop.results.own_run import describe
+from cl_powerprop.results.own_run import describe, group_name
+from cl_powerprop.results.task_line import task_line
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
 from cl_powerprop.tracking.progress import ProgressDisplay
-from cl_powerprop.tracking.progress_lines import TaskLine
 from cl_powerprop.tracking.stream import AVERAGE, Outcome, Row, RowStream, SinkConfig
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ class Results:
         """
         described, written = describe(parts, config, settings or {}, facts)
         text = yaml.safe_dump(written, sort_keys=False)
-        results = cls(RunFolder(Path(path)), described, sinks=sinks, config=written, progress=progress)
+        shown = {**written, "group": group_name(described, written)}
+        results = cls(RunFolder(Path(path)), described, sinks=sinks, config=shown, progress=progress)
         results.folder.write_text("config.yaml", text)
         return results
 
@@ -290,27 +291,8 @@ class Results:
             self._rows.flush()
             self.write()
             if self.trained_tasks:
-                self.display.lines.write(self._line(), self.trained_experiences)
-
-    def _line(self) -> TaskLine:
-        """Return what there is to say of the task that was learned last."""
-        task, known = self.trained_tasks - 1, self.evaluations
-        of_splits = {
-            "test": float(known.matrix[task, task]),
-            "validation": known.validation.get(task, math.nan),
-            "training": self._fitted,
-        }
-        split = next((name for name, accuracy in of_splits.items() if not math.isnan(accuracy)), "test")
-        return TaskLine(
-            task=task,
-            tasks=self.facts.n_tasks,
-            name=self.facts.task_names[task],
-            split=split,
-            accuracy=of_splits[split],
-            average=known.average_accuracy(self.trained_tasks),
-            forgetting=known.average_forgetting(self.trained_tasks),
-            capacity=self.capacity.used,
-        )
+                line = task_line(self.facts, self.evaluations, self.trained_tasks, self.capacity.used, self._fitted)
+                self.display.lines.write(line, self.trained_experiences)
 
     def write(self) -> None:
         """Bring all files up to what is known, `curves.csv` apart."""

@@ -1,49 +1,12 @@
 """The progress of a run where there is no terminal: one plain line for each task."""
 
-import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 
 from cl_powerprop.output import duration, say
-
-
-@dataclass(frozen=True)
-class TaskLine:
-    """What a line says of the task that was learned last; NaN for what was not measured.
-
-    Attributes:
-        task: its number, from 0 on.
-        tasks: how many there are.
-        name: of the task.
-        split: the data that ``accuracy`` was measured on.
-        accuracy: on this task.
-        average: test accuracy on all tasks so far.
-        forgetting: average forgetting so far.
-        capacity: share of the maskable weights in use.
-    """
-
-    task: int
-    tasks: int
-    name: str
-    split: str
-    accuracy: float
-    average: float
-    forgetting: float
-    capacity: float
-
-    def __str__(self) -> str:
-        kind = "" if self.split == "test" else f"{self.split} "
-        average = f" (average {self.average:.3f})" if self.task and not math.isnan(self.average) else ""
-        parts = (
-            f"{kind}accuracy {_number(self.accuracy)}{average}",
-            f"forgetting {_number(self.forgetting)}",
-            f"capacity {100 * self.capacity:.1f} %",
-        )
-        return f"task {self.task + 1}/{self.tasks} {self.name}: {', '.join(parts)}"
 
 
 class ProgressLines:
@@ -71,11 +34,11 @@ class ProgressLines:
         self._work, self._begun = list(work), done
         self._start = self._last = time.perf_counter()
 
-    def write(self, said: object, done: int) -> None:
+    def write(self, said: str, done: int) -> None:
         """Write a line.
 
         Args:
-            said: what it says besides times.
+            said: what it says, times apart.
             done: how many parts of the run are done.
         """
         now = time.perf_counter()
@@ -94,7 +57,3 @@ class ProgressLines:
 def has_bar(console: Console) -> bool:
     """Return whether a live bar on this console is seen by whoever sees stdout, so that no lines are needed."""
     return sys.stdout is not None and sys.stdout.isatty() and console.is_terminal
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

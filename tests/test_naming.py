@@ -1,0 +1,108 @@
+"""How runs and groups are named: what differs is shown, what is the same is not."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from cl_powerprop import naming
+from cl_powerprop.composition import compose, group_name
+
+
+def run(strategy: str = "epn", seed: int = 0, **settings: Any) -> dict[str, Any]:
+    """A row whose settings are written with `__` for a dot."""
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return {"strategy": strategy, "model": "mlp", "optimizer": "sgd", "seed": seed} | named
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([run(seed=0), run(seed=1)], ["epn, seed 0", "epn, seed 1"]),
+        ([run(alpha=1.0), run(alpha=2.0)], ["epn, alpha 1, seed 0", "epn, alpha 2, seed 0"]),
+        ([run(optimizer__lr=0.1), run(optimizer__lr=1e-3)], ["epn, lr 0.1, seed 0", "epn, lr 0.001, seed 0"]),
+        ([run(strategy__gamma=0.9), run("naive")], ["epn, seed 0", "naive, seed 0"]),
+        ([run(model="mlp"), run(model="convnet")], ["epn, mlp, seed 0", "epn, convnet, seed 0"]),
+        ([run(data="mnist"), run(data="digits")], ["mnist, epn, seed 0", "digits, epn, seed 0"]),
+        (
+            [run(train__clip_norm=None), run(train__clip_norm=1.0)],
+            ["epn, clip_norm null, seed 0", "epn, clip_norm 1, seed 0"],
+        ),
+        (
+            [run(model__hidden="[20, 20]"), run(model__hidden="[30]")],
+            ["epn, hidden [20, 20], seed 0", "epn, hidden [30], seed 0"],
+        ),
+        (
+            [run(optimizer__nesterov=True), run(optimizer__nesterov=False)],
+            ["epn, nesterov true, seed 0", "epn, nesterov false, seed 0"],
+        ),
+        (
+            [run(optimizer__lr=0.1234561), run(optimizer__lr=0.1234564)],
+            ["epn, lr 0.1234561, seed 0", "epn, lr 0.1234564, seed 0"],
+        ),
+        (
+            [
+                run(train__shift=1.0, data__shift=0.0),
+                run(train__shift=0.0, data__shift=1.0),
+                run(train__shift=0.0, data__shift=0.0),
+            ],
+            [f"epn, train.shift {train}, data.shift {data}, seed 0" for train, data in ((1, 0), (0, 1), (0, 0))],
+        ),
+        ([run(train__threads=1), run(train__threads=2)], ["epn, seed 0", "epn, seed 0"]),
+    ],
+)
+def test_a_run_is_named_by_what_differs(rows: list[dict[str, Any]], names: list[str]) -> None:
+    assert naming.run_names(rows) == names
+
+
+def test_labels_tell_all_groups_apart_whatever_their_values() -> None:
+    rows = {
+        str(index): {"strategy": "epn", "x": value} for index, value in enumerate((1, "1", None, "null", [1], 1e-9))
+    }
+    labels = naming.labels(rows, ["strategy", "x"])
+    assert len(set(labels.values())) == len(rows)
+
+
+def test_a_table_has_columns_for_all_that_differs() -> None:
+    rows = [run(alpha=1.0, optimizer__lr=0.1), run(alpha=2.0, optimizer__lr=0.2), run("naive", alpha=1.0)]
+    columns = ["alpha", "model", "optimizer", "optimizer.lr", "strategy.gamma"]
+    assert naming.differing(rows, columns) == ["alpha", "optimizer.lr"]
+    assert naming.values(rows[2], ["strategy", "alpha", "optimizer.lr", "seed"], rows) == ["naive", "1", "-", "0"]
+    assert naming.differing([run(strategy__gamma=0.9), run("naive")], columns) == [], "an option of one strategy only"
+    assert naming.differing([run(strategy__gamma=0.9), run(strategy__gamma=0.8)], columns) == ["strategy.gamma"]
+
+
+def test_a_job_is_named_by_the_options_that_are_swept() -> None:
+    overrides = {
+        "seed": "1",
+        "experiment": "quickstart/epn",
+        "model.alpha": "1.0",
+        "epn.gamma": "0.9",
+        "data": "digits",
+    }
+    row = run(seed=1, model__alpha=1.0, data="digits")
+    swept = ["seed", "experiment", "model.alpha", "epn.gamma"]
+    assert naming.job_name(row, overrides, swept) == "epn, quickstart/epn, alpha 1, gamma 0.9, seed 1"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ([], ["seed=7"], ("epn", "epn")),
+        (["model.alpha=1"], ["model.alpha=2"], ("epn, alpha 1", "epn")),
+        (["optimizer.lr=0.25"], ["optimizer.lr=0.2500001"], ("epn, lr 0.25", "epn, lr 0.2500001")),
+        (["strategy=naive"], ["strategy=naive", "optimizer=adamw"], ("naive", "naive, adamw")),
+        (["benchmark.n_tasks=3"], ["data=digits"], ("epn, n_tasks 3", "epn, digits")),
+        (["model.hidden=[20]"], ["train.clip_norm=1"], ("epn, hidden [20]", "epn, clip_norm 1")),
+        (["train.threads=2"], ["logger=[tensorboard]"], ("epn", "epn")),
+    ],
+)
+def test_the_name_of_a_group_that_stands_alone(one: list[str], other: list[str], names: tuple[str, str]) -> None:
+    """A dashboard shows runs that know nothing of each other: the same name means the same settings."""
+    assert (group_name(compose(one)), group_name(compose(other))) == names
+
+
+def test_naming_imports_no_torch() -> None:
+    code = "import sys, cl_powerprop.naming, cl_powerprop.output, cl_powerprop.analysis; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
