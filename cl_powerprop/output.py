@@ -16,6 +16,8 @@ def say(text: str) -> None:
     Where it cannot be written, it is lost; a run does not depend on somebody reading it.
     """
     out = sys.stdout
+    if out is None:  # a process without a console
+        return
     try:
         encoding = getattr(out, "encoding", None) or "utf-8"
         out.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -1,5 +1,6 @@
 """The table of runs that is printed when they have finished."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,74 @@ def test_metrics_that_some_run_has_are_shown_and_messages_follow(
 def test_a_run_that_failed_early_has_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_runs([write_run(tmp_path / "a", status="failed", record={"metrics": {}, "zero_forgetting_verified": None})])
     assert "naive, seed 0: failed: None" in capsys.readouterr().out
+
+
+def rows_of(printed: str) -> list[list[str]]:
+    """The cells of a printed table."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+
+
+def test_the_table_shows_what_differs_and_not_what_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        write_run(
+            tmp_path / str(job),
+            "epn",
+            alpha=alpha,
+            config={"optimizer.lr": lr},
+            metrics={"validation_accuracy": 0.5 + job / 10},
+        )
+        for job, (alpha, lr) in enumerate(itertools.product((1.0, 2.0), (0.1, 0.2)))
+    ]
+    print_runs(folders)
+    printed = capsys.readouterr().out
+    rows = rows_of(printed)
+    assert [row[:5] for row in rows] == [
+        ["0", "epn", "1", "0.1", "0"],
+        ["1", "epn", "1", "0.2", "0"],
+        ["2", "epn", "2", "0.1", "0"],
+        ["3", "epn", "2", "0.2", "0"],
+    ]
+    for heading in ("job", "strategy", "alpha", "lr", "seed", "validation"):
+        assert heading in printed
+    for value in ("sgd", "mlp", "gamma"):
+        assert value not in printed
+    assert [next(cell for cell in row if cell.startswith(f"0.{5 + job}")) for job, row in enumerate(rows)] == [
+        "0.5000",
+        "0.6000",
+        "0.7000",
+        "0.8000",
+    ]
+
+
+def test_jobs_in_nested_folders_have_number_and_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [
+        write_run(tmp_path / "alpha=2" / "seed=1", "epn", 1, alpha=2.0, record={"job": 0, "messages": ["look"]}),
+        write_run(tmp_path / "alpha=1" / "seed=1", "epn", 1, alpha=1.0, record={"job": 1}),
+    ]
+    print_runs(folders)
+    printed = capsys.readouterr().out
+    assert [row[:3] for row in rows_of(printed)] == [["0", "alpha=2/seed=1", "epn"], ["1", "alpha=1/seed=1", "epn"]]
+    assert "job 0: epn, alpha 2, seed 1: look" in printed
+    assert f"run folders: {tmp_path}/*" in printed
+
+
+def test_many_settings_that_differ_leave_room_for_the_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {f"option{number}": number for number in range(20)}
+    for job in (0, 1):
+        folder = write_run(tmp_path / str(job), "epn", alpha=1.0 + job)
+        with (folder / "config.yaml").open("a") as file:
+            file.write("extra:\n" + "".join(f"  {key}: {value * job + job}\n" for key, value in options.items()))
+    print_runs([tmp_path / "0", tmp_path / "1"])
+    printed = capsys.readouterr().out
+    assert [row[:4] for row in rows_of(printed)] == [["0", "epn", "1", "0"], ["1", "epn", "2", "0"]]
+
+
+def test_a_damaged_config_costs_only_the_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [write_run(tmp_path / str(job), "epn", job) for job in (0, 1)]
+    (folders[0] / "config.yaml").write_text("[")
+    print_runs(folders)
+    assert len(rows_of(capsys.readouterr().out)) == 2
