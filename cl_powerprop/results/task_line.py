@@ -23,7 +23,7 @@ def task_line(facts: Facts, evaluations: Evaluations, tasks: int, capacity: floa
         "training accuracy": fitted,
     }
     name = next((name for name, accuracy in measured.items() if not math.isnan(accuracy)), "accuracy")
-    so_far = f" (average {average:.3f})" if task and not math.isnan(average) else ""
+    so_far = f" (average {average:z.3f})" if task and not math.isnan(average) else ""
     parts = (
         f"{name} {_number(measured[name])}{so_far}",
         f"forgetting {_number(evaluations.average_forgetting(tasks))}",
@@ -33,4 +33,4 @@ def task_line(facts: Facts, evaluations: Evaluations, tasks: int, capacity: floa
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:z.3f}"

@@ -57,12 +57,14 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
 
 def _run_folders(config: DictConfig) -> list[Path]:
     """Return the run folders below the folder of a sweep, at any depth; reference runs are no jobs."""
-    references = Path(OmegaConf.select(config, "references_dir", default="")).absolute()
+    references = OmegaConf.select(config, "references_dir")
     try:
         folders = find_run_folders([config.hydra.sweep.dir], [])
     except RunFolderError:  # there is none yet
         return []
-    return [folder for folder in folders if references not in folder.absolute().parents]
+    return [
+        folder for folder in folders if not references or Path(references).absolute() not in folder.absolute().parents
+    ]
 
 
 def _read(folder: Path) -> dict[str, Any]:

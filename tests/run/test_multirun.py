@@ -1,6 +1,10 @@
 import io
+import itertools
 import json
 import pickle
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from cl_powerprop.config import parallel_jobs
 from cl_powerprop.tracking import multirun
 from cl_powerprop.tracking.multirun import MultirunDisplay
 
+from ..analysis.folders import write_run
 from .conftest import TINY, Command, compose_config, tree
 
 pytestmark = pytest.mark.slow
@@ -54,6 +59,59 @@ def test_a_job_of_a_multirun_is_the_run_alone(tmp_path: Path, command: Command, 
     job, alone = tree(tmp_path / "sweep" / "1"), tree(tmp_path / "alone")
     for file in ("accuracy_matrix.csv", "config.yaml"):
         assert job[file] == alone[file]
+
+
+@pytest.mark.parametrize("launcher", ["processes", "basic"])
+def test_each_job_says_how_far_it_is_in_whole_lines(tmp_path: Path, launcher: str) -> None:
+    """Into a pipe, which all processes share."""
+    words = (*quick("benchmark.n_tasks=4", "progress=true"), "model.alpha=1,2", "optimizer.lr=0.1,0.2")
+    call = [sys.executable, "-m", "cl_powerprop", "run", "-m", *words, f"hydra/launcher={launcher}", "run_dir=sweep"]
+    jobs = ["hydra.launcher.n_jobs=4"] if launcher == "processes" else []
+    done = subprocess.run([*call, *jobs], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stderr == ""
+    pattern = (
+        r"job (\d): naive, alpha ([12]), lr (0\.[12]), seed 0: task (\d)/4 permutation_\d: accuracy \d\.\d{3}"
+        r"( \(average \d\.\d{3}\))?, forgetting \d\.\d{3}, capacity 100\.0 %, [\d.]+ s(, [\d.]+ s left)?"
+    )
+    found = []
+    for line in done.stdout.splitlines():
+        if "permutation_" in line:
+            matched = re.fullmatch(pattern, line)
+            assert matched, line
+            found.append(matched.groups()[:4])
+    assert sorted(found) == [
+        (str(job), alpha, lr, str(task))
+        for job, (alpha, lr) in enumerate(itertools.product("12", ("0.1", "0.2")))
+        for task in range(1, 5)
+    ]
+    records = [json.loads((tmp_path / "sweep" / str(job) / "run.json").read_text()) for job in range(4)]
+    assert [record["job"] for record in records] == [0, 1, 2, 3]
+
+
+def test_jobs_in_nested_folders_are_in_the_table(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "sweep"
+    write_run(sweep / "old" / "run", "packnet")  # no job of this multirun
+    words = (*quick(), "optimizer.lr=0.2,0.1", "references=[untrained]", f"references_dir={sweep / 'references'}")
+    nested = "hydra.sweep.subdir='lr_${optimizer.lr}/seed_${seed}'"
+    assert command("run", "-m", *words, f"run_dir={sweep}", nested) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")][:5] for line in printed.splitlines() if "│" in line]
+    assert [row for row in rows if row[0]] == [
+        ["0", "lr_0.2/seed_0", "naive", "0.2", "0"],
+        ["1", "lr_0.1/seed_0", "naive", "0.1", "0"],
+    ]
+    assert "validation" in printed
+
+
+def test_the_networks_of_the_pruning_experiment_have_lines_too(tmp_path: Path) -> None:
+    words = ("experiment=mnist_pruning", "data=digits", "pruning.alphas=[1,2]", "pruning.lrs=[0.1,0.1]")
+    more = ("pruning.seeds=[0]", "pruning.densities=[1.0,0.1]", "pruning.steps=5", "run_dir=run")
+    call = [sys.executable, "-m", "cl_powerprop", "run", *words, *more]
+    lines = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=True).stdout.splitlines()
+    assert re.fullmatch(r"network 1/2, alpha 1, seed 0: accuracy 0.\d{3} at density 0.1, .* s left", lines[0])
+    assert re.fullmatch(r"network 2/2, alpha 2, seed 0: accuracy 0.\d{3} at density 0.1, [\d.]+ s", lines[1])
 
 
 def test_a_multirun_over_an_existing_one_overwrites_nothing(
@@ -128,6 +186,21 @@ def write_job(sweep: Path, job: int, **content: Any) -> None:
     folder = sweep / str(job)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(content))
+
+
+def test_bars_are_named_by_what_differs(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, color_system=None)
+    bars = multirun._JobBars(sweep_config(tmp_path, 2), set(), console)
+    write_run(tmp_path / "a" / "one", "epn", 0, alpha=1.0, record={"job": 0})
+    bars._look()
+    assert [task.description for task in bars._progress.tasks] == ["0: epn, seed 0"]
+    write_run(tmp_path / "a" / "two", "epn", 0, alpha=2.0, record={"job": 1})
+    write_run(tmp_path / "b", "naive", 1, record={"job": 12})
+    bars._look()
+    assert [task.description for task in bars._progress.tasks] == [
+        *("0: epn, alpha 1, seed 0", "1: epn, alpha 2, seed 0", "12: naive, seed 1")
+    ]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

@@ -17,7 +17,7 @@ from cl_powerprop.registry import metrics
 from cl_powerprop.tracking import wandb_account, wandb_sync
 from cl_powerprop.tracking.wandb_dashboard import specification, workspace
 
-from ..run.conftest import Command, tiny_config, tree, unreadable_for_others
+from ..run.conftest import Command, compose_config, tiny_config, tree, unreadable_for_others
 from .conftest import inspect_summary, services, wandb_files
 from .wandb_server import KEY, StoredRun, WandbServer
 
@@ -303,16 +303,37 @@ def panels(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def test_the_dashboard_has_the_standard_panels() -> None:
     made = panels(json.loads(specification(workspace("project", "team", tasks=3))))
     curves = {panel["config"]["chartTitle"]: panel["config"] for panel in made["Forgetting curves"]}
-    assert len(curves) == 4
-    for task in range(3):
-        curve = curves[f"Test accuracy of task {task}, by strategy"]
-        assert curve["metrics"] == [f"test/accuracy/task_{task:02}"]
-        assert (curve["xAxis"], curve["groupBy"], curve["groupAgg"]) == ("progress", "strategy.value.name", "mean")
-    scatter = made["Strategies compared"][0]["config"]
+    assert len(curves) == 5
+    grouped = {f"Test accuracy of task {task}": f"test/accuracy/task_{task:02}" for task in range(3)}
+    for title, metric in {"Average test accuracy of the tasks so far": "test/average_accuracy", **grouped}.items():
+        curve = curves[title]
+        assert curve["metrics"] == [metric]
+        assert (curve["xAxis"], curve["groupBy"], curve["groupAgg"]) == ("progress", "group.value", "mean")
+    scatter = made["Groups compared"][0]["config"]
     assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:capacity_used", "summary:average_accuracy")
     shown = [panel["config"]["mediaKeys"] for panel in made["Accuracy matrix and masks"]]
     assert ["pictures/accuracy_matrix"] in shown
     assert made["Capacity"][0]["config"]["metrics"] == ["capacity/used"]
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_different_lines(tmp_path: Path) -> None:
+    """Every panel and the list of runs are grouped by what each run has logged of itself."""
+    content = specification(workspace("project", "team", tasks=1))
+    assert set(re.findall(r'"groupBy": "([^"]*)"', content)) == {"group.value"}
+    runset = json.loads(content)["spec"]["section"]["runSets"][0]
+    assert [key["name"] for key in runset["grouping"]] == ["group.value"]
+    words = ("strategy=naive", "train.epochs=1", "benchmark.n_tasks=1", "logger=[wandb]", "logger.wandb.mode=offline")
+    names = {}
+    for index, more in enumerate((("model.alpha=1",), ("model.alpha=1", "seed=1"), (), ("optimizer.lr=0.3",))):
+        where = tmp_path / str(index)
+        every = (*words, *more, "progress=false", "data=digits", "logger.wandb.figures=false")
+        run(compose_config(*every, f"logger.wandb.dir={where}"), where / "run")
+        (file,) = wandb_files(where)
+        names[more] = inspect_summary(file)["config"]["group"]
+    assert list(names.values()) == [
+        *["naive, digits, alpha 1, epochs 1, n_tasks 1"] * 2,
+        *("naive, digits, epochs 1, n_tasks 1", "naive, digits, epochs 1, n_tasks 1, lr 0.3"),
+    ]
 
 
 def test_every_panel_shows_something_a_run_logs(offline: Path) -> None:

@@ -51,6 +51,10 @@ def test_scalars_are_the_rows_of_the_csv(logdir: Path, events: EventAccumulator)
     for line in curves.itertuples(index=False):
         expected.setdefault(Row(*line).curve, []).append((line.step, np.float32(line.value)))
     assert len(expected) == 4 * 6 + 1
+    matrix = np.genfromtxt(logdir / "epn" / "accuracy_matrix.csv", delimiter=",", skip_header=1)
+    tested = curves[(curves.split == "test") & (curves.metric == "accuracy") & (curves.eval_task == 0)]
+    averages = [np.float32(matrix[task, : task + 1].mean()) for task in range(4)]
+    expected["test/average_accuracy"] = list(zip(tested.step, averages, strict=True))
     for name, points in expected.items():
         assert [(event.step, np.float32(event.value)) for event in events.Scalars(name)] == points, name
 
@@ -83,6 +87,7 @@ def test_hparams_are_the_config(logdir: Path, events: EventAccumulator) -> None:
     given = metadata.parse_session_start_info_plugin_data(content).hparams
     assert given["strategy.gamma"].number_value == 0.99
     assert given["model.alpha"].number_value == 2.0
+    assert given["group"].string_value.startswith("epn, ")
     assert given["benchmark.name"].string_value == "permuted"
     assert given["model.hidden"].string_value == "[100, 100]"
     assert not [name for name in given if name.startswith(("logger", "run_dir"))]

@@ -58,7 +58,7 @@ def test_the_config_is_all_there(quickstart: tuple[Path, Path], records: list[di
     record = json.loads((folder / "run.json").read_text())
     assert made["run_id"] == record["run_id"] == record["wandb"]["id"]
     assert (made["project"], made["entity"], made["job_type"]) == ("cl-powerprop", "us", "epn")
-    assert made["display_name"] == "epn, alpha 2.0, seed 0"
+    assert made["display_name"] == "epn, alpha 2, seed 0"
     assert made["tags"] == ["a", "b"]
     config = made["config"]["update"]
     written = yaml.safe_load((folder / "config.yaml").read_text())
@@ -83,6 +83,14 @@ def test_every_curve_ends_as_in_the_csv(quickstart: tuple[Path, Path], records: 
         assert logged[name] == values, name
     summary = inspect_summary(file)["summary"]
     assert {name: summary[name] for name in expected} == {name: values[-1] for name, values in expected.items()}
+
+
+def test_average_accuracy_so_far_is_history(quickstart: tuple[Path, Path], records: list[dict[str, Any]]) -> None:
+    matrix = pd.read_csv(quickstart[0] / "accuracy_matrix.csv").to_numpy()
+    averages = {float(task + 1): matrix[task, : task + 1].mean() for task in range(4)}
+    points = [point for point in history(records) if "test/average_accuracy" in point]
+    assert {point["progress"]: point["test/average_accuracy"] for point in points} == pytest.approx(averages)
+    assert "average_accuracy" not in (quickstart[0] / "curves.csv").read_text(), "it follows from the rows"
 
 
 def test_curves_have_their_x_axis(records: list[dict[str, Any]]) -> None:
@@ -168,6 +176,9 @@ def test_a_job_is_a_run_and_a_multirun_a_group(tmp_path: Path, command: Command,
     assert sorted(run_of(records)["run_id"] for records in read) == sorted(ids)
     assert {run_of(records)["run_group"] for records in read} == {"jobs-sweep" if launcher == "basic" else "sweep"}
     assert sorted(run_of(records)["config"]["update"]["seed"] for records in read) == [0, 1, 2]
+    names = {run_of(records)["display_name"] for records in read}
+    assert names == {f"epn, seed {seed}" for seed in range(3)}
+    assert len({run_of(records)["config"]["update"]["group"] for records in read}) == 1
     for records in read:
         folder = sweep / str(ids.index(run_of(records)["run_id"]))
         matrix = pd.read_csv(folder / "accuracy_matrix.csv").to_numpy()
