@@ -60,6 +60,13 @@ def test_a_failing_sink_is_reported_once_and_dropped(fails_in: str) -> None:
     assert rows.seconds > 0
 
 
+def test_what_is_only_shown_is_not_recorded() -> None:
+    record, sink = Recorder(), Recorder()
+    rows = RowStream(record, {"sink": lambda: sink}, lambda _: None, written=7)
+    rows.show(ROW)
+    assert (record.calls, sink.calls, rows.written) == (["open"], ["open", "write"], 7)
+
+
 @pytest.mark.parametrize("fails_in", ["write", "flush"])
 def test_a_run_without_its_own_record_fails(fails_in: str) -> None:
     rows = RowStream(Recorder(fails_in), {}, lambda _: None)
@@ -73,3 +80,4 @@ def test_curves_are_named_alike_everywhere() -> None:
     assert Row(4, 1, 10, 3, "test", "accuracy", 0.5).curve == "test/accuracy/task_03"
     assert Row(4, 1, 10, 123, "valid", "loss", 0.5).curve == "valid/loss/task_123"
     assert Row(4, 1, 10, 3, "train", "capacity_used", 0.5).curve == "capacity/used"
+    assert Row(4, 1, 10, 3, "test", "average_accuracy", 0.5).curve == "test/average_accuracy"
