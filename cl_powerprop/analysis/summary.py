@@ -29,6 +29,8 @@ def print_runs(folders: Iterable[Path]) -> None:
     What each run has to say follows, and where the runs are.
     """
     folders = list(folders)
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        folders = [folder.absolute() for folder in folders]
     runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
     rows = [settings_of(folder, run) for folder, run in zip(folders, runs, strict=True)]
     shared = Path(os.path.commonpath([folder.parent for folder in folders]))

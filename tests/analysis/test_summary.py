@@ -109,6 +109,17 @@ def test_many_settings_that_differ_leave_room_for_the_metrics(
     assert [row[:4] for row in rows_of(printed)] == [["0", "epn", "1", "0"], ["1", "epn", "2", "0"]]
 
 
+def test_folders_given_in_different_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "a")
+    print_runs([Path("runs/a"), write_run(tmp_path / "b", seed=1)])
+    assert [row[0] for row in rows_of(capsys.readouterr().out)] == ["runs/a", "b"]
+    print_runs([Path("runs/a"), Path("b")])
+    assert [row[0] for row in rows_of(capsys.readouterr().out)] == ["runs/a", "b"]
+
+
 def test_a_damaged_config_costs_only_the_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [write_run(tmp_path / str(job), "epn", job) for job in (0, 1)]
     (folders[0] / "config.yaml").write_text("[")
