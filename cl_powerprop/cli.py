@@ -72,6 +72,8 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     compare.add_argument("--metric", metavar="METRICS", help="report these, as in average_accuracy,capacity_used")
     compare.add_argument("--baseline", metavar="GROUP", help="compare each other group with this one only")
     compare.add_argument("--allow-mixed", action="store_true", help="compare different benchmarks, data or tasks too")
+    formats = "of the figures' files: png, svg, pdf (default: png,svg)"
+    compare.add_argument("--format", default="png,svg", metavar="FORMATS", help=formats)
     sync = subcommands.add_parser("sync", help="upload W&B runs that were made offline, or cut off")
     sync.set_defaults(call=commands.sync)
     sync.add_argument("folder", metavar="DIR", help="folder with W&B's files somewhere in it, as in runs")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cl_powerprop.analysis.comparison import Comparison, compare_runs
 from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
+from cl_powerprop.analysis.matplotlib_elements import FORMATS
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
 from cl_powerprop.analysis.tables import (
@@ -23,7 +24,7 @@ from cl_powerprop.analysis.tables import (
     smallest_p,
     summary_table,
 )
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     baseline: str | None = None,
     allow_mixed: bool = False,
+    formats: Sequence[str] = FORMATS[:2],
     quiet: bool = False,
 ) -> Compared:
     """Compare the runs at or below some paths and write tables, figures and `report.html` into ``out``.
@@ -54,11 +56,15 @@ def compare(
         metrics: names of the metrics to report.
         baseline: compare each group with this one only.
         allow_mixed: compare runs even if their benchmarks, data or tasks differ.
+        formats: of the figures' files: "png", "svg", "pdf".
         quiet: print nothing.
 
     Raises:
         UserError: for paths without runs, runs that are not comparable, or unknown names.
     """
+    unknown = [suffix for suffix in formats if suffix not in FORMATS]
+    if unknown or not formats:
+        raise ConfigurationError(f"--format {','.join(unknown)}: choose from: {', '.join(FORMATS)}")
     loaded = load_runs(paths, progress=not quiet)
     comparison = compare_runs(loaded, by, metrics, allow_mixed)
     summary, pairwise = summary_table(comparison), pairwise_table(comparison, baseline)
@@ -68,14 +74,13 @@ def compare(
         pairwise.to_csv(out / "pairwise.csv", index=False)
         (out / "summary.md").write_text(markdown(comparison, summary, pairwise), encoding="utf-8")
         for name in DRAWINGS:  # an earlier comparison may have written more of them
-            for suffix in ("png", "svg"):
+            for suffix in FORMATS:
                 (out / f"{name}.{suffix}").unlink(missing_ok=True)
-        figures = draw_figures(comparison, out)
+        figures = draw_figures(comparison, out, formats)
         (out / "report.html").write_text(render_report(comparison, summary, pairwise), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"the comparison cannot be written to {out}: {error.strerror or error}") from error
-    files = ["summary.csv", "summary.md", "pairwise.csv", "report.html"]
-    files += [f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
+    files = ["summary.csv", "summary.md", "pairwise.csv", "report.html", *figures]
     if not quiet:
         _print(comparison, summary, pairwise, out)
     return Compared(out, files, comparison)

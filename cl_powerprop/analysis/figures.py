@@ -1,11 +1,12 @@
-"""The figures of a comparison, drawn with matplotlib: as PNG and SVG files, or as arrays of pixels."""
+"""The figures of a comparison, drawn with matplotlib: as PNG, SVG and PDF files, or as arrays of pixels."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -16,35 +17,34 @@ from numpy.typing import NDArray
 from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.matplotlib_elements import (
+    DPI,
+    FORMATS,
     MOST_PANELS,
+    RC,
+    count_axis,
+    count_ticks,
     draw_legend,
     draw_lines,
+    few_points,
     heat_maps,
     label_panels,
+    log_axis,
     many_panels,
     one_panel,
+    power_of_ten,
+    save_figure,
     spread,
+    within_shares,
 )
-from cl_powerprop.analysis.style import COLOURS, DASHES, MARKERS, colour, dash, shades
-
-_DPI = 120
-_STYLE: Any = {
-    "svg.hashsalt": "cl-powerprop",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.grid": True,
-    "text.parse_math": False,  # a label may contain a dollar sign
-    "grid.alpha": 0.3,
-}
+from cl_powerprop.analysis.style import DISTINCT, Style, group_styles, shades
+from cl_powerprop.analysis.wording import all_task_labels, first_of, over_seeds, repeated
 
 
-def draw_figures(comparison: Comparison, folder: Path) -> list[str]:
-    """Write each figure that the runs have data for to ``folder``, as PNG and SVG, and return their names."""
+def draw_figures(comparison: Comparison, folder: Path, formats: Sequence[str] = FORMATS[:2]) -> list[str]:
+    """Write each figure that the runs have data for to ``folder`` in these formats, and return the files' names."""
     drawn = []
     for name, figure in _figures(comparison, DRAWINGS):
-        figure.savefig(folder / f"{name}.png", dpi=_DPI)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        drawn.append(name)
+        drawn += save_figure(figure, folder / name, formats)
     return drawn
 
 
@@ -52,7 +52,7 @@ def figure_images(comparison: Comparison, names: Iterable[str]) -> dict[str, NDA
     """Return each of these figures that the runs have data for, as an image ``[height, width, 3]``."""
     images = {}
     for name, figure in _figures(comparison, names):
-        figure.set_dpi(_DPI)
+        figure.set_dpi(DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         images[name] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -60,28 +60,42 @@ def figure_images(comparison: Comparison, names: Iterable[str]) -> dict[str, NDA
 
 
 def _figures(comparison: Comparison, names: Iterable[str]) -> Iterator[tuple[str, Figure]]:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(RC):
         for name in names:
             figure = DRAWINGS[name](comparison)
             if figure is not None:
                 yield name, figure
 
 
+def _drawn_together(comparison: Comparison) -> tuple[dict[str, Style], str]:
+    """Return the groups that a figure can tell apart, with their styles, and a note for its title if there are more."""
+    styles = group_styles(comparison.groups)
+    shown = dict(list(styles.items())[:DISTINCT])
+    return shown, first_of(len(shown), len(styles), "groups")
+
+
+def _with_intervals(comparison: Comparison, what: str) -> str:
+    """Return what a title says of the intervals, if there are any."""
+    return f" ({what}: 95 % t-interval)" if repeated(comparison) else ""
+
+
 def _forgetting_curves(comparison: Comparison) -> Figure:
     table = series.forgetting_curves(comparison)
-    tasks = int(comparison.runs.runs["n_tasks"].max())
-    shown = spread(tasks)
-    figure, panels = many_panels(len(shown), sharex=True, sharey=True)
+    labels = all_task_labels(comparison)
+    shown = spread(len(labels))
+    styles, note = _drawn_together(comparison)
+    intervals = "; bands: 95 % t-interval" if repeated(comparison) else ""
+    title = f"Test accuracy on a task over the sequence{note} (grey: its own training{intervals})"
+    figure, panels = many_panels([labels[task] for task in shown], title, sharex=True, sharey=True)
+    marked = few_points(table, "progress")
     for axes, task in zip(panels, shown, strict=True):
-        draw_lines(axes, comparison, table[table["task"] == str(task)], "progress")
+        draw_lines(axes, styles, table[table["task"] == str(task)], "progress", marked)
         axes.axvspan(task, task + 1, color="0.9", zorder=0)
-        axes.set_title(f"task {task}", fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    figure.suptitle(
-        "Test accuracy on a task over the sequence (grey: its own training; bands: 95 % t-interval)", fontsize=10
-    )
+    panels[0].set_xlim(0, len(labels) * 1.01)
+    panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    within_shares(panels[0])
     label_panels(panels, "tasks trained", "test accuracy")
-    draw_legend(figure, panels[0])
+    draw_legend(figure, panels)
     return figure
 
 
@@ -90,127 +104,134 @@ def _average_accuracy(comparison: Comparison) -> Figure | None:
     table = table[table["task"] == series.AVERAGE]
     if table.empty:
         return None
-    figure, axes = one_panel()
-    draw_lines(axes, comparison, table, "progress")
-    axes.set(xlabel="tasks trained", ylabel="average test accuracy", title="Average over the tasks learned so far")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    draw_legend(figure, axes)
+    styles, note = _drawn_together(comparison)
+    title = f"Average over the tasks learned so far{note}{_with_intervals(comparison, 'bands')}"
+    figure, axes = one_panel(title)
+    draw_lines(axes, styles, table, "progress", few_points(table, "progress"))
+    axes.set(xlabel="tasks trained", ylabel="average test accuracy")
+    count_axis(axes, 1, int(comparison.runs.runs["n_tasks"].max()))
+    within_shares(axes)
+    draw_legend(figure, [axes])
     return figure
 
 
 def _accuracy_matrix(comparison: Comparison) -> Figure:
     maps = {label: matrix.to_numpy() for label, matrix in series.accuracy_matrices(comparison).items()}
-    return heat_maps(maps, "Test accuracy, mean over seeds", "task tested", "tasks trained", first_row=1)
+    return heat_maps(maps, f"Test accuracy{over_seeds(comparison)}", "task tested", "tasks trained", first_row=1)
 
 
 def _mask_overlap(comparison: Comparison) -> Figure | None:
     maps = series.mask_overlaps(comparison)
     if not maps:
         return None
-    return heat_maps(
-        maps, "Weights in both masks, as a share of those in either (Jaccard index)", "task", "task", first_row=0
-    )
+    title = "Weights in both masks, as a share of those in either (Jaccard index)"
+    return heat_maps(maps, title + over_seeds(comparison), "task", "task", first_row=0)
 
 
 def _capacity_growth(comparison: Comparison) -> Figure | None:
     table = series.capacity_growth(comparison)
     if table.empty:
         return None
-    figure, axes = one_panel()
-    draw_lines(axes, comparison, table, "tasks")
-    axes.set(xlabel="tasks trained", ylabel="maskable weights in use", title="Capacity used", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    styles, note = _drawn_together(comparison)
+    figure, axes = one_panel(f"Capacity used{note}{_with_intervals(comparison, 'bands')}")
+    draw_lines(axes, styles, table, "tasks", few_points(table, "tasks"))
+    axes.set(xlabel="tasks trained", ylabel="maskable weights in use", ylim=(0, None))
+    count_axis(axes, 1, int(table["tasks"].max()))
+    within_shares(axes)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    draw_legend(figure, axes)
+    draw_legend(figure, [axes])
     return figure
 
 
 def _mask_composition(comparison: Comparison) -> Figure | None:
     table = series.mask_composition(comparison)
-    labels = [label for label in comparison.groups if label in set(table["group"])][:MOST_PANELS]
+    labels = [label for label in comparison.groups if label in set(table["group"])]
     if not labels:
         return None
-    figure, panels = many_panels(len(labels), height=2.6, width=3.2, sharey=True)
+    shown = labels[:MOST_PANELS]
+    note = first_of(len(shown), len(labels), "groups")
+    title = f"Each task's mask, by the task that froze its weights{over_seeds(comparison)}{note}"
+    title += " (outlined: frozen by the task itself)"
+    figure, panels = many_panels(shown, title, height=2.6, width=3.2, sharey=True)
     tasks = int(table["task"].max()) + 1
     colours = shades(tasks)
-    for axes, label in zip(panels, labels, strict=True):
-        rows = table[table["group"] == label].pivot_table(
-            index="task", columns="source", values="share", fill_value=0.0
-        )
-        rows = rows.reindex(index=range(tasks), columns=range(tasks), fill_value=0.0)
-        bottom = np.zeros(tasks)
-        for source in range(tasks):
-            height = rows[source].to_numpy()
-            axes.bar(range(tasks), height, bottom=bottom, color=colours[source], width=0.9)
-            bottom += height
-        own = np.diag(rows.to_numpy())
-        axes.bar(range(tasks), own, bottom=bottom - own, color="none", edgecolor="black", linewidth=0.6, width=0.9)
-        axes.set_title(label, fontsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.suptitle(
-        "Each task's mask, by the task that froze its weights\n(outlined: frozen by the task itself)", fontsize=10
-    )
+    for axes, label in zip(panels, shown, strict=True):
+        _draw_composition(axes, table[table["group"] == label], tasks, colours)
+    within_shares(panels[0])
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     label_panels(panels, "task", "share of the maskable weights")
-    colour_map = LinearSegmentedColormap.from_list("tasks", shades(max(2, tasks)))
-    scale = ScalarMappable(Normalize(0, max(1, tasks - 1)), colour_map)
-    figure.colorbar(scale, ax=panels, label="frozen by task", shrink=0.8, ticks=spread(tasks, 8))
+    if tasks > 1:
+        scale = ScalarMappable(Normalize(0, tasks - 1), LinearSegmentedColormap.from_list("tasks", colours))
+        bar = figure.colorbar(scale, ax=panels, label="frozen by task", shrink=0.8)
+        count_ticks(bar.ax.yaxis, tasks)
     return figure
+
+
+def _draw_composition(axes: Axes, table: pd.DataFrame, tasks: int, colours: list[str]) -> None:
+    """Draw the mask of each task as a bar of the parts that earlier tasks froze, from the first task up."""
+    shares = table.pivot_table(index="task", columns="source", values="share", fill_value=0.0)
+    shares = shares.reindex(index=range(tasks), columns=range(tasks), fill_value=0.0)
+    edges = np.arange(tasks + 1) - 0.5
+    bottom = np.zeros(tasks)
+    for sources in series.source_ranges(tasks):
+        top = bottom + shares[list(sources)].sum(axis=1).to_numpy()
+        axes.stairs(top, edges, baseline=bottom, fill=True, color=colours[sources[len(sources) // 2]])
+        bottom = top
+    own = np.diag(shares.to_numpy())
+    left = edges[:-1]
+    x = np.stack([left, left, left + 1, left + 1, left, np.full(tasks, np.nan)], axis=1)
+    y = np.stack([bottom - own, bottom, bottom, bottom - own, bottom - own, np.full(tasks, np.nan)], axis=1)
+    axes.plot(x.ravel(), y.ravel(), color="black", linewidth=min(0.8, 25 / tasks))
+    axes.set(xlim=(-0.5, tasks - 0.5), ylim=(0, None))
+    count_ticks(axes.xaxis, tasks)
 
 
 def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
     points = list(series.pareto_points(comparison))
     if not points:
         return None
-    figure, axes = one_panel()
-    for index, label, capacity, accuracy in points:
-        axes.errorbar(
-            capacity.mean,
-            accuracy.mean,
-            xerr=np.nan_to_num(capacity.mean - capacity.t_low),
-            yerr=np.nan_to_num(accuracy.mean - accuracy.t_low),
-            color=colour(index),
-            marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-            capsize=2,
-            linestyle="none",
-            label=label,
-        )
-    axes.set(
-        xlabel="weights used, as a share of one network's maskable weights",
-        ylabel="average test accuracy at the end",
-        title="Accuracy against capacity (bars: 95 % t-interval)",
-    )
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    if max(capacity.mean for _, _, capacity, _ in points) > 2:
-        axes.set_xscale("log")
+    styles, note = _drawn_together(comparison)
+    figure, axes = one_panel(f"Accuracy against capacity{note}{_with_intervals(comparison, 'bars')}")
+    for label, capacity, accuracy in points:
+        if label in styles:
+            style = styles[label]
+            axes.errorbar(
+                capacity.mean,
+                accuracy.mean,
+                xerr=np.nan_to_num([[reach] for reach in series.error_bars(capacity)]),
+                yerr=np.nan_to_num([[reach] for reach in series.error_bars(accuracy, most=1.0)]),
+                color=style.colour,
+                capsize=2,
+                linestyle="none",
+            )
+            axes.plot(capacity.mean, accuracy.mean, style.marker, color=style.colour, linestyle="none", label=label)
+    axes.set(xlabel="weights used, as a share of one network's maskable weights", ylabel="average test accuracy")
+    if max(capacity.mean for _, capacity, _ in points) > 2:
+        log_axis(axes, "x", lambda share: f"{100 * share:g}%")
+    else:
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    draw_legend(figure, axes)
+    within_shares(axes)
+    draw_legend(figure, [axes])
     return figure
 
 
 def _weights(comparison: Comparison) -> Figure | None:
     table = series.weight_sizes(comparison)
+    table = table[table["low"] > 0]
     if table.empty:
         return None
-    figure, axes = one_panel()
-    for index, label in enumerate(comparison.groups):
-        rows = table[(table["group"] == label) & (table["low"] > 0)].sort_values("low")
+    styles, note = _drawn_together(comparison)
+    title = f"Magnitudes of the used weights, in bins of a tenth of a decade{over_seeds(comparison)}{note}"
+    figure, axes = one_panel(title)
+    for label, style in styles.items():
+        rows = table[table["group"] == label]
         if len(rows):
-            axes.step(
-                rows["low"],
-                rows["share"],
-                where="post",
-                color=colour(index),
-                linestyle=DASHES[dash(index)],
-                label=label,
-            )
-    axes.set(
-        xscale="log",
-        xlabel="magnitude of a weight, |theta|",
-        ylabel="share of the used weights (bins: a tenth of a decade)",
-        title="Magnitudes of the used weights",
-    )
-    draw_legend(figure, axes)
+            x, y = series.histogram_outline(rows)
+            axes.step(x, y, where="post", color=style.colour, linestyle=style.dash, label=label)
+    axes.set(xlabel="magnitude of a weight, |theta|", ylabel="share of the used weights", ylim=(0, None))
+    log_axis(axes, "x", power_of_ten)
+    draw_legend(figure, [axes])
     return figure
 
 

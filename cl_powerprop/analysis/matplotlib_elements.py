@@ -1,41 +1,84 @@
-"""What the figures are made of in matplotlib: panels, lines with bands, heat maps, legends.
+"""What the figures are made of in matplotlib: panels, lines with bands, heat maps, axes, legends.
 
 Figures are made without pyplot, which would keep them in memory and choose a backend for the whole process.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from cl_powerprop.analysis.comparison import Comparison
-from cl_powerprop.analysis.style import DASHES, MARKERS, colour, dash
+from cl_powerprop.analysis.style import Style
+from cl_powerprop.analysis.wording import first_of, wrap
 
+FORMATS = ("png", "svg", "pdf")
+DPI = 120
+RC: Any = {
+    "svg.hashsalt": "cl-powerprop",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType, which journals ask for
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "text.parse_math": False,  # a label may contain a dollar sign
+    "grid.alpha": 0.3,
+}
+_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # else files differ
 MOST_PANELS = 12  # tasks, or groups, that one figure shows side by side
 _MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it
 _MOST_MARKERS = 25  # points up to which each point of a line is marked
 _COLUMNS = 4
+_TITLE = 10  # font sizes in points
+_PANEL_TITLE = 8
+_LEGEND = 9
+_LEGEND_HANDLE = 0.7  # inches that the sample beside an entry of the legend takes, with its spacing
+_LEGEND_ROW = 0.19  # inches
+_MARGIN = 0.3  # inches left free beside titles
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def one_panel() -> tuple[Figure, Axes]:
+def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]:
+    """Write the figure as ``<path>.<format>`` for each format, and return the files' names."""
+    names = [f"{path.name}.{suffix}" for suffix in formats]
+    for name, suffix in zip(names, formats, strict=True):
+        figure.savefig(path.with_name(name), dpi=DPI, metadata=_METADATA.get(suffix))
+    return names
+
+
+def one_panel(title: str) -> tuple[Figure, Axes]:
     """Return a figure with a single panel."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure.suptitle(wrap(title, 6.4 - _MARGIN, _TITLE), fontsize=_TITLE)
     return figure, figure.subplots()
 
 
 def many_panels(
-    count: int, height: float = 2.2, width: float = 2.6, sharex: bool = False, sharey: bool = False
+    titles: Sequence[str],
+    title: str,
+    height: float = 2.2,
+    width: float = 2.6,
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``count`` panels of this size, in inches, in rows and columns."""
-    columns = _columns(count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.9), layout="constrained")
+    """Return a figure with a panel of this size, in inches, for each title, in rows and columns."""
+    columns = _columns(len(titles))
+    rows = -(-len(titles) // columns)
+    across = max(4.5, width * columns)
+    figure = Figure(figsize=(across, height * rows + 0.9), layout="constrained")
+    figure.suptitle(wrap(title, across - _MARGIN, _TITLE), fontsize=_TITLE)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).flat)
-    for unused in panels[count:]:
+    for unused in panels[len(titles) :]:
         unused.set_visible(False)
-    return figure, panels[:count]
+    for axes, text in zip(panels, titles, strict=False):
+        axes.set_title(wrap(text, width - 2 * _MARGIN, _PANEL_TITLE), fontsize=_PANEL_TITLE)
+    return figure, panels[: len(titles)]
 
 
 def _columns(panels: int) -> int:
@@ -58,30 +101,85 @@ def spread(count: int, most: int = MOST_PANELS) -> list[int]:
     return sorted({round(number) for number in np.linspace(0, count - 1, min(count, most))})
 
 
-def draw_lines(axes: Axes, comparison: Comparison, table: pd.DataFrame, x: str) -> None:
+def count_ticks(axis: Axis, tasks: int) -> None:
+    """Put the ticks of an axis that counts tasks at whole numbers, as many as fit side by side."""
+    few = 10 if tasks <= MOST_PANELS else 6
+    axis.set_major_locator(MaxNLocator(nbins=few, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def count_axis(axes: Axes, first: int, last: int) -> None:
+    """Make the x-axis one that counts tasks from ``first`` to ``last``."""
+    room = max(0.5 if first == last else 0.0, 0.02 * (last - first))
+    axes.set_xlim(first - room, last + room)
+    count_ticks(axes.xaxis, last)
+
+
+def within_shares(axes: Axes) -> None:
+    """Let the y-axis, which shows shares, end at 0 and 1 where it would go beyond."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0.0), min(high, 1.0))
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str]) -> None:
+    """Make an axis logarithmic, with ticks at powers of ten, and between them if it spans few."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = sorted(axis.get_view_interval())
+    between = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=between, numticks=9))
+    axis.set_major_formatter(lambda value, _: text(value))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def power_of_ten(value: float) -> str:
+    """Return 0.001 as 10⁻³, and 0.002 as 2·10⁻³, without mathematical markup, which group labels exclude."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = round(value / 10.0**exponent)
+    power = "10" + str(exponent).translate(_SUPERSCRIPTS)
+    return power if factor == 1 else f"{factor}·{power}"
+
+
+def few_points(table: pd.DataFrame, x: str) -> bool:
+    """Whether lines through these points have so few that each is marked."""
+    return bool(table[x].nunique() <= _MOST_MARKERS)
+
+
+def draw_lines(axes: Axes, styles: dict[str, Style], table: pd.DataFrame, x: str, marked: bool) -> None:
     """Draw each group's line, and the band between low and high."""
-    for index, label in enumerate(comparison.groups):
+    for label, style in styles.items():
         rows = table[table["group"] == label]
         if rows.empty:
             continue
         axes.plot(
             rows[x],
             rows["mean"],
-            color=colour(index),
-            linestyle=DASHES[dash(index)],
-            marker=MARKERS[index % len(MARKERS)] if len(rows) <= _MOST_MARKERS else None,
-            markersize=3,
+            color=style.colour,
+            linestyle=style.dash,
+            marker=style.marker if marked or len(rows) == 1 else None,
+            markersize=3.5,
             linewidth=1.4,
+            clip_on=False,  # a marker at 1.0 is drawn whole
             label=label,
         )
         if rows["low"].notna().any():
-            axes.fill_between(rows[x], rows["low"], rows["high"], color=colour(index), alpha=0.2, linewidth=0)
+            axes.fill_between(rows[x], rows["low"], rows["high"], color=style.colour, alpha=0.2, linewidth=0)
 
 
-def draw_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of a panel below all panels."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, max(1, len(labels))), frameon=False)
+def draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Put the legend of all panels below them, in a figure that grows by its height."""
+    entries = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if not entries:
+        return
+    width, height = figure.get_size_inches()
+    texts = [wrap(label, width - _LEGEND_HANDLE - _MARGIN, _LEGEND) for label in entries]
+    longest = max(len(line) for text in texts for line in text.splitlines())
+    entry = longest * 0.56 * _LEGEND / 72 + _LEGEND_HANDLE
+    columns = max(1, min(4, len(texts), int((width - _MARGIN) / entry)))
+    lines = sum(text.count("\n") + 1 for text in texts)
+    figure.set_size_inches(width, height + _LEGEND_ROW * (-(-lines // columns) - 1))
+    figure.legend(entries.values(), texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=_LEGEND)
 
 
 def heat_maps(matrices: dict[str, np.ndarray], title: str, x: str, y: str, first_row: int) -> Figure:
@@ -93,22 +191,24 @@ def heat_maps(matrices: dict[str, np.ndarray], title: str, x: str, y: str, first
         x, y: what columns and rows are.
         first_row: the number of the first row.
     """
-    figure, panels = many_panels(min(len(matrices), MOST_PANELS), height=2.6, width=3.0)
+    shown = list(matrices)[:MOST_PANELS]
+    title += first_of(len(shown), len(matrices), "groups")
+    figure, panels = many_panels(shown, title, height=2.6, width=3.0)
     image = None
-    size = 5 if len(panels) > 1 else 8
-    for axes, (label, matrix) in zip(panels, matrices.items(), strict=False):
-        image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="cividis", aspect="auto")
+    for axes, label in zip(panels, shown, strict=True):
+        matrix = matrices[label]
+        tasks = len(matrix)
+        edges = (-0.5, tasks - 0.5, first_row + tasks - 0.5, first_row - 0.5)
+        image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="cividis", aspect="auto", extent=edges)
         axes.grid(visible=False)
-        axes.set_title(label, fontsize=8)
-        ticks = spread(len(matrix), 10)
-        axes.set_xticks(ticks)
-        axes.set_yticks(ticks, [str(tick + first_row) for tick in ticks])
-        if len(matrix) <= _MOST_NUMBERS:
+        count_ticks(axes.xaxis, tasks)
+        count_ticks(axes.yaxis, tasks)
+        if tasks <= _MOST_NUMBERS:
             for (row, column), value in np.ndenumerate(matrix):
                 if not np.isnan(value):
-                    text, ink = f"{value:.2f}".lstrip("0"), "white" if value < 0.6 else "black"
-                    axes.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
-    figure.suptitle(title, fontsize=10)
+                    text, ink = f"{value:.2f}".removeprefix("0"), "white" if value < 0.5 else "black"
+                    size = 7 if tasks > _MOST_NUMBERS / 2 else 8
+                    axes.text(column, row + first_row, text, ha="center", va="center", fontsize=size, color=ink)
     label_panels(panels, x, y)
     if image is not None:
         figure.colorbar(image, ax=panels, shrink=0.8)

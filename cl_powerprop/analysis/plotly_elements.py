@@ -5,19 +5,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cl_powerprop.analysis.style import PLOTLY_DASHES, SYMBOLS, colour, dash
+from cl_powerprop.analysis.series import tick_step
+from cl_powerprop.analysis.style import Style
+from cl_powerprop.analysis.wording import shortened
 
-_MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it
+_MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it, and its columns named
 _MOST_MARKERS = 40  # points up to which each point of a line is marked
+_NAME = 16  # characters of a name beside an axis
+
+# Invisible ticks keep the numbers of the two axes apart in the corner.
+_TICKS = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)"}
+# Shares lie within 0 and 1, and so do the ticks beside them.
+SHARES = {"autorangeoptions": {"clipmin": 0, "clipmax": 1}}
 
 
 def line_with_band(
-    index: int, label: str, rows: pd.DataFrame, x: str, choice: str | None = None
+    style: Style, label: str, rows: pd.DataFrame, x: str, choice: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the traces of a group's line and of its band, which is shown and hidden with the line.
 
     Args:
-        index: the group's position among the groups, which determines its style.
+        style: the group's.
         label: the group.
         rows: the points, in order: ``x``, mean, low, high; low and high are NaN where there is no interval.
         x: the column of ``rows`` along the x-axis.
@@ -35,8 +43,9 @@ def line_with_band(
         "x": rows[x].tolist(),
         "y": rows["mean"].tolist(),
         "customdata": intervals,
-        "line": line_style(index) | {"width": 2},
-        "marker": marker_style(index) | {"size": 6},
+        "line": line_style(style) | {"width": 2},
+        "marker": marker_style(style) | {"size": 6},
+        "cliponaxis": False,  # a marker at 1.0 is drawn whole
         "hovertemplate": "%{y:.4f} (%{customdata})",
         "meta": meta,
     }
@@ -48,8 +57,8 @@ def line_with_band(
         "x": [*rows[x], *rows[x][::-1]],
         "y": [*rows["high"], *rows["low"][::-1]],
         "fill": "toself",
-        "fillcolor": _faded(colour(index)),
-        "line": {"width": 0, "color": colour(index)},
+        "fillcolor": _faded(style.colour),
+        "line": {"width": 0, "color": style.colour},
         "hoverinfo": "skip",
         "showlegend": False,
         "meta": meta,
@@ -57,19 +66,20 @@ def line_with_band(
     return [band, line]
 
 
-def line_style(index: int) -> dict[str, Any]:
-    """Return colour and dash of the line of the group at this position."""
-    return {"color": colour(index), "dash": PLOTLY_DASHES[dash(index)]}
+def line_style(style: Style) -> dict[str, Any]:
+    """Return colour and dash of a group's line."""
+    return {"color": style.colour, "dash": style.plotly_dash}
 
 
-def marker_style(index: int) -> dict[str, Any]:
-    """Return colour and symbol of the points of the group at this position."""
-    return {"color": colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)]}
+def marker_style(style: Style) -> dict[str, Any]:
+    """Return colour and symbol of a group's points."""
+    return {"color": style.colour, "symbol": style.symbol}
 
 
-def error_bar(half: float) -> dict[str, Any]:
-    """Return an error bar of this length to both sides; none for NaN."""
-    return {"type": "data", "array": [half], "visible": not np.isnan(half), "thickness": 2}
+def error_bar(above: float, below: float | None = None) -> dict[str, Any]:
+    """Return an error bar that reaches this far above the point, and ``below`` or as far below it; none for NaN."""
+    bar: dict[str, Any] = {"type": "data", "array": [above], "visible": not np.isnan(above), "thickness": 2}
+    return bar if below is None else bar | {"symmetric": False, "arrayminus": [below]}
 
 
 def _faded(hexadecimal: str) -> str:
@@ -78,7 +88,10 @@ def _faded(hexadecimal: str) -> str:
 
 
 def heat_map(label: str, matrix: np.ndarray, x: list[str], y: list[str], hover: str) -> dict[str, Any]:
-    """Return the trace of a matrix of shares, which is shown if the reader chooses the group ``label``."""
+    """Return the trace of a matrix of shares, which is shown if the reader chooses the group ``label``.
+
+    ``x`` and ``y`` are different texts for the columns and for the rows.
+    """
     trace: dict[str, Any] = {
         "type": "heatmap",
         "z": [list(row) for row in matrix],
@@ -89,8 +102,8 @@ def heat_map(label: str, matrix: np.ndarray, x: list[str], y: list[str], hover: 
         "colorscale": "Cividis",
         "hovertemplate": hover,
         "hoverongaps": False,
-        "xgap": 1,
-        "ygap": 1,
+        "xgap": 1 if len(matrix) <= 4 * _MOST_NUMBERS else 0,
+        "ygap": 1 if len(matrix) <= 4 * _MOST_NUMBERS else 0,
         "colorbar": {"thickness": 12},
         "meta": {"group": None, "choice": label},
     }
@@ -102,8 +115,8 @@ def heat_map(label: str, matrix: np.ndarray, x: list[str], y: list[str], hover: 
 def axes(x: str, y: str, **options: Any) -> dict[str, Any]:
     """Return a layout with these axis titles; an option ``xaxis_type`` is the option ``type`` of the x-axis."""
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}},
+        "xaxis": {"title": {"text": x, "standoff": 10}, "automargin": True} | _TICKS,
+        "yaxis": {"title": {"text": y, "standoff": 10}, "automargin": True} | _TICKS,
         "hovermode": "x unified",
     }
     for key, value in options.items():
@@ -115,7 +128,34 @@ def axes(x: str, y: str, **options: Any) -> dict[str, Any]:
     return layout
 
 
-def matrix_axes(x: str, y: str) -> dict[str, Any]:
-    """Return the layout of a heat map, whose first row is at the top."""
-    options = {"yaxis_autorange": "reversed", "xaxis_automargin": True, "yaxis_automargin": True, "height": 460}
-    return axes(x, y, hovermode="closest", **options)
+def task_axes(tasks: int, x: str, y: str, **options: Any) -> dict[str, Any]:
+    """Return a layout whose x-axis counts tasks, with ticks at whole numbers."""
+    few = {"xaxis_tick0": 0, "xaxis_dtick": 1} if tick_step(tasks) == 1 else {}  # else Plotly chooses halves
+    return axes(x, y, xaxis_tickformat="d", **few, **options)
+
+
+def matrix_axes(x: str, y: str, columns: list[str], rows: list[str], first_row: int) -> dict[str, Any]:
+    """Return the layout of a heat map, whose first row is at the top.
+
+    Args:
+        x, y: what columns and rows are.
+        columns, rows: the texts by which the trace places them, in order.
+        first_row: the number of the first row.
+    """
+    few = len(columns) <= _MOST_NUMBERS
+    across = {
+        text: shortened(text.partition(": ")[2] or str(index), _NAME) if few else str(index)
+        for index, text in _regular(columns, 0)
+    }
+    down = {text: str(number) for number, text in _regular(rows, first_row)}
+    layout = axes(x, y, hovermode="closest", yaxis_autorange="reversed")
+    for axis, ticks in (("xaxis", across), ("yaxis", down)):
+        shown = {"type": "category", "tickvals": list(ticks), "ticktext": list(ticks.values())}
+        layout[axis] |= shown | {"showgrid": False, "zeroline": False}
+    return layout
+
+
+def _regular(texts: list[str], first: int) -> list[tuple[int, str]]:
+    """Return (number, text) at regular distances, numbered from ``first``; all if there are few."""
+    step = 1 if len(texts) <= _MOST_NUMBERS else tick_step(len(texts))
+    return [(number, text) for number, text in enumerate(texts, first) if number % step == 0]

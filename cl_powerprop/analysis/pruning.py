@@ -8,16 +8,6 @@ from rich.table import Table
 
 from cl_powerprop.output import say_table
 
-_COLOURS = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#56b4e9",
-    "#000000",
-)  # Okabe & Ito: colour-blind safe
-_MARKERS = "os^Dvp*"
 _SHOWN = (1.0, 0.5, 0.1129, 0.0546, 0.0264, 0.01)
 
 
@@ -31,9 +21,9 @@ def print_pruning(summary: pd.DataFrame) -> None:
     """Print the mean accuracy of each alpha at a few densities."""
     wide: Any = summary.pivot_table(index="alpha", columns="density", values="mean")
     nearest = [min(wide.columns, key=lambda density: abs(density - shown)) for shown in _SHOWN]
-    table = Table(
-        title=f"test accuracy by the share of the weights left, mean over {int(summary['count'].max())} seed(s)"
-    )
+    seeds = int(summary["count"].max())
+    over = f", mean over {seeds} seeds" if seeds > 1 else ""
+    table = Table(title=f"test accuracy by the share of the weights left{over}")
     table.add_column("alpha", justify="right")
     columns = list(dict.fromkeys(nearest))
     for density in columns:
@@ -44,25 +34,35 @@ def print_pruning(summary: pd.DataFrame) -> None:
 
 
 def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
-    """Write the plot as ``<path>.png`` and ``<path>.svg``; bands are one standard deviation over seeds."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    """Write the plot as ``<path>.png``, ``.svg`` and ``.pdf``; bands are one standard deviation over seeds."""
+    import matplotlib as mpl
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for index, (alpha, rows) in enumerate(summary.groupby("alpha")):
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
-        axes.plot(rows["density"], rows["mean"], color=colour, marker=marker, markersize=4, label=f"alpha {alpha:g}")
-        spread = rows["std"].fillna(0.0)
-        axes.fill_between(rows["density"], rows["mean"] - spread, rows["mean"] + spread, color=colour, alpha=0.2, lw=0)
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("weights left after one-shot magnitude pruning (output layer: twice the share)")
-    axes.set_ylabel("test accuracy")
-    axes.set_title("LeNet-300-100 on MNIST, pruned without retraining")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with matplotlib.rc_context({"svg.hashsalt": "cl-powerprop"}):  # the same summary gives the same bytes
-        for suffix in (".png", ".svg"):
-            figure.savefig(path.with_suffix(suffix), dpi=150, metadata={"Date": None})
+    from cl_powerprop.analysis.matplotlib_elements import (
+        FORMATS,
+        RC,
+        draw_legend,
+        log_axis,
+        one_panel,
+        save_figure,
+        within_shares,
+    )
+    from cl_powerprop.analysis.style import group_styles
+
+    alphas = {f"alpha {alpha:g}": rows for alpha, rows in summary.groupby("alpha")}
+    seeds = int(summary["count"].max())
+    bands = f" (mean over {seeds} seeds; bands: one standard deviation)" if seeds > 1 else ""
+    with mpl.rc_context(RC):
+        figure, axes = one_panel(f"Test accuracy after pruning without retraining{bands}")
+        for label, style in group_styles(alphas).items():
+            rows = alphas[label]
+            axes.plot(rows["density"], rows["mean"], color=style.colour, marker=style.marker, markersize=4, label=label)
+            spread = rows["std"].fillna(0.0)
+            low, high = (rows["mean"] - spread).clip(lower=0.0), (rows["mean"] + spread).clip(upper=1.0)
+            axes.fill_between(rows["density"], low, high, color=style.colour, alpha=0.2, lw=0)
+        log_axis(axes, "x", lambda share: f"{100 * share:g}%")
+        axes.invert_xaxis()
+        axes.set_xlabel("weights left after one-shot magnitude pruning (output layer: twice the share)")
+        axes.set_ylabel("test accuracy")
+        within_shares(axes)
+        draw_legend(figure, [axes])
+        save_figure(figure, path, FORMATS)

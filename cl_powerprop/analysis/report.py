@@ -13,7 +13,7 @@ from cl_powerprop import __version__, registry
 from cl_powerprop.analysis.charts import make_charts
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.runs import each_row
-from cl_powerprop.analysis.style import colour, dash
+from cl_powerprop.analysis.style import group_styles
 from cl_powerprop.analysis.tables import (
     best_groups,
     format_estimate,
@@ -40,13 +40,9 @@ def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.Da
         lstrip_blocks=True,
     )
     charts = [chart for chart in make_charts(comparison, summary) if chart is not None and chart.traces]
-    groups = [
-        {"label": label, "colour": colour(index), "dashed": dash(index) > 0}
-        for index, label in enumerate(comparison.groups)
-    ]
     return environment.get_template("report.html.j2").render(
         heading=heading(comparison),
-        groups=groups,
+        groups=group_styles(comparison.groups),
         charts=charts,
         specifications=_script_json({chart.name: {"data": chart.traces, "layout": chart.layout} for chart in charts}),
         summary=_summary(comparison, summary),

@@ -16,7 +16,7 @@ def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
 
     ``task`` is a task's number or :data:`AVERAGE`. ``progress`` is the number of tasks trained, with a fraction for an
     evaluation in the middle of a task. A task's curve begins with its own training. low and high are the 95 %
-    t-interval over seeds.
+    t-interval over seeds, as far as it lies within 0 and 1.
     """
     points = _points(comparison)
     averaged = _average(points)
@@ -77,7 +77,10 @@ def _average(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return n, mean, low and high of ``value`` over the seeds of each group; low and high are NaN for one seed."""
+    """Return n, mean, low and high of ``value``, a share, over the seeds of each group.
+
+    low and high are the part of the 95 % t-interval within 0 and 1; NaN for one seed.
+    """
     seeds = comparison.runs.runs["seed"]
     rows = rows.assign(group=rows["run"].map(comparison.group_of), seed=rows["run"].map(seeds))
     single = rows.groupby(["group", "seed", *keys], sort=False)["value"].mean().reset_index()
@@ -85,12 +88,29 @@ def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> p
     table = table.rename(columns={"count": "n"})
     quantiles = {n: t_quantile(int(n) - 1) for n in table["n"].unique() if n > 1}
     half = table["n"].map(quantiles) * table["std"] / table["n"] ** 0.5
-    table["low"], table["high"] = table["mean"] - half, table["mean"] + half
+    table["low"], table["high"] = (table["mean"] - half).clip(lower=0.0), (table["mean"] + half).clip(upper=1.0)
     table = (
         table.sort_values(keys, kind="stable") if keys[0] != "task" else table.sort_values("progress", kind="stable")
     )
     table = table.iloc[np.argsort(table["group"].map(comparison.position), kind="stable")]
     return table.drop(columns="std").reset_index(drop=True)
+
+
+def task_names(accuracy: pd.DataFrame, tasks: int) -> list[str]:
+    """Return the name of each task of an accuracy table; "task 3" where its runs differ in the name.
+
+    With a random order of the tasks, the first task of one seed is not that of another.
+    """
+    names = accuracy.groupby("eval_task")["name"].unique()
+    return [str(names[task][0]) if task in names and len(names[task]) == 1 else f"task {task}" for task in range(tasks)]
+
+
+def task_labels(names: list[str]) -> list[str]:
+    """Return "task 3: name" for each task; "task 3" if its name says no more."""
+    return [
+        f"task {task}" if name in (f"task {task}", f"task_{task}", str(task)) else f"task {task}: {name}"
+        for task, name in enumerate(names)
+    ]
 
 
 def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
@@ -103,12 +123,7 @@ def accuracy_matrices(comparison: Comparison) -> dict[str, pd.DataFrame]:
         tasks = int(comparison.runs.runs.loc[comparison.groups[label], "n_tasks"].max())
         matrix = rows.pivot_table(index="trained_tasks", columns="eval_task", values="accuracy")
         matrix = matrix.reindex(index=range(1, tasks + 1), columns=range(tasks)).astype(float)
-        names = rows.groupby("eval_task")["name"].unique()
-        # With a random order of the tasks, the first task of one seed is not that of another.
-        common = [
-            names[task][0] if task in names and len(names[task]) == 1 else f"task {task}" for task in range(tasks)
-        ]
-        matrix.columns = pd.Index(common)
+        matrix.columns = pd.Index(task_names(rows, tasks))
         matrices[label] = matrix
     return matrices
 
@@ -189,12 +204,48 @@ def weight_sizes(comparison: Comparison) -> pd.DataFrame:
     return table
 
 
-def pareto_points(comparison: Comparison) -> Iterator[tuple[int, str, Estimate, Estimate]]:
-    """Yield (position of the group, group, estimate of capacity used, estimate of average accuracy)."""
+def histogram_outline(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Return the corners (x, y) of a group's histogram of magnitudes, to be drawn as steps that hold each y.
+
+    ``rows`` has low, high and share; bins that hold no weight are absent, and are drawn as zero.
+    """
+    rows = rows.sort_values("low")
+    x, y = [float(rows["low"].iloc[0])], [0.0]
+    for low, high, share in zip(rows["low"], rows["high"], rows["share"], strict=True):
+        if low > x[-1] * 1.01:  # edges are rounded in the file
+            x.append(low)
+            y.append(0.0)
+        y[-1] = share
+        x.append(high)
+        y.append(0.0)
+    return x, y
+
+
+def error_bars(of: Estimate, most: float = np.inf) -> tuple[float, float]:
+    """Return how far the t-interval reaches below and above the mean, within 0 and ``most``; NaN for one seed."""
+    return of.mean - float(np.maximum(of.t_low, 0.0)), float(np.minimum(of.t_high, most)) - of.mean
+
+
+def source_ranges(tasks: int, most: int = 25) -> list[range]:
+    """Return the tasks in up to ``most`` ranges of equal length, in which masks of many tasks are drawn."""
+    length = -(-tasks // most)
+    return [range(start, min(start + length, tasks)) for start in range(0, tasks, length)]
+
+
+def tick_step(count: int, most: int = 10) -> int:
+    """Return the smallest of 1, 2, 5, 10, 20, ... that gives up to ``most`` ticks for ``count`` tasks."""
+    power = 1
+    while count > 5 * power * most:
+        power *= 10
+    return next(step * power for step in (1, 2, 5) if count <= step * power * most)
+
+
+def pareto_points(comparison: Comparison) -> Iterator[tuple[str, Estimate, Estimate]]:
+    """Yield (group, estimate of capacity used, estimate of average accuracy)."""
     if not {"capacity_used", "average_accuracy"} <= set(comparison.runs.runs):
         return
-    for index, label in enumerate(comparison.groups):
+    for label in comparison.groups:
         capacity = estimate(comparison.values(label, "capacity_used").to_numpy())
         accuracy = estimate(comparison.values(label, "average_accuracy").to_numpy())
         if capacity.n and accuracy.n:
-            yield index, label, capacity, accuracy
+            yield label, capacity, accuracy

@@ -4,7 +4,8 @@
   const specifications = JSON.parse(document.getElementById("specifications").textContent);
   const boxes = [...document.querySelectorAll("input[data-group]")];
   const lists = Object.fromEntries([...document.querySelectorAll("select[data-chart]")].map((list) => [list.dataset.chart, list]));
-  const wide = window.matchMedia("(min-width: 40rem)"); // on a phone the checkboxes are the legend
+  const wide = window.matchMedia("(min-width: 40rem)");
+  const toggles = [...document.querySelectorAll("button[data-toggle]")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   const chart = (name) => document.getElementById(`chart-${name}`);
@@ -14,6 +15,16 @@
     const choice = lists[name] ? lists[name].value : null;
     return specifications[name].data.map(
       ({ meta }) => isOn(meta.group) && (meta.choice === null || choice === null || meta.choice === choice));
+  }
+
+  const rows = [...document.querySelectorAll("tr[data-row]")];
+  const isShown = ({ row, chart, choice }) => isOn(row) && (choice === undefined || choice === lists[chart].value);
+
+  function showRows() {
+    for (const row of rows) row.classList.toggle("off", !isShown(row.dataset));
+    for (const text of document.querySelectorAll("[data-chosen]")) {
+      text.textContent = lists[text.dataset.chosen].selectedOptions[0].text;
+    }
   }
 
   function colours(forPrint = false) {
@@ -31,34 +42,39 @@
     const shown = visible(name);
     const traces = data.map((trace, index) => ({ ...trace, visible: shown[index] }));
     const base = {
-      margin: { t: 36, r: 20, b: 50, l: 60 }, autosize: true, showlegend: wide.matches,
-      legend: { orientation: "h", y: -0.18, yanchor: "top" }, font: { family: "system-ui, sans-serif", size: 13 },
-      modebar: { bgcolor: "rgba(0,0,0,0)" },
+      margin: { t: 30, r: 20, b: 20, l: 20 }, autosize: true, showlegend: false,
+      font: { family: "system-ui, sans-serif", size: 13 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
     };
     const config = {
       responsive: true, displaylogo: false, displayModeBar: wide.matches ? "hover" : false,
-      toImageButtonOptions: { format: "svg", filename: name },
+      modeBarButtonsToRemove: ["toImage"],
+      modeBarButtonsToAdd: [{ name: "Download as SVG", icon: Plotly.Icons.camera, click: (drawn) => download(drawn, name) }],
     };
-    return Plotly.newPlot(chart(name), traces, { ...base, ...layout }, config).then((drawn) => {
-      // A click on a legend switches the group everywhere, as its checkbox does.
-      drawn.on("plotly_legendclick", (event) => {
-        const box = boxes.find((one) => one.dataset.group === event.data[event.curveNumber].meta.group);
-        if (box) { box.checked = !box.checked; refresh(); }
-        return false;
-      });
-      return Plotly.relayout(drawn, colours());
-    });
+    return Plotly.newPlot(chart(name), traces, { ...base, ...layout }, config)
+      .then((drawn) => Plotly.relayout(drawn, colours()));
   });
+
+  // A figure by itself has a legend of its own and is for a white page.
+  async function download(drawn, name) {
+    await Plotly.relayout(drawn, { ...colours(true), paper_bgcolor: "#ffffff", showlegend: true });
+    await Plotly.downloadImage(drawn, { format: "svg", filename: name });
+    await Plotly.relayout(drawn, { ...colours(), showlegend: false });
+  }
 
   function refresh() {
     for (const name of Object.keys(specifications)) Plotly.restyle(chart(name), { visible: visible(name) });
-    for (const row of document.querySelectorAll("tr[data-row]")) row.classList.toggle("off", !isOn(row.dataset.row));
+    for (const entry of toggles) entry.setAttribute("aria-pressed", isOn(entry.dataset.toggle));
+    showRows();
   }
 
   function recolour(forPrint) {
     for (const name of Object.keys(specifications)) Plotly.relayout(chart(name), colours(forPrint));
   }
 
+  // An entry of a legend switches its group everywhere, as the group's checkbox does.
+  for (const entry of toggles) {
+    entry.addEventListener("click", () => boxes.find((box) => box.dataset.group === entry.dataset.toggle).click());
+  }
   for (const box of boxes) box.addEventListener("change", refresh);
   for (const list of Object.values(lists)) list.addEventListener("change", refresh);
   dark.addEventListener("change", () => recolour(false));
@@ -89,5 +105,6 @@
     }));
   }
 
+  showRows();
   Promise.all(draw).then(() => { document.body.dataset.drawn = draw.length; });
 })();

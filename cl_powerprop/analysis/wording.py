@@ -1,0 +1,46 @@
+"""What titles and captions of figures say, in a form that fits the runs and the space."""
+
+import textwrap
+
+from cl_powerprop.analysis import series
+from cl_powerprop.analysis.comparison import Comparison
+
+_POINTS_AN_INCH = 72
+_CHARACTER = 0.56  # mean width of a character as a share of the font size, on the safe side
+
+
+def repeated(comparison: Comparison) -> bool:
+    """Whether some group has more than one seed, so that there are means and intervals to speak of."""
+    seeds = comparison.runs.runs["seed"]
+    return any(seeds.loc[names].nunique() > 1 for names in comparison.groups.values())
+
+
+def over_seeds(comparison: Comparison) -> str:
+    """Return ", mean over seeds", or nothing if each group is a single run."""
+    return ", mean over seeds" if repeated(comparison) else ""
+
+
+def all_task_labels(comparison: Comparison) -> list[str]:
+    """Return "task 3: name" for each task, or "task 3" where groups differ in the name."""
+    tasks = int(comparison.runs.runs["n_tasks"].max())
+    return series.task_labels(series.task_names(comparison.runs.accuracy, tasks))
+
+
+def first_of(shown: int, count: int, what: str) -> str:
+    """Return a note for a title if not all are shown: " (the first 12 of 40 groups)"."""
+    return f" (the first {shown} of {count} {what})" if shown < count else ""
+
+
+def wrap(text: str, inches: float, size: float) -> str:
+    """Return the text in lines that fit into this width at this font size, in points."""
+    return textwrap.fill(text, max(8, int(inches * _POINTS_AN_INCH / (_CHARACTER * size))))
+
+
+def wrapped_html(text: str, characters: int) -> str:
+    """Return the text in lines of up to this many characters, for Plotly."""
+    return "<br>".join(textwrap.wrap(text, characters)) or text
+
+
+def shortened(text: str, characters: int) -> str:
+    """Return the text, cut to this many characters."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
