@@ -20,7 +20,7 @@ from cl_powerprop.analysis.plotly_elements import (
 )
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import group_styles
-from cl_powerprop.analysis.wording import all_task_labels, over_seeds, repeated, wrapped_html
+from cl_powerprop.analysis.wording import all_task_labels, over_seeds, plotly_text, repeated
 
 _LABEL = 24  # characters of a line of a group's label beside an axis
 
@@ -78,7 +78,7 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
             mean = {
                 "type": "scatter",
                 "mode": "markers",
-                "name": label,
+                "name": plotly_text(label),
                 "x": [row.mean],
                 "y": [label],
                 "error_x": error_bar(row.t_high - row.mean),
@@ -101,7 +101,7 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
     shown = set(summary["metric"])
     layout = axes("", "", hovermode="closest", yaxis_autorange="reversed", yaxis_type="category")
     labels = list(comparison.groups)
-    texts = [wrapped_html(label, _LABEL) for label in labels]
+    texts = [plotly_text(label, _LABEL) for label in labels]
     layout["yaxis"] |= {"tickvals": labels, "ticktext": texts}
     if len(labels) == 1:
         layout["xaxis"]["rangemode"] = "tozero"  # around a single point, Plotly shows more than metrics can be
@@ -146,7 +146,7 @@ def _pareto(comparison: Comparison) -> Chart | None:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": label,
+                "name": plotly_text(label),
                 "x": [capacity.mean],
                 "y": [accuracy.mean],
                 "error_x": error_bar(across[1], across[0]),

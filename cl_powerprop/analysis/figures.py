@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.matplotlib_elements import (
-    DPI,
     FORMATS,
     MOST_PANELS,
     RC,
@@ -28,6 +27,7 @@ from cl_powerprop.analysis.matplotlib_elements import (
     few_points,
     heat_maps,
     label_panels,
+    lay_out,
     log_axis,
     many_panels,
     one_panel,
@@ -52,7 +52,6 @@ def figure_images(comparison: Comparison, names: Iterable[str]) -> dict[str, NDA
     """Return each of these figures that the runs have data for, as an image ``[height, width, 3]``."""
     images = {}
     for name, figure in _figures(comparison, names):
-        figure.set_dpi(DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         images[name] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -64,6 +63,7 @@ def _figures(comparison: Comparison, names: Iterable[str]) -> Iterator[tuple[str
         for name in names:
             figure = DRAWINGS[name](comparison)
             if figure is not None:
+                lay_out(figure)
                 yield name, figure
 
 
@@ -204,7 +204,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
                 capsize=2,
                 linestyle="none",
             )
-            axes.plot(capacity.mean, accuracy.mean, style.marker, color=style.colour, linestyle="none", label=label)
+            axes.plot(capacity.mean, accuracy.mean, style.marker, color=style.colour, clip_on=False, label=label)
     axes.set(xlabel="weights used, as a share of one network's maskable weights", ylabel="average test accuracy")
     if max(capacity.mean for _, capacity, _ in points) > 2:
         log_axis(axes, "x", lambda share: f"{100 * share:g}%")

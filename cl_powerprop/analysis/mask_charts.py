@@ -16,7 +16,7 @@ from cl_powerprop.analysis.plotly_elements import (
     task_axes,
 )
 from cl_powerprop.analysis.style import group_styles, shades
-from cl_powerprop.analysis.wording import all_task_labels, over_seeds, repeated
+from cl_powerprop.analysis.wording import all_task_labels, over_seeds, plotly_text, repeated
 
 
 def capacity(comparison: Comparison) -> Chart | None:
@@ -62,7 +62,7 @@ def composition(comparison: Comparison) -> Chart | None:
         shares = shares.reindex(columns=range(tasks), fill_value=0.0)
         for sources in ranges:
             first, last = sources[0], sources[-1]
-            name = f"frozen by {names[first]}" if first == last else f"frozen by tasks {first} to {last}"
+            name = f"frozen by {plotly_text(names[first])}" if first == last else f"frozen by tasks {first} to {last}"
             traces.append(
                 {
                     "type": "bar",
@@ -135,7 +135,7 @@ def weights(comparison: Comparison) -> Chart | None:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": label,
+                "name": plotly_text(label),
                 "x": x,
                 "y": y,
                 "line": line_style(style) | {"shape": "hv"},

@@ -44,6 +44,16 @@ _MARGIN = 0.3  # inches left free beside titles
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def lay_out(figure: Figure) -> None:
+    """Give the parts of a finished figure their places, for all formats in which it is then drawn."""
+    figure.set_dpi(DPI)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        for _ in range(2):  # the room for ticks depends on the ticks, which depend on the room
+            engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
 def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]:
     """Write the figure as ``<path>.<format>`` for each format, and return the files' names."""
     names = [f"{path.name}.{suffix}" for suffix in formats]
@@ -115,9 +125,9 @@ def count_axis(axes: Axes, first: int, last: int) -> None:
 
 
 def within_shares(axes: Axes) -> None:
-    """Let the y-axis, which shows shares, end at 0 and 1 where it would go beyond."""
+    """Let the y-axis, which shows shares, end at 0 and 1 where only its margin goes beyond."""
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0.0), min(high, 1.0))
+    axes.set_ylim(max(low, min(0.0, axes.dataLim.y0)), min(high, max(1.0, axes.dataLim.y1)))
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str]) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cl_powerprop.analysis.series import tick_step
 from cl_powerprop.analysis.style import Style
-from cl_powerprop.analysis.wording import shortened
+from cl_powerprop.analysis.wording import plotly_text, shortened
 
 _MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it, and its columns named
 _MOST_MARKERS = 40  # points up to which each point of a line is marked
@@ -39,7 +39,7 @@ def line_with_band(
     line = {
         "type": "scatter",
         "mode": "lines+markers" if len(rows) <= _MOST_MARKERS else "lines",
-        "name": label,
+        "name": plotly_text(label),
         "x": rows[x].tolist(),
         "y": rows["mean"].tolist(),
         "customdata": intervals,
@@ -95,8 +95,8 @@ def heat_map(label: str, matrix: np.ndarray, x: list[str], y: list[str], hover: 
     trace: dict[str, Any] = {
         "type": "heatmap",
         "z": [list(row) for row in matrix],
-        "x": x,
-        "y": y,
+        "x": [plotly_text(text) for text in x],
+        "y": [plotly_text(text) for text in y],
         "zmin": 0,
         "zmax": 1,
         "colorscale": "Cividis",
@@ -150,7 +150,8 @@ def matrix_axes(x: str, y: str, columns: list[str], rows: list[str], first_row: 
     down = {text: str(number) for number, text in _regular(rows, first_row)}
     layout = axes(x, y, hovermode="closest", yaxis_autorange="reversed")
     for axis, ticks in (("xaxis", across), ("yaxis", down)):
-        shown = {"type": "category", "tickvals": list(ticks), "ticktext": list(ticks.values())}
+        places, texts = map(plotly_text, ticks), map(plotly_text, ticks.values())
+        shown = {"type": "category", "tickvals": list(places), "ticktext": list(texts)}
         layout[axis] |= shown | {"showgrid": False, "zeroline": False}
     return layout
 

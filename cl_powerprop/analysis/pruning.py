@@ -41,6 +41,7 @@ def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
         FORMATS,
         RC,
         draw_legend,
+        lay_out,
         log_axis,
         one_panel,
         save_figure,
@@ -65,4 +66,5 @@ def plot_pruning(summary: pd.DataFrame, path: Path) -> None:
         axes.set_ylabel("test accuracy")
         within_shares(axes)
         draw_legend(figure, [axes])
+        lay_out(figure)
         save_figure(figure, path, FORMATS)

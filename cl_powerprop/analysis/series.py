@@ -210,7 +210,7 @@ def histogram_outline(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
     ``rows`` has low, high and share; bins that hold no weight are absent, and are drawn as zero.
     """
     rows = rows.sort_values("low")
-    x, y = [float(rows["low"].iloc[0])], [0.0]
+    x, y = [float(rows["low"].iloc[0])] * 2, [0.0, 0.0]
     for low, high, share in zip(rows["low"], rows["high"], rows["share"], strict=True):
         if low > x[-1] * 1.01:  # edges are rounded in the file
             x.append(low)

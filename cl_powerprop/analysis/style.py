@@ -25,6 +25,7 @@ _SVG_DASHES = ("none", "6 3", "2 2.5", "6 2 2 2")
 
 # The strategies that most comparisons have keep their colours in all of them.
 _USUAL = ("epn", "packnet", "joint", "ewc", "independent", "untrained", "naive")
+_BASELINES = (_USUAL.index("packnet"), _USUAL.index("naive"))  # which other groups ask for last
 
 DISTINCT = len(COLOURS) * len(DASHES)  # groups up to which no two look alike
 
@@ -98,7 +99,7 @@ def group_styles(labels: Iterable[str]) -> dict[str, Style]:
 
 def _wishes(label: str) -> list[int]:
     """Return all colours in the order in which a group asks for them."""
-    drawn = sorted(range(len(COLOURS)), key=lambda slot: _draw(f"{slot} {label}"))
+    drawn = sorted(range(len(COLOURS)), key=lambda slot: (slot in _BASELINES, _draw(f"{slot} {label}")))
     return [_USUAL.index(label), *drawn] if label in _USUAL else drawn
 
 

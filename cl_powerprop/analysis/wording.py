@@ -1,5 +1,6 @@
 """What titles and captions of figures say, in a form that fits the runs and the space."""
 
+import html
 import textwrap
 
 from cl_powerprop.analysis import series
@@ -36,9 +37,10 @@ def wrap(text: str, inches: float, size: float) -> str:
     return textwrap.fill(text, max(8, int(inches * _POINTS_AN_INCH / (_CHARACTER * size))))
 
 
-def wrapped_html(text: str, characters: int) -> str:
-    """Return the text in lines of up to this many characters, for Plotly."""
-    return "<br>".join(textwrap.wrap(text, characters)) or text
+def plotly_text(text: str, characters: int | None = None) -> str:
+    """Return the text for Plotly, which reads some HTML; in lines of up to this many characters, if given."""
+    lines = [text] if characters is None else textwrap.wrap(text, characters)
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
 def shortened(text: str, characters: int) -> str:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from cl_powerprop.analysis.compare import compare
+from cl_powerprop.analysis.style import group_styles
 from cl_powerprop.errors import RunFolderError
 
 from .folders import forgetful, write_run, write_sweep
@@ -227,3 +228,98 @@ def test_tables_sort(browser: Any, report: Path) -> None:
     browser.execute_script(click)
     assert browser.execute_script(f"return {column}") == ["epn", "packnet", "naive"]
     assert browser.execute_script(f"return {table}.tHead.rows[0].cells[2].getAttribute('aria-sort')") == "descending"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_nothing_of_a_figure_lies_over_something_else(browser: Any, report: Path, width: int, dark: bool) -> None:
+    opened(browser, report, width, dark)
+    script = """
+      return [...document.querySelectorAll('figure')].map((figure) => {
+        const chart = figure.querySelector('.chart'), frame = chart.getBoundingClientRect();
+        const inside = [...chart.querySelectorAll('.xtitle, .ytitle, .xtick text, .ytick text')].every((text) => {
+          const box = text.getBoundingClientRect();
+          return box.left >= frame.left - 1 && box.right <= frame.right + 1 && box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
+        });
+        const parts = [...figure.children].map((part) => part.getBoundingClientRect());
+        const apart = parts.every((part, index) => index === 0 || part.top >= parts[index - 1].bottom - 1);
+        const title = chart.querySelector('.xtitle')?.getBoundingClientRect();
+        const clear = !title || [...chart.querySelectorAll('.xtick text')].every((text) => text.getBoundingClientRect().bottom <= title.top + 2);
+        return [chart.id, inside, apart, clear];
+      });"""  # noqa: E501
+    assert browser.execute_script(script) == [[f"chart-{name}", True, True, True] for name in CHARTS]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_figure_of_groups_has_a_legend(browser: Any, report: Path, width: int) -> None:
+    opened(browser, report, width)
+    script = """
+      return Object.fromEntries([...document.querySelectorAll('.legend')].map((legend) => [
+        legend.closest('figure').querySelector('.chart').id,
+        [...legend.querySelectorAll('button')].filter((entry) => {
+          const box = entry.getBoundingClientRect();
+          return box.height > 0 && box.left >= 0 && box.right <= innerWidth;
+        }).map((entry) => [entry.dataset.toggle, entry.querySelector('line').getAttribute('stroke')])]))"""
+    legends = browser.execute_script(script)
+    assert set(legends) == {f"chart-{name}" for name in ("forgetting", "metrics", "capacity", "pareto", "weights")}
+    styles = group_styles(["epn", "naive", "packnet"])
+    for name, entries in legends.items():
+        shown = ["epn", "packnet"] if name == "chart-capacity" else ["epn", "naive", "packnet"]
+        assert sorted(entries) == [[label, styles[label].colour] for label in shown], name
+
+
+def test_an_entry_of_a_legend_switches_its_group(browser: Any, report: Path) -> None:
+    opened(browser, report, 390)
+    entry = "document.querySelector('#chart-weights ~ .legend [data-toggle=naive]')"
+    browser.execute_script(f"{entry}.click()")
+    until(browser, f"{entry}.getAttribute('aria-pressed') === 'false'")
+    assert not browser.execute_script("return document.querySelector('input[data-group=naive]').checked")
+    browser.execute_script(f"{entry}.click()")
+    until(browser, f"{entry}.getAttribute('aria-pressed') === 'true'")
+
+
+def test_ticks_are_whole_tasks_and_shares(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    texts = "return [...document.querySelectorAll(arguments[0])].map((text) => text.textContent)"
+    assert browser.execute_script(texts, "#chart-capacity .xtick text") == ["1", "2", "3"]
+    assert browser.execute_script(texts, "#chart-forgetting .xtick text") == ["0", "1", "2", "3"]
+    shares = [float(text.rstrip("%")) for text in browser.execute_script(texts, "#chart-capacity .ytick text")]
+    assert all(0 <= share <= 100 for share in shares)
+    low, high = browser.execute_script("return document.getElementById('chart-forgetting')._fullLayout.yaxis.range")
+    assert 0 <= low < high <= 1
+
+
+def test_the_numbers_are_those_of_the_chosen_task(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    details = "document.querySelector('#chart-forgetting').closest('section').querySelector('details')"
+    browser.execute_script(f"{details}.open = true")
+    script = (
+        f"return [...{details}.querySelectorAll('tbody tr')].filter((row) => row.offsetParent)"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    average = {row[0]: row[1:] for row in browser.execute_script(script)}
+    assert average["naive"] == ["0.9100", "0.0760", "0.8100"]
+    choose = "arguments[0].value = '2'; arguments[0].dispatchEvent(new Event('change'))"
+    browser.execute_script(choose, browser.find_element("id", "forgetting-choice"))
+    chosen = {row[0]: row[1:] for row in browser.execute_script(script)}
+    assert chosen["naive"] == ["0.0910", "0.0910", "0.9100"]
+    assert browser.execute_script(f"return {details}.querySelector('summary').textContent").endswith(
+        "task 2: permutation_2"
+    )
+    browser.execute_script("document.querySelector('input[data-group=naive]').click()")
+    assert "naive" not in {row[0]: row for row in browser.execute_script(script)}
+
+
+def test_a_downloaded_figure_has_its_legend(browser: Any, report: Path, tmp_path: Path) -> None:
+    opened(browser, report, dark=True)
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.execute_script("document.querySelector('#chart-capacity [data-title=\"Download as SVG\"]').click()")
+    for _ in range(100):
+        time.sleep(0.1)
+        if (tmp_path / "capacity.svg").exists():
+            break
+    text = (tmp_path / "capacity.svg").read_text()
+    assert '<text class="legendtext"' in text
+    assert "epn" in text
+    assert "rgb(28, 28, 28)" in text, "dark ink on white, though the page is dark"
+    until(browser, "document.querySelector('#chart-capacity').layout.showlegend === false")
+    assert browser.execute_script("return document.querySelector('#chart-capacity').layout.font.color") == "#e8e8e8"
