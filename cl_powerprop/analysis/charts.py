@@ -141,7 +141,7 @@ def _pareto(comparison: Comparison) -> Chart | None:
     largest = 0.0
     for label, capacity, accuracy in series.pareto_points(comparison):
         largest = max(largest, capacity.mean)
-        across, up = series.error_bars(capacity), series.error_bars(accuracy, most=1.0)
+        across, up = series.error_bars(capacity), series.error_bars(accuracy)
         traces.append(
             {
                 "type": "scatter",

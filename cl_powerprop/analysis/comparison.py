@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def position(self) -> dict[str, int]:
-        """The position of each group among all, which determines its colour, dash and marker."""
+        """The position of each group among all."""
         return {label: index for index, label in enumerate(self.groups)}
 
 

@@ -199,7 +199,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
                 capacity.mean,
                 accuracy.mean,
                 xerr=np.nan_to_num([[reach] for reach in series.error_bars(capacity)]),
-                yerr=np.nan_to_num([[reach] for reach in series.error_bars(accuracy, most=1.0)]),
+                yerr=np.nan_to_num([[reach] for reach in series.error_bars(accuracy)]),
                 color=style.colour,
                 capsize=2,
                 linestyle="none",

@@ -221,8 +221,12 @@ def histogram_outline(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def error_bars(of: Estimate, most: float = np.inf) -> tuple[float, float]:
-    """Return how far the t-interval reaches below and above the mean, within 0 and ``most``; NaN for one seed."""
+def error_bars(of: Estimate) -> tuple[float, float]:
+    """Return how far the t-interval of a share reaches below and above the mean, within 0 and 1; NaN for one seed.
+
+    Several networks together have more weights than one, and a capacity above 1 with no upper limit.
+    """
+    most = 1.0 if of.mean <= 1.0 else np.inf
     return of.mean - float(np.maximum(of.t_low, 0.0)), float(np.minimum(of.t_high, most)) - of.mean
 
 

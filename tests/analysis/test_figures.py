@@ -23,6 +23,7 @@ from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.figures import DRAWINGS
 from cl_powerprop.analysis.matplotlib_elements import RC, lay_out, power_of_ten
 from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
+from cl_powerprop.analysis.statistics import estimate
 from cl_powerprop.analysis.style import COLOURS, DISTINCT, group_styles, shades
 from cl_powerprop.analysis.tables import summary_table
 from cl_powerprop.cli import main
@@ -125,6 +126,13 @@ def test_intervals_of_shares_lie_within_0_and_1(tmp_path: Path) -> None:
     growth = series.capacity_growth(compared(tmp_path, 3, 1))
     assert growth["low"].iloc[0] == 0.0, "the t-interval of 0.02 and 0.4 reaches below"
     assert growth[["low", "high"]].stack().between(0, 1).all()
+
+
+def test_error_bars_of_shares_lie_within_0_and_1() -> None:
+    below, above = series.error_bars(estimate([0.99, 0.05]))
+    assert (below, above) == (pytest.approx(0.52), pytest.approx(0.48))
+    assert series.error_bars(estimate([3.0, 3.2]))[1] > 1, "three networks and more"
+    assert np.isnan(series.error_bars(estimate([0.5]))).all()
 
 
 def test_every_panel_has_the_name_of_its_task(tmp_path: Path) -> None:
