@@ -10,7 +10,7 @@ from cl_powerprop.errors import ConfigurationError, check_choice
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
 NORMS = ("none", "batch", "group", "layer")
-SEARCHES = ("grid", "bisect")
+SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both")
 TRAIN_THROUGH = ("all", "free")

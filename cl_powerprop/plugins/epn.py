@@ -4,8 +4,7 @@ Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation
 section 4 and algorithm 1.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_epn
 from cl_powerprop.plugins.masking import MaskingPlugin
+from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
@@ -38,7 +38,7 @@ class Search:
         accuracy: validation accuracy with the chosen mask.
         dense_accuracy: validation accuracy with no mask applied.
         evaluations: number of sparsities that were measured.
-        exhausted: whether no sparsity reached the target.
+        exhausted: whether no measured sparsity reached the target.
     """
 
     task: int
@@ -55,9 +55,10 @@ class EPNPlugin(MaskingPlugin):
     Args:
         gamma: share of the unmasked network's validation accuracy that a mask must reach, in (0, 1].
         retrain_epochs: see :class:`MaskingPlugin`; the paper's algorithm has 0.
-        sparsities: the grid of sparsities in [0, 1); the search starts with the highest.
-        search: "grid" tries all sparsities from the highest down; "bisect" halves the grid, assuming that accuracy
-            falls with sparsity.
+        sparsities: the grid of sparsities in [0, 1) in which the search looks.
+        search: "grid" takes the highest sparsity that reaches the target; "raise" raises the sparsity until one
+            misses it (the paper's); "bisect" halves the grid; "gallop" starts from the last task's sparsity. They agree
+            where accuracy falls as sparsity rises.
         scope: rank the weights of each layer ("layer"), or of all layers together ("global").
         criterion: rank by "magnitude" ``|theta|`` (the paper's), by "saliency", the root of the summed squares of
             ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search (of a pass of its own if
@@ -80,7 +81,7 @@ class EPNPlugin(MaskingPlugin):
         gamma: float = 0.98,
         retrain_epochs: int = 0,
         sparsities: Sequence[float] = DEFAULT_SPARSITIES,
-        search: Literal["grid", "bisect"] = "grid",
+        search: Literal["grid", "raise", "bisect", "gallop"] = "gallop",
         scope: Literal["layer", "global"] = "layer",
         criterion: Criterion = "magnitude",
         train_through: Literal["all", "free"] = "all",
@@ -186,34 +187,47 @@ class EPNPlugin(MaskingPlugin):
                 total.addcmul_(product, product)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Search the grid on validation samples; if no sparsity reaches the target, the task takes all visible weights.
-
-        This is the search of algorithm 1 in the paper.
-        """
+        """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""
         if self.criterion != "magnitude" and not any(bool(total.any()) for total in self._saliency.values()):
             self._measure_saliencies(strategy)
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
         self._saliency = {}
-        accuracy = self._accuracy_on_validation(strategy)
-        dense = accuracy(0.0)
+        evaluate = self._evaluation_on_validation(strategy)
+        *_, (dense, _) = evaluate()
         target = self.gamma * dense
+        measured: dict[int, tuple[float, Iterator[tuple[float, float]]]] = {}
 
-        def measure(index: int) -> float:
+        def holds(index: int) -> bool:
+            """Measure a sparsity's mask until it is certain whether it reaches the target."""
             self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
-            return accuracy(target)
+            evaluation = evaluate()
+            lowest = next(low for low, high in evaluation if low >= target or high < target)
+            measured[index] = lowest, evaluation
+            return lowest >= target
 
-        index, reached, evaluations = _first_holding(len(self.sparsities), measure, target, self.search)
-        exhausted = index is None
-        sparsity = 0.0 if index is None else self.sparsities[index]
+        index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
+        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], measured[index][0])
+        masks = self._masks(ranks, views, sparsity)
+        if index is not None:
+            self.allocator.propose(masks)
+            for lowest, _ in measured[index][1]:  # what was left when it was certain: the record has the whole accuracy
+                reached = lowest
         task = self.allocator.tasks
-        self.searches.append(Search(task, sparsity, dense if exhausted else reached, dense, evaluations, exhausted))
-        if exhausted:
+        self.searches.append(Search(task, sparsity, reached, dense, len(measured), index is None))
+        if index is None:
             self.tell(
-                f"task {task}: capacity exhausted: no sparsity holds {self.gamma:g} of the validation accuracy "
-                f"{dense:.4f}; the task takes all visible weights"
+                f"task {task}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the validation "
+                f"accuracy {dense:.4f}; the task takes all visible weights"
             )
-        return self._masks(ranks, views, sparsity)
+        return masks
+
+    def _last_index(self) -> int | None:
+        """Return the index of the sparsity nearest to the last task's; None for the first task."""
+        if not self.searches:
+            return None
+        last = self.searches[-1].sparsity
+        return min(range(len(self.sparsities)), key=lambda index: abs(self.sparsities[index] - last))
 
     def _ranks(self) -> dict[str, Tensor]:
         """Rank the weights by the criterion, per layer or globally; hidden weights come last."""
@@ -261,12 +275,11 @@ class EPNPlugin(MaskingPlugin):
             return self.output_layer
         return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]
 
-    def _accuracy_on_validation(self, strategy: Any) -> Callable[[float], float]:
-        """Return a function of the target that measures the network under its current masks; samples are loaded once.
+    def _evaluation_on_validation(self, strategy: Any) -> Callable[[], Iterator[tuple[float, float]]]:
+        """Return a function that evaluates the network under its current masks; samples are loaded once, here.
 
-        As soon as the target is out of reach it stops, and returns the accuracy that was still possible: most masks of
-        a search miss the target by far, which the first batch shows. Batch norms use the statistics of each batch,
-        since their running ones were gathered with no mask applied.
+        After each batch it yields the lowest and the highest accuracy that are still possible; they meet at the last.
+        Batch norms use the statistics of each batch, since their running ones were gathered with no mask applied.
         """
         task = strategy.experience.task_label
         batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
@@ -276,39 +289,16 @@ class EPNPlugin(MaskingPlugin):
         model = strategy.model
 
         @torch.no_grad()
-        def measure(target: float) -> float:
-            training = model.training
-            model.eval()
-            reachable = samples
-            with batch_statistics(model):
-                for batch in batches:
-                    wrong = avalanche_forward(model, batch[0], batch[-1]).argmax(1) != batch[1]
-                    reachable -= int(wrong.sum())
-                    if reachable / samples < target:
-                        break
-            model.train(training)
-            return reachable / samples
+        def evaluate() -> Iterator[tuple[float, float]]:
+            correct, reachable = 0, samples
+            for batch in batches:
+                training = model.training
+                model.eval()
+                with batch_statistics(model):
+                    hits = int((avalanche_forward(model, batch[0], batch[-1]).argmax(1) == batch[1]).sum())
+                model.train(training)
+                correct += hits
+                reachable -= len(batch[1]) - hits
+                yield correct / samples, reachable / samples
 
-        return measure
-
-
-def _first_holding(
-    count: int, measure: Callable[[int], float], target: float, search: str
-) -> tuple[int | None, float, int]:
-    """Return (the first index whose measure reaches ``target``, or None; that measure; the number of measurements)."""
-    if search == "grid":
-        for index in range(count):
-            value = measure(index)
-            if value >= target:
-                return index, value, index + 1
-        return None, math.nan, count
-    low, high, best, taken = 0, count, math.nan, 0
-    while low < high:
-        middle = (low + high) // 2
-        value = measure(middle)
-        taken += 1
-        if value >= target:
-            high, best = middle, value
-        else:
-            low = middle + 1
-    return (high if high < count else None), best, taken
+        return evaluate

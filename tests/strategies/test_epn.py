@@ -7,13 +7,11 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MTSimpleMLP
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.plugins import EPNPlugin, epn
-from cl_powerprop.plugins.epn import _first_holding
+from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
 from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, make_tensors
@@ -21,6 +19,7 @@ from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, ma
 LAYERS = ("1", "3")  # of `dense_net`
 OUTPUT = "3"
 GRID = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+VALIDATION = 40  # samples
 
 
 class BeforeTheSearch(SupervisedPlugin):
@@ -76,24 +75,33 @@ def brute_force_masks(scores: dict[str, Tensor], sparsity: float) -> dict[str, T
     return masks
 
 
+def brute_force_hits(task: int, scores: dict[str, Tensor], before: BeforeTheSearch, sparsity: float) -> Tensor:
+    """Return which validation samples an ordinary network with the masked weights predicts right."""
+    x, y = make_tensors(task, "valid", VALIDATION)
+    masks, theta = brute_force_masks(scores, sparsity), before.theta[task]
+    masked = {name: torch.where(masks[name], theta[name], 0.0) for name in LAYERS}
+    return forward(x, masked, before.biases[task]).argmax(1) == y
+
+
 def brute_force(
     task: int, scores: dict[str, Tensor], before: BeforeTheSearch, gamma: float
 ) -> tuple[float, float, float, dict[str, Tensor]]:
     """Return (sparsity, its accuracy, accuracy with all weights, masks) by trying the whole grid."""
-    x, y = make_tensors(task, "valid", 40)
-    theta, biases = before.theta[task], before.biases[task]
-    dense = (forward(x, theta, biases).argmax(1) == y).double().mean().item()
-    for sparsity in sorted(GRID, reverse=True):
-        masks = brute_force_masks(scores, sparsity)
-        masked = {name: torch.where(masks[name], theta[name], 0.0) for name in LAYERS}
-        accuracy = (forward(x, masked, biases).argmax(1) == y).double().mean().item()
+    dense = brute_force_hits(task, scores, before, 0.0).double().mean().item()
+    for sparsity in GRID:
+        accuracy = brute_force_hits(task, scores, before, sparsity).double().mean().item()
         if accuracy >= gamma * dense:
-            return sparsity, accuracy, dense, masks
-    return 0.0, dense, dense, {name: torch.ones_like(theta[name], dtype=torch.bool) for name in LAYERS}
+            return sparsity, accuracy, dense, brute_force_masks(scores, sparsity)
+    return 0.0, dense, dense, brute_force_masks(scores, 0.0)
 
 
 def learn(
-    tasks: int, epochs: int = 3, alpha: float = 2.0, optimizer: str = "sgd_momentum", **options: Any
+    tasks: int,
+    epochs: int = 3,
+    alpha: float = 2.0,
+    optimizer: str = "sgd_momentum",
+    eval_mb_size: int = VALIDATION,
+    **options: Any,
 ) -> tuple[EPNPlugin, BeforeTheSearch]:
     network, benchmark = powerpropagate(dense_net(), alpha), make_benchmark(tasks)
     options.setdefault("sparsities", GRID)
@@ -103,6 +111,7 @@ def learn(
     if optimizer == "adamw" and alpha != 1.0:
         ThetaSpaceStep(chosen, network)
     strategy = make_strategy(network, [before, plugin], chosen, epochs=epochs)
+    strategy.eval_mb_size = eval_mb_size
     for experience in benchmark.train_stream:
         strategy.train(experience)
     return plugin, before
@@ -112,7 +121,7 @@ def learn(
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
 @pytest.mark.parametrize("retrain_epochs", [0, 1])
 def test_takes_the_first_sparsity_that_reaches_the_target(gamma: float, alpha: float, retrain_epochs: int) -> None:
-    plugin, before = learn(3, epochs=4, alpha=alpha, gamma=gamma, retrain_epochs=retrain_epochs)
+    plugin, before = learn(3, epochs=4, alpha=alpha, gamma=gamma, retrain_epochs=retrain_epochs, search="grid")
     for task, found in enumerate(plugin.searches):
         scores = {name: theta.abs() for name, theta in before.theta[task].items()}
         sparsity, accuracy, dense, masks = brute_force(task, scores, before, gamma)
@@ -123,38 +132,58 @@ def test_takes_the_first_sparsity_that_reaches_the_target(gamma: float, alpha: f
             assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
 
 
-@pytest.mark.parametrize("search", ["grid", "bisect"])
-def test_masks_below_the_target_are_abandoned_early_with_the_same_result(
-    search: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(batch: int) -> tuple[EPNPlugin, int]:
-        samples = 0
+@pytest.mark.parametrize("search", SEARCH_BY_NAME)
+@pytest.mark.parametrize("batch", [4, VALIDATION])
+@pytest.mark.parametrize("gamma", [0.7, 0.95])
+def test_every_search_in_a_run(search: str, batch: int, gamma: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask's evaluation ends with the batch that decides it, but for the mask that is taken: its accuracy is kept."""
+    evaluated = 0
 
-        def count(model: nn.Module, x: Tensor, task: Tensor) -> Tensor:
-            nonlocal samples
-            samples += len(x)
-            return model(x)
+    def count(model: nn.Module, x: Tensor, task: Tensor) -> Tensor:
+        nonlocal evaluated
+        evaluated += len(x)
+        return model(x)
 
-        monkeypatch.setattr(epn, "avalanche_forward", count)
-        network, benchmark = powerpropagate(dense_net(), 2.0), make_benchmark(3)
-        plugin = EPNPlugin(0.95, sparsities=GRID, search=search, validation=benchmark.streams["valid"])
-        strategy = make_strategy(network, [plugin])
-        strategy.eval_mb_size = batch
-        for experience in benchmark.train_stream:
-            strategy.train(experience)
-        return plugin, samples
+    monkeypatch.setattr(epn, "avalanche_forward", count)
+    plugin, before = learn(4, gamma=gamma, search=search, eval_mb_size=batch)
+    last, expected = None, 0
+    for task, found in enumerate(plugin.searches):
+        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
+        hits = [brute_force_hits(task, scores, before, sparsity) for sparsity in GRID]
+        dense = brute_force_hits(task, scores, before, 0.0).sum().item() / VALIDATION
+        measured: list[int] = []
 
-    whole, all_samples = run(64)
-    early, fewer_samples = run(4)
-    for name in ("sparsity", "evaluations", "exhausted", "dense_accuracy"):
-        assert [getattr(found, name) for found in early.searches] == [getattr(found, name) for found in whole.searches]
-    assert [found.accuracy for found in early.searches] == [found.accuracy for found in whole.searches]
-    assert all_samples == 40 * (3 + sum(found.evaluations for found in whole.searches))
-    assert fewer_samples < all_samples
+        def holds(index: int, hits=hits, target=gamma * dense, measured=measured) -> bool:
+            measured.append(index)
+            return bool(hits[index].sum().item() / VALIDATION >= target)
+
+        index = SEARCH_BY_NAME[search](len(GRID), holds, last)
+        sparsity, accuracy = (0.0, dense) if index is None else (GRID[index], hits[index].sum().item() / VALIDATION)
+        assert (found.sparsity, found.accuracy, found.dense_accuracy) == (sparsity, accuracy, dense)
+        assert (found.evaluations, found.exhausted) == (len(measured), index is None)
+        for name, mask in brute_force_masks(scores, sparsity).items():
+            assert torch.equal(plugin.allocator.weights[name].mask_of(task), mask)
+        last = len(GRID) - 1 if index is None else index
+        expected += VALIDATION + sum(
+            VALIDATION if tried == index else samples_until_certain(hits[tried], gamma * dense, batch)
+            for tried in measured
+        )
+    assert evaluated == expected
+
+
+def samples_until_certain(hits: Tensor, target: float, batch: int) -> int:
+    """Count the samples, in whole batches, after which it is known whether the target is reached."""
+    for end in [*range(batch, VALIDATION, batch), VALIDATION]:
+        surely, missed = hits[:end].sum().item(), (~hits[:end]).sum().item()
+        if surely / VALIDATION >= target or (VALIDATION - missed) / VALIDATION < target:
+            break
+    return end
 
 
 def test_the_brute_force_finds_several_sparsities() -> None:
-    chosen = {found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma)[0].searches}
+    chosen = {
+        found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma, search="grid")[0].searches
+    }
     assert len(chosen) >= 3
 
 
@@ -163,7 +192,13 @@ def test_the_brute_force_finds_several_sparsities() -> None:
 @pytest.mark.parametrize("retrain_epochs", [0, 1])
 def test_criterion(criterion: str, optimizer: str, alpha: float, retrain_epochs: int) -> None:
     plugin, before = learn(
-        2, alpha=alpha, optimizer=optimizer, gamma=0.8, criterion=criterion, retrain_epochs=retrain_epochs
+        2,
+        alpha=alpha,
+        optimizer=optimizer,
+        gamma=0.8,
+        criterion=criterion,
+        retrain_epochs=retrain_epochs,
+        search="grid",
     )
     for task, found in enumerate(plugin.searches):
         scores = before.saliency[task]
@@ -185,29 +220,6 @@ def test_criterion(criterion: str, optimizer: str, alpha: float, retrain_epochs:
         assert found.sparsity == sparsity
         for name in LAYERS:
             assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=50), st.integers(0, 6))
-def test_bisection_agrees_with_the_grid_where_accuracy_is_monotone(values: list[int], target: int) -> None:
-    accuracies = sorted(values)  # the sparsest first
-    index, reached, taken = _first_holding(len(accuracies), lambda i: accuracies[i], target, "bisect")
-    holding = [i for i, accuracy in enumerate(accuracies) if accuracy >= target]
-    assert index == (holding[0] if holding else None)
-    assert taken <= math.floor(math.log2(len(accuracies))) + 1
-    if holding:
-        assert reached == accuracies[holding[0]]
-    assert _first_holding(len(accuracies), lambda i: accuracies[i], target, "grid")[0] == index
-
-
-def test_bisection_in_a_run() -> None:
-    plugin, before = learn(2, gamma=0.8, search="bisect")
-    for task, found in enumerate(plugin.searches):
-        assert found.evaluations <= 4
-        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
-        for name, mask in brute_force_masks(scores, found.sparsity).items():
-            assert torch.equal(plugin.allocator.weights[name].mask_of(task), mask)
-        assert found.exhausted or found.accuracy >= 0.8 * found.dense_accuracy
 
 
 def take_the_first(network: nn.Module, sparsity: float, **options: Any) -> EPNPlugin:
