@@ -1,5 +1,6 @@
 """The scripts that gather recorded results, on tiny runs."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,22 @@ def test_the_reuse_table_adds_layers_up(finished: Finished) -> None:
     assert rows["1"][0] == f"{second.kept.sum() / second.weights.sum():.1%}"
     assert rows["1"][1] == f"{(second.kept - second.newly_frozen).sum() / second.kept.sum():.1%}"
     assert rows["2"][2] == f"{finished('epn-momentum-frozen-biases').record['metrics']['capacity_used']:.1%}"
+
+
+def test_the_tables_of_searches_are_those_of_the_recorded_runs(tmp_path: Path) -> None:
+    """The script measures nothing that its files have already, and its page has the tables that it prints."""
+    folder = SCRIPTS.parent / "benchmarks" / "epn_search"
+    for name in ("runs.csv", "profiles.csv"):
+        shutil.copy(folder / name, tmp_path)
+    before = [(tmp_path / name).read_bytes() for name in ("runs.csv", "profiles.csv")]
+    printed = call("../benchmarks/epn_search/compare.py", "digits", "mnist", "omniglot", "--out", tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in ("runs.csv", "profiles.csv")] == before
+    page = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 * (2 + 3 * 4)
+    assert set(rows) <= set(page)
+    profiles = pd.read_csv(folder / "profiles.csv", dtype=str)
+    monotone = ~profiles.holds.str.contains("10")  # the sparsest first: once a mask holds, all denser ones do
+    for data, count in monotone.groupby(profiles.data).sum().items():
+        line = next(row for row in rows if row.startswith(f"| {data} | grid |"))
+        assert line.split(" | ")[3] == str(count)
