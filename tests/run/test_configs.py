@@ -52,6 +52,18 @@ def test_every_experiment_composes_and_parses(name: str) -> None:
     assert (config.pruning is not None) == (name in PRUNING)
 
 
+def test_recipes_whose_numbers_are_recorded_search_as_they_did_then() -> None:
+    recorded = {"omniglot", "permuted_mnist_10", "rotated_mnist_10", "split_mnist"}
+    searches = {
+        name: config.strategy.search
+        for name in EXPERIMENTS
+        if name.split("/")[0] in recorded and (config := compose_config(f"experiment={name}")).strategy.name == "epn"
+    }
+    assert set(searches.values()) == {"grid"}, searches
+    assert {name.split("/")[0] for name in searches} == recorded
+    assert compose_config("strategy=epn").strategy.search == "gallop"
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_says_its_own_command(name: str) -> None:
     """The second comment line of a recipe is the command that runs it."""
