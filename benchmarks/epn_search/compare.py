@@ -18,7 +18,7 @@ from cl_powerprop.plugins.search import SEARCHES, Holds
 
 HERE = Path(__file__).parent
 NAMES = tuple(SEARCHES)
-SEEDS = {"digits": 3, "mnist": 3, "omniglot": 2}  # number, from 0 on
+SEEDS = (0, 1, 2)
 SETTINGS = {
     "digits": ["experiment=quickstart/epn", "data=digits"],
     "mnist": [
@@ -123,7 +123,7 @@ def main() -> None:
     files = {name: arguments.out / f"{name}.csv" for name in ("runs", "profiles")}
     runs, profiles = kept(files["runs"]), kept(files["profiles"])
     for data in arguments.data:
-        for seed in range(SEEDS[data]):
+        for seed in SEEDS:
             done = {row["search"] for row in runs if (row["data"], row["seed"]) == (data, seed)}
             for search in (name for name in NAMES if name not in done):
                 runs.append(measure(data, search, seed))
