@@ -9,15 +9,16 @@ Finished runs are kept in the two CSV files of ``--out`` and are not repeated: a
 import argparse
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 
 import cl_powerprop
 from cl_powerprop.plugins.epn import DEFAULT_SPARSITIES
-from cl_powerprop.plugins.search import SEARCHES, Holds
+from cl_powerprop.plugins.search import SEARCH_BY_NAME, Holds, grid
 
 HERE = Path(__file__).parent
-NAMES = tuple(SEARCHES)
+NAMES = tuple(SEARCH_BY_NAME)
 SEEDS = (0, 1, 2)
 SETTINGS = {
     "digits": ["experiment=quickstart/epn", "data=digits"],
@@ -41,7 +42,7 @@ class Profile:
     def __call__(self, size: int, holds: Holds, last: int | None) -> int | None:
         outcomes = [holds(index) for index in range(size)]
         self.tasks.append("".join("01"[held] for held in outcomes))
-        return SEARCHES["grid"](size, outcomes.__getitem__, last)
+        return grid(size, outcomes.__getitem__, last)
 
 
 def measure(data: str, search: str, seed: int) -> dict[str, object]:
@@ -68,7 +69,7 @@ def choices(profiles: pd.DataFrame) -> pd.DataFrame:
         last = None
         for task, pattern in zip(tasks.task, tasks.holds, strict=True):
             outcomes = [mark == "1" for mark in pattern]
-            taken = {name: SEARCHES[name](len(outcomes), outcomes.__getitem__, last) for name in NAMES}
+            taken = {name: SEARCH_BY_NAME[name](len(outcomes), outcomes.__getitem__, last) for name in NAMES}
             monotone = outcomes == sorted(outcomes)
             for name, index in taken.items():
                 density = 1.0 if index is None else 1.0 - DEFAULT_SPARSITIES[index]
@@ -129,8 +130,9 @@ def main() -> None:
                 runs.append(measure(data, search, seed))
                 pd.DataFrame(runs).to_csv(files["runs"], index=False, float_format="%.6g")
             if (data, seed) not in {(row["data"], row["seed"]) for row in profiles}:
-                SEARCHES["profile"] = profile = Profile()
-                measure(data, "profile", seed)
+                profile = Profile()
+                with mock.patch.dict(SEARCH_BY_NAME, grid=profile):
+                    measure(data, "grid", seed)
                 profiles += [
                     {"data": data, "seed": seed, "task": task, "holds": pattern}
                     for task, pattern in enumerate(profile.tasks)

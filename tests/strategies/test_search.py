@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cl_powerprop.limits import SEARCHES
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 
 MONOTONE = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(
@@ -93,3 +94,7 @@ def test_where_they_differ() -> None:
     assert taken == {"grid": 1, "raise": 9, "bisect": 5, "gallop": 5}
     assert search("gallop", outcomes, 1)[0] == 1
     assert search("gallop", outcomes, None)[0] == 5
+
+
+def test_the_choices_are_those_that_a_config_knows() -> None:
+    assert tuple(SEARCH_BY_NAME) == SEARCHES
