@@ -7,6 +7,7 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.strategies.masking import strategy_of
+from cl_powerprop.training.batches import count_batches
 
 
 class Parts:
@@ -82,8 +83,12 @@ class Parts:
 
     def steps(self) -> list[int]:
         """Return how many optimizer steps each experience takes."""
-        epochs, size = self.learner.train_epochs, self.learner.train_mb_size
-        return [epochs * -(-len(experience.dataset) // size) for experience in self.benchmark.streams["train"]]
+        learner = self.learner
+        joins_lone = getattr(learner, "joins_lone", False)  # Avalanche's own strategies do not
+        return [
+            learner.train_epochs * count_batches(len(experience.dataset), learner.train_mb_size, joins_lone)
+            for experience in self.benchmark.streams["train"]
+        ]
 
 
 def _check(curriculum: Sequence[tuple[int, Any]], n_tasks: int) -> None:

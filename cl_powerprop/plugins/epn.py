@@ -20,7 +20,7 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
 from cl_powerprop.sparsity.norm_statistics import batch_statistics
-from cl_powerprop.training.tensor_data import evaluation_batches
+from cl_powerprop.training.tensor_data import statistics_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
 
@@ -282,9 +282,7 @@ class EPNPlugin(MaskingPlugin):
         Batch norms use the statistics of each batch, since their running ones were gathered with no mask applied.
         """
         task = strategy.experience.task_label
-        batches = list(evaluation_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
-        if len(batches) > 1 and len(batches[-1][1]) == 1:  # a batch of one sample has no statistics
-            batches[-2:] = [[torch.cat(parts) for parts in zip(*batches[-2:], strict=True)]]
+        batches = list(statistics_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
         samples = sum(len(batch[1]) for batch in batches)
         model = strategy.model
 

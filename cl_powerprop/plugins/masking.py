@@ -21,7 +21,7 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
 from cl_powerprop.sparsity.allocator import Unmasked
 from cl_powerprop.sparsity.norm_statistics import recalibrate
-from cl_powerprop.training.tensor_data import evaluation_batches
+from cl_powerprop.training.tensor_data import statistics_batches
 
 log = logging.getLogger("cl_powerprop")
 
@@ -255,6 +255,5 @@ def _begin_retraining(strategy: Any) -> None:
 def _outputs(strategy: Any) -> Iterator[Tensor]:
     """Yield the model's outputs for its training data, in batches."""
     label, size = strategy.experience.task_label, strategy.eval_mb_size
-    for batch in evaluation_batches(strategy.adapted_dataset, label, size, strategy.device):
-        if len(batch[1]) > 1:  # a batch of one sample has no statistics
-            yield avalanche_forward(strategy.model, batch[0], batch[-1])
+    for batch in statistics_batches(strategy.adapted_dataset, label, size, strategy.device):
+        yield avalanche_forward(strategy.model, batch[0], batch[-1])

@@ -7,6 +7,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cl_powerprop.errors import ConfigurationError
+
+_SINGLE = "Expected more than 1 value per channel when training"  # torch's words
+
+
+@contextlib.contextmanager
+def needs_two_samples() -> Iterator[None]:
+    """Say in one line that batch norm got a single sample.
+
+    Raises:
+        ConfigurationError: if it did.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if _SINGLE not in str(error):
+            raise
+        raise ConfigurationError(
+            "batch norm cannot normalise a single sample: it needs batches, and tasks, of at least 2 "
+            "(train.batch_size), or use another norm (model.norm=group, layer or none)"
+        ) from error
+
 
 def _tracking(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -18,7 +40,8 @@ def _measuring(norms: list[_BatchNorm], momentum: float | None) -> Iterator[None
     for norm in norms:
         norm.training, norm.momentum = True, momentum
     try:
-        yield
+        with needs_two_samples():
+            yield
     finally:
         for norm, (training, momentum) in zip(norms, before, strict=True):
             norm.training, norm.momentum = training, momentum

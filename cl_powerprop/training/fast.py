@@ -20,7 +20,9 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import PRECISIONS
 from cl_powerprop.seeding import derive_seed, generator
-from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples, TensorLoader, find_tensors
+from cl_powerprop.sparsity.norm_statistics import needs_two_samples
+from cl_powerprop.training.batches import count_batches
+from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
 
@@ -37,9 +39,15 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     Evaluation always runs eagerly in the model's own precision, so that a task's logits do not depend on compilation.
 
+    Attributes:
+        joins_lone: in training, a lone sample at the end of an epoch joins the batch before it.
+
     Raises:
-        ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine.
+        ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine, or batch
+            norm gets a batch of one sample.
     """
+
+    joins_lone = True
 
     def __init__(self, *, seed: int = 0, precision: str = "fp32", compile: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -71,11 +79,17 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         return self._compiled[1]
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
-        """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader."""
+        """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader.
+
+        Either way a lone sample at the end of an epoch joins the batch before it.
+        """
         found = None if drop_last else find_tensors(self.adapted_dataset)
         task = self._task_label()
         if found is None or task is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
+            groups = getattr(self.dataloader, "datasets", [self.adapted_dataset])  # each has samples in every batch
+            if len(groups) == 1 and count_batches(len(groups[0]), self.train_mb_size) < len(self.dataloader):
+                self.dataloader = JoiningLoader(self.dataloader)
             return
         index = self.experience.current_experience
         order = generator(self.seed, "order", index) if shuffle else None
@@ -94,7 +108,9 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         if found is None or task is None:
             super().make_eval_dataloader(**options)
             return
-        self.dataloader = TensorLoader(found.samples, task, self.eval_mb_size, transform=found.eval_transform)
+        self.dataloader = TensorLoader(
+            found.samples, task, self.eval_mb_size, transform=found.eval_transform, join_lone=False
+        )
 
     def _task_label(self) -> int | None:
         """Return the one task label of the current data, 0 if it has none, or None if it has several."""
@@ -124,24 +140,25 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             for listener in listeners:
                 listener(self, **options)
 
-        for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
-            if self._stop_training:
-                break
-            self._unpack_minibatch()
-            notify(before_iteration)
-            zero_grad()
-            self.loss = self._make_empty_loss() if starts_empty else None
-            notify(before_forward)
-            self.mb_output = self.forward()
-            notify(after_forward)
-            self.loss = self.criterion() if self.loss is None else self.loss + self.criterion()
-            notify(before_backward)
-            self.backward()
-            notify(after_backward)
-            notify(before_update)
-            self.optimizer_step()
-            notify(after_update)
-            notify(after_iteration)
+        with needs_two_samples():
+            for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
+                if self._stop_training:
+                    break
+                self._unpack_minibatch()
+                notify(before_iteration)
+                zero_grad()
+                self.loss = self._make_empty_loss() if starts_empty else None
+                notify(before_forward)
+                self.mb_output = self.forward()
+                notify(after_forward)
+                self.loss = self.criterion() if self.loss is None else self.loss + self.criterion()
+                notify(before_backward)
+                self.backward()
+                notify(after_backward)
+                notify(before_update)
+                self.optimizer_step()
+                notify(after_update)
+                notify(after_iteration)
 
     def eval_epoch(self, **options: Any) -> None:
         """Run over the evaluation loader: the events and their order are Avalanche's."""

@@ -12,6 +12,8 @@ from avalanche.benchmarks.utils.transforms import MultiParamTransform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cl_powerprop.training.batches import count_batches, divide
+
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """``(batch, generator) -> batch``, all on the device: what is done to a batch before the network gets it."""
 
@@ -206,7 +208,7 @@ def _select(parts: Sequence[TensorDataset], rows: Tensor | None) -> TensorDatase
 
 
 class MixedLoader:
-    """Batches ``[images, labels, task ids]`` of mixed samples in a new order each epoch.
+    """Batches ``[images, labels, task ids]`` of mixed samples in a new order each epoch; a lone last sample is joined.
 
     Args:
         samples: the samples to load.
@@ -224,12 +226,13 @@ class MixedLoader:
         self._draws = torch.Generator(samples.labels.device).manual_seed(seed)
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
+        return count_batches(len(self.samples), self.batch_size)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         samples = self.samples
         order = torch.randperm(len(samples), generator=self.shuffle).to(samples.labels.device)
-        for which in order.split(self.batch_size):
+        for part in divide(len(samples), self.batch_size):
+            which = order[part]
             images = samples.images(which)
             shown = images if self.transform is None else self.transform(images, self._draws)
             yield [shown, samples.labels[which], samples.tasks[which]]
@@ -248,6 +251,7 @@ class TensorLoader:
         shuffle: CPU generator that draws the order of each epoch; None keeps the order of the samples.
         transform: applied to every batch.
         seed: seed of the transform's generator, which every loader creates for itself.
+        join_lone: see :func:`~cl_powerprop.training.batches.count_batches`.
     """
 
     def __init__(
@@ -258,6 +262,7 @@ class TensorLoader:
         shuffle: torch.Generator | None = None,
         transform: Transform | None = None,
         seed: int = 0,
+        join_lone: bool = True,
     ) -> None:
         self.images = samples.images()
         self.labels = samples.labels
@@ -265,38 +270,62 @@ class TensorLoader:
         self.shuffle = shuffle
         self.transform = transform
         self._draws = torch.Generator(self.images.device).manual_seed(seed)
-        self._task_ids = torch.full((batch_size,), task, device=self.labels.device)
+        self._join_lone = join_lone
+        self._task_ids = torch.full((batch_size + 1,), task, device=self.labels.device)  # + 1 for one that joins
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return count_batches(len(self.labels), self.batch_size, self._join_lone)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         for images, labels in self._batches():
             shown = images if self.transform is None else self.transform(images, self._draws)
-            whole = len(labels) == self.batch_size
-            yield [shown, labels, self._task_ids if whole else self._task_ids[: len(labels)]]
+            yield [shown, labels, self._task_ids[: len(labels)]]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)
+        parts = divide(count, self.batch_size, self._join_lone)
         if self.shuffle is None:
-            for start in range(0, count, self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            for rows in parts:
                 yield self.images[rows], self.labels[rows]
             return
         order = torch.randperm(count, generator=self.shuffle).to(self.labels.device)
-        for which in order.split(self.batch_size):
+        for rows in parts:
+            which = order[rows]
             yield self.images.index_select(0, which), self.labels.index_select(0, which)
 
 
-def evaluation_batches(
+class JoiningLoader:
+    """The batches of another loader, whose last one is a lone sample: it joins the batch before it.
+
+    Args:
+        loader: yields batches as sequences of tensors, two batches at least.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader) - 1
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        batches = iter(self.loader)
+        for _ in range(len(self) - 1):
+            yield next(batches)
+        yield [torch.cat(parts) for parts in zip(next(batches), next(batches), strict=True)]
+
+
+def statistics_batches(
     dataset: AvalancheDataset[Any], task: int, batch_size: int, device: torch.device
 ) -> Iterator[list[Tensor]]:
-    """Yield the batches of any Avalanche data set in order, on the device; from tensors where that is possible."""
-    dataset = dataset.eval()
+    """Yield the batches of any Avalanche data set, transformed as for evaluation, in order, on the device.
+
+    Batch norms can take their statistics from each: a batch has two samples or more, unless there is only one in all.
+    """
+    dataset, batch_size = dataset.eval(), max(2, batch_size)
     found = find_tensors(dataset)
     if found is not None:
         yield from TensorLoader(found.samples, task, batch_size, transform=found.eval_transform)
         return
-    collate = getattr(dataset, "collate_fn", None)
-    for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate):
+    rows = [list(range(len(dataset))[part]) for part in divide(len(dataset), batch_size)]
+    for batch in DataLoader(dataset, batch_sampler=rows, collate_fn=getattr(dataset, "collate_fn", None)):
         yield [part.to(device) for part in batch]
