@@ -64,7 +64,6 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
         strategy=strategy,
         plan=make_plan(config, strategy, len(sequence)),
         task_names=[task.name for task in sequence.tasks],
-        task_classes=sequence.classes,
         architecture=architecture,
         train_options={"reset_optimizer_state": True},  # a task begins without the moments of the one before
     )

@@ -109,7 +109,6 @@ def open_results(
         optimizer=config.optimizer.name,
         seed=config.seed,
         task_names=parts.task_names,
-        task_classes=parts.task_classes,
         device=str(parts.learner.device),
         job=job.number if job else None,
     )

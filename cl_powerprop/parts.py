@@ -18,8 +18,7 @@ class Parts:
         learner: Avalanche's strategy object: it holds the network, the optimizer and the plugins.
         strategy: the continual-learning strategy, where it is one of ours; None if all is in the learner.
         plan: which tasks are tested when; None tests all tasks learned so far after each.
-        task_names, task_classes: of each task, its name and how many classes it has; None for a number, and for what
-            Avalanche knows.
+        task_names: of each task; None for a number.
         architecture: what :func:`~cl_powerprop.networks.build.build_model` rebuilds the network from.
         train_options: arguments of the learner's ``train``.
 
@@ -39,7 +38,6 @@ class Parts:
         strategy: Strategy | None = None,
         plan: EvaluationPlan | None = None,
         task_names: Sequence[str] | None = None,
-        task_classes: Sequence[int] | None = None,
         architecture: Mapping[str, Any] | None = None,
         train_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -56,7 +54,6 @@ class Parts:
         self.strategy = strategy or strategy_of(learner)
         self.plan = plan or EvaluationPlan(len(tasks))
         self.task_names = task_names or [f"task_{index}" for index in range(len(tasks))]
-        self.task_classes = task_classes or [len(task.classes_in_this_experience) for task in tasks]
         self.architecture = dict(architecture or {})
         self.train_options = dict(train_options or {})
         self.save: Callable[[Any], None] | None = None

@@ -70,7 +70,7 @@ class Facts:
         data_verified: the content of all of the data was compared with a checksum; None if that is not known.
         scenario: what a test says about the task: "task", "domain" or "class".
         alpha: Powerpropagation's.
-        task_names, task_classes: of each task, its name and how many classes it has.
+        task_names: of each task.
         device: what it trains on.
         git_commit: of the source checkout that runs; None for an installed package.
         process: its number on the host.
@@ -89,7 +89,6 @@ class Facts:
     optimizer: str | None = None
     seed: int = 0
     task_names: Sequence[str] = ()
-    task_classes: Sequence[int] = ()
     versions: dict[str, str] = field(default_factory=_versions)
     device: str = "cpu"
     threads: int = field(default_factory=_threads)
@@ -107,7 +106,7 @@ class Facts:
     def as_json(self) -> dict[str, Any]:
         """Return what stands in `run.json`."""
         values = asdict(self)
-        del values["task_names"], values["task_classes"]
+        del values["task_names"]
         return values | {"n_tasks": self.n_tasks}
 
     def resumed(self, before: dict[str, Any]) -> Facts:

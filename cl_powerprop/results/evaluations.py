@@ -80,9 +80,12 @@ class Evaluations:
 
     @property
     def zero_forgetting(self) -> bool | None:
-        """Whether the logits of every task stayed the same to the bit; None if an earlier task was tested once only."""
-        earlier = range(self.n_tasks - 1)
-        if any(task not in self._unchanged for task in earlier):
+        """Whether the logits of every task stayed the same to the bit while later ones were trained.
+
+        None if no task was followed by the training of another, or such a task was tested once only.
+        """
+        earlier = [task for task, learned in enumerate(self._learned) if learned < self._learned[-1]]
+        if not earlier or any(task not in self._unchanged for task in earlier):
             return None
         return all(self._unchanged[task] for task in earlier)
 

@@ -36,7 +36,6 @@ def describe(
         "optimizer": None if optimizer is None else type(optimizer).__name__.lower(),
         "device": str(learner.device),
         "task_names": parts.task_names,
-        "task_classes": parts.task_classes,
     }
     written: dict[str, Any] = {}
     if config is not None:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cl_powerprop")
 
-_CHANCE_MARGIN = 1.2  # an accuracy within this factor of guessing counts as having learned nothing
+# An accuracy counts as having learned nothing if it exceeds guessing by less than a fifth of what that reaches, and by
+# less than a tenth of what that misses.
+_OF_REACHED, _OF_MISSED = 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,10 @@ class Results:
         if trained is None:  # nothing was
             return
         split, learned = ("test", tested) if tested is not None else ("training", trained)
-        if learned.accuracy <= _CHANCE_MARGIN / self.facts.task_classes[task]:
+        # A test of one class, say, is no guess for a network that was trained on many.
+        guess = min(trained.majority, learned.majority)
+        margin = min(_OF_REACHED * guess, _OF_MISSED * (1.0 - guess))
+        if learned.accuracy < 1.0 and learned.accuracy <= guess + margin:
             self.state.diverged_tasks.append(task)
             self.tell(
                 f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"

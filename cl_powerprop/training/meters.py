@@ -17,11 +17,18 @@ _MOST_WAITING = 2**18  # output values that are collected before they are summed
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean loss and accuracy over some samples, and the SHA-256 of all logits if they were evaluated, not trained."""
+    """What was measured over some samples.
+
+    Attributes:
+        loss, accuracy: means.
+        logits: SHA-256 of all logits if they were evaluated, not trained.
+        majority: share of the most frequent class: what always answering it would reach. 0 if it is not known.
+    """
 
     loss: float
     accuracy: float
     logits: str = ""
+    majority: float = 0.0
 
 
 class _Sums:
@@ -35,6 +42,7 @@ class _Sums:
         self._values = 0
         self._loss: Tensor | float = 0.0
         self._correct: Tensor | int = 0
+        self._labels: list[Tensor] = []
         self.samples = 0
 
     def add(self, strategy: Any) -> None:
@@ -50,14 +58,18 @@ class _Sums:
         losses, outputs, labels = zip(*self._waiting, strict=True)
         means = torch.cat([loss.reshape(1) for loss in losses])
         self._loss = self._loss + means @ means.new_tensor([len(batch) for batch in labels])
-        self._correct = self._correct + (torch.cat(outputs).argmax(1) == torch.cat(labels)).sum()
+        self._labels.append(torch.cat(labels))
+        self._correct = self._correct + (torch.cat(outputs).argmax(1) == self._labels[-1]).sum()
         self._waiting, self._values = [], 0
 
     def measured(self, logits: str = "") -> Measured:
         """Return the means and the given hash; this waits for the device."""
         if self._waiting:
             self._collapse()
-        return Measured(float(self._loss) / self.samples, int(self._correct) / self.samples, logits)
+        _, counts = torch.cat(self._labels).unique(return_counts=True)
+        sums = float(self._loss), int(self._correct), int(counts.max())
+        loss, accuracy, majority = (value / self.samples for value in sums)
+        return Measured(loss, accuracy, logits, majority)
 
 
 class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
