@@ -30,7 +30,9 @@ class TaskHeads(nn.Module, TaskAware):
                 raise LookupError(f"there is no head for task {task}; the model has {len(self.heads)}")
             self.selected = task
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[n, classes]``; torch.compile leaves heads out, as it would compile anew for each."""
         if isinstance(self.selected, Tensor):
             return self._forward_mixed(features, self.selected)
         return self.heads[self.selected](features)  # type: ignore[no-any-return]

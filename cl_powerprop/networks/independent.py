@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from cl_powerprop.sparsity.task_aware import TaskAware
@@ -25,5 +26,7 @@ class IndependentNetworks(nn.Module, TaskAware):
                 raise LookupError(f"there is no network for task {task}; there are {len(self.networks)}")
             self.selected = task
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[n, classes]``; torch.compile leaves them out, as it would compile each network anew."""
         return self.networks[self.selected](images)  # type: ignore[no-any-return]

@@ -65,6 +65,7 @@ class MaskedWeight(nn.Module, TaskAware):
         self.initializer = initializer
         self.theta_gradient = False
         self._training_view: Tensor | None = None
+        self._always: torch.dtype | None = None  # the dtype for whose floats there are always bits in use
         bytes_a_task = packed_size(shape.numel())
         self.register_buffer("masks", torch.empty(0, bytes_a_task, dtype=torch.uint8, device=device))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64, device=device))
@@ -122,19 +123,31 @@ class MaskedWeight(nn.Module, TaskAware):
         frozen = self.frozen
         learning = ~frozen if mask is None else mask & ~frozen
         self._training_view = mask
-        self._visible = mask
-        self._gate = None if mask is None and not frozen.any() else learning
+        self._use(mask, None if mask is None and not frozen.any() else learning)
 
     def open_gate(self) -> None:
         """Compute the gradients of frozen weights too; the allocator still restores the weights after each step."""
-        self._gate = None
+        self._use(self._visible, None)
+
+    def use_bits_always(self, dtype: torch.dtype) -> None:
+        """Hold bits of one dtype even where no mask is in use, so that one compiled graph serves all tasks.
+
+        Args:
+            dtype: of ``phi``.
+        """
+        self._always = dtype
+        self._use(self._visible, self._gate)
+
+    def _use(self, visible: Tensor | None, gate: Tensor | None) -> None:
+        if self._always is not None:
+            visible = to_bits(torch.ones_like(self.frozen) if visible is None else visible, self._always)
+            gate = visible.clone() if gate is None else to_bits(gate, self._always)  # one tensor twice is another graph
+        self._visible, self._gate = visible, gate
 
     def select_task(self, task: int | None) -> None:
         """Use the mask of ``task``; for None or a task without a mask, use the view of the task in training."""
-        if task is None or task >= self.tasks:
-            self._visible = self._training_view
-        else:
-            self._visible = self.mask_of(task)
+        selected = self._training_view if task is None or task >= self.tasks else self.mask_of(task)
+        self._use(selected, self._gate)
 
     def allocate(self, mask: Tensor, label: int) -> None:
         """Append the mask of the next task, which has this label, and freeze the weights in it."""

@@ -21,7 +21,7 @@ def needs_two_samples() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # torch.compile wraps the former in the latter
         if _SINGLE not in str(error):
             raise
         raise ConfigurationError(

@@ -6,6 +6,7 @@ to every plugin, metric and logger (here, only to those that override its handle
 stay the same. This relies on private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from cl_powerprop.limits import PRECISIONS
 from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
 from cl_powerprop.training.batches import count_batches
+from cl_powerprop.training.compiled import CompiledModel
 from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
@@ -55,7 +57,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.seed = seed
         self.precision = precision
         self.compile = compile
-        self._compiled: Any = None
+        self._compiled: CompiledModel | None = None
 
     def forward(self) -> Any:
         """Return the outputs of the current batch."""
@@ -64,19 +66,13 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         model = self._compiled_model() if self.compile else self.model
         takes_task = is_multi_task_module(self.model) and hasattr(self.experience, "task_labels")
         inputs = (self.mb_x, self.mb_task_id) if takes_task else (self.mb_x,)
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return model(*inputs).float()
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigurationError(f"train.compile=true: torch cannot compile here ({reason})") from error
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return model(*inputs).float()
 
-    def _compiled_model(self) -> Any:
-        if self._compiled is None or self._compiled[0] is not self.model:
-            self._compiled = self.model, torch.compile(self.model)
-        return self._compiled[1]
+    def _compiled_model(self) -> CompiledModel:
+        if self._compiled is None or self._compiled.model is not self.model:
+            self._compiled = CompiledModel(self.model)
+        return self._compiled
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
         """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader.
@@ -140,7 +136,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             for listener in listeners:
                 listener(self, **options)
 
-        with needs_two_samples():
+        compiled = self._compiled_model().training() if self.compile else contextlib.nullcontext([])
+        with needs_two_samples(), compiled as frozen:
             for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
                 if self._stop_training:
                     break
@@ -154,6 +151,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 self.loss = self.criterion() if self.loss is None else self.loss + self.criterion()
                 notify(before_backward)
                 self.backward()
+                for parameter in frozen:
+                    parameter.grad = None
                 notify(after_backward)
                 notify(before_update)
                 self.optimizer_step()
