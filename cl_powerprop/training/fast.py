@@ -3,11 +3,12 @@
 Stock Avalanche spends most of its time on small networks on two things, and both are replaced here: images pass through
 Python one by one (here, one gather per batch from a tensor on the device), and every event of every iteration is sent
 to every plugin, metric and logger (here, only to those that override its handler). The order of events and the results
-stay the same. This relies on private names of avalanche-lib 0.6.0, whose version is therefore pinned.
+stay the same, except that a lone sample at the end of a training epoch joins the batch before it. This relies on
+private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
-import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
+from torch.nn import Parameter
 
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import PRECISIONS
@@ -50,6 +52,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     """
 
     joins_lone = True
+    dataloader: Any
 
     def __init__(self, *, seed: int = 0, precision: str = "fp32", compile: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -73,6 +76,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         if self._compiled is None or self._compiled.model is not self.model:
             self._compiled = CompiledModel(self.model)
         return self._compiled
+
+    def _keeping_graph(self) -> AbstractContextManager[list[Parameter]]:
+        """Yield the parameters whose gradients to drop after a backward pass."""
+        return self._compiled_model().training() if self.compile else nullcontext([])
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
         """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader.
@@ -136,8 +143,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             for listener in listeners:
                 listener(self, **options)
 
-        compiled = self._compiled_model().training() if self.compile else contextlib.nullcontext([])
-        with needs_two_samples(), compiled as frozen:
+        with needs_two_samples(), self._keeping_graph() as frozen:
             for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
                 if self._stop_training:
                     break

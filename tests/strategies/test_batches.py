@@ -138,17 +138,16 @@ def test_without_a_lone_sample_batches_are_those_of_avalanche() -> None:
 
 
 def test_evaluation_is_not_changed() -> None:
-    class Tested(SupervisedPlugin):
-        sizes: list[int] = []
-
+    class Tested(Sizes):
         def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
             self.sizes.append(len(strategy.mb_y))
 
-    benchmark = in_memory(make_benchmark(1))
-    _, strategy = train(benchmark, [Tested()])
+    tested, benchmark = Tested(), in_memory(make_benchmark(1))
+    _, strategy = train(benchmark, [tested])
+    tested.sizes.clear()
     strategy.eval_mb_size = 13
     strategy.eval(benchmark.test_stream)
-    assert Tested.sizes == [13, 13, 13, 1]
+    assert tested.sizes == [13, 13, 13, 1]
 
 
 @pytest.mark.parametrize(("count", "size"), [(6, 1), (1, 16)])
