@@ -170,7 +170,7 @@ class EPNPlugin(MaskingPlugin):
         model.eval()
         with batch_statistics(model):
             label, size = strategy.experience.task_label, strategy.train_mb_size
-            for batch in evaluation_batches(strategy.adapted_dataset, label, size, strategy.device):
+            for batch in statistics_batches(strategy.adapted_dataset, label, size, strategy.device):
                 strategy.optimizer.zero_grad()
                 strategy._criterion(avalanche_forward(model, batch[0], batch[-1]), batch[1]).backward()
                 self.after_backward(strategy)

@@ -20,7 +20,7 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 from torch.nn import Parameter
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import check_choice
 from cl_powerprop.limits import PRECISIONS
 from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
