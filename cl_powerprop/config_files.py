@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -45,8 +45,11 @@ def _kept(values: Any, node: yaml.Node, key: str, text: Text | None) -> Any:
     return values
 
 
-class _TextSource(FileConfigSource):  # type: ignore[misc]
-    """The YAML files of a folder, as Hydra reads them but for text."""
+class FileConfigSource(file_config_source.FileConfigSource):  # type: ignore[misc]
+    """The YAML files of a folder, as Hydra reads them but for text.
+
+    It has the name of Hydra's own: each process of a multirun gets a copy of Hydra's registry, which goes by names.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         result = super().load_config(config_path)
@@ -62,4 +65,4 @@ class _TextSource(FileConfigSource):  # type: ignore[misc]
 def read_text_as_text() -> None:
     """Make Hydra read the folders of users so."""
     Plugins.instance()  # registers Hydra's own sources
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = _TextSource
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource

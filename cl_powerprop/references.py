@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from cl_powerprop.config import GROUPS, RunConfig
+from cl_powerprop.config import GROUPS, RunConfig, default_clip_norm
 from cl_powerprop.errors import DivergedError
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
@@ -35,8 +35,12 @@ _NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_d
 
 def reference_config(config: RunConfig, name: str) -> RunConfig:
     """Return the config of the reference ``name`` ("joint", "independent" or "untrained") of a run."""
+    train = config.train
+    if train.clip_norm == default_clip_norm(config.strategy.name):  # by default each strategy has its own
+        train = replace(train, clip_norm=default_clip_norm(name))
     return replace(
         config,
+        train=train,
         strategy=StrategyConfig(name=name),
         evaluation=EvaluationConfig("diagonal_and_last"),
         references=[],
