@@ -8,6 +8,5 @@ class Naive(Strategy):
     """The loop as it is."""
 
     resumable = True
-    clip_norm = (
-        1.0  # all weights go on changing in every task, and with a shared head they would grow until they diverge
-    )
+    # All weights go on changing in every task; with a shared head they would grow until they diverge.
+    clip_norm = 1.0
