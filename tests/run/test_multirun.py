@@ -161,7 +161,7 @@ def test_a_mistake_of_all_jobs_is_told_once(
     assert command("run", "-m", *quick(), "seed=0,1", "optimizer.lr=-1", f"run_dir={tmp_path / 'sweep'}") == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "Invalid learning rate" in lines[0]
+    assert "optimizer.lr, the learning rate, must be at least 0" in lines[0]
 
 
 def test_a_fault_outweighs_a_mistake(tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:

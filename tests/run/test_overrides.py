@@ -97,10 +97,10 @@ def test_a_sweep_over_text_and_the_folder_that_is_named_by_it(command: Command) 
     words = ("data=digits", "strategy=untrained", "benchmark.n_tasks=1", "progress=false", "save_model=false")
     Path("mine/experiment").mkdir(parents=True)
     Path("mine/experiment/text.yaml").write_text("# @package _global_\nreferences_dir: 1_1\n")
-    sweep = ("--config-dir", "mine", "references_dir=1_0,1e5", "run_dir=20240101_1200")
-    assert command("run", "-m", *words, *sweep) == 0, "in processes of their own"
+    mine = ("-m", "--config-dir", "mine", *words)  # the jobs run in processes of their own
+    assert command("run", *mine, "references_dir=1_0,1e5", "run_dir=20240101_1200") == 0
     assert [config_of(f"20240101_1200/{job}")["references_dir"] for job in (0, 1)] == ["1_0", "1e5"]
-    assert command("run", "-m", *words, "--config-dir", "mine", "experiment=text", "seed=0,1", "run_dir=filed") == 0
+    assert command("run", *mine, "experiment=text", "seed=0,1", "run_dir=filed") == 0
     assert [config_of(f"filed/{job}")["references_dir"] for job in (0, 1)] == ["1_1", "1_1"]
     assert command("run", *words, "run_dir=1e5") == 0
     assert Path("1e5/run.json").exists()
