@@ -232,7 +232,7 @@ def test_run_help_has_the_comments_of_the_files(command: Command, capsys: pytest
         "  retrain_lr: 0.5  # factor of optimizer.lr in retraining",
         "  epochs: 3  # per task, including retraining",
         "  width: 64  # channels of each block",
-        "    group: null  # null: one group for all jobs of a multirun",
+        "    log_model: false  # upload the network with its masks as an artifact",
         "run_dir: runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}  # a run never overwrites another",
     ):
         assert line in printed.splitlines()
