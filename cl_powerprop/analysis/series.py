@@ -29,41 +29,21 @@ def _points(comparison: Comparison) -> pd.DataFrame:
     """Return run, eval_task, progress, trained_tasks, value: accuracy on tasks during and after their training."""
     curves = comparison.runs.curves
     tested = curves[(curves["split"] == "test") & (curves["metric"] == "accuracy")]
-    parts = []
     # The end of a task's training is where its validation accuracy is measured, even if nothing is tested there.
-    learned = curves[(curves["split"] == "valid") & (curves["metric"] == "accuracy")]
-    learned = learned if len(learned) else tested
-    ends_of = learned[learned["trained_tasks"] > 0].groupby(["run", "trained_tasks"])["step"].min()
-    for run, rows in tested.groupby("run", sort=False):
-        ends = ends_of.get(run, pd.Series(dtype=float))
-        steps, tasks = np.concatenate([[0], ends]), np.concatenate([[0], ends.index])
-        progress = np.interp(rows["step"], steps, tasks) if len(ends) else rows["trained_tasks"]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "run": run,
-                    "eval_task": rows["eval_task"].to_numpy(int),
-                    "trained_tasks": rows["trained_tasks"].to_numpy(int),
-                    "progress": np.round(progress, 4),
-                    "value": rows["value"].to_numpy(float),
-                }
-            )
-        )
-    missing = set(comparison.runs.runs.index) - set(tested["run"])
+    valid = curves[(curves["split"] == "valid") & (curves["metric"] == "accuracy")]
+    learned = pd.concat([valid, tested[~tested["run"].isin(valid["run"].unique())]])
+    ends = learned[learned["trained_tasks"] > 0].groupby(["run", "trained_tasks"])["step"].min().reset_index()
+    ends_of = {str(run): ([0, *rows["step"]], [0, *rows["trained_tasks"]]) for run, rows in ends.groupby("run")}
+    tested = tested.astype({"trained_tasks": int, "eval_task": int, "step": int, "value": float})
+    progress = tested["trained_tasks"].to_numpy(float)
+    for run, rows in tested.groupby("run", sort=False).indices.items():
+        if str(run) in ends_of:
+            progress[rows] = np.interp(tested["step"].to_numpy()[rows], *ends_of[str(run)])
+    measured = tested[["run", "eval_task", "trained_tasks", "value"]].assign(progress=np.round(progress, 4))
     matrix = comparison.runs.accuracy
-    matrix = matrix[matrix["run"].isin(missing)]
-    parts.append(
-        pd.DataFrame(
-            {
-                "run": matrix["run"],
-                "eval_task": matrix["eval_task"].astype(int),
-                "trained_tasks": matrix["trained_tasks"].astype(int),
-                "progress": matrix["trained_tasks"].astype(float),
-                "value": matrix["accuracy"].astype(float),
-            }
-        )
-    )
-    points = pd.concat(parts, ignore_index=True)
+    matrix = matrix[~matrix["run"].isin(tested["run"].unique())].rename(columns={"accuracy": "value"})
+    matrix = matrix.assign(progress=matrix["trained_tasks"].astype(float))
+    points = pd.concat([measured, matrix[measured.columns]], ignore_index=True)
     return points[points["progress"] > points["eval_task"]]
 
 
@@ -151,8 +131,8 @@ def mask_composition(comparison: Comparison) -> pd.DataFrame:
     if masked.empty:
         return pd.DataFrame(columns=["group", "task", "source", "share"])
     reused = masked.groupby("run")["reused"].sum()
-    unknown = [run for run in reused[reused > 0].index if run not in set(runs.reuse["run"])]  # reuse.csv is damaged
-    masked = masked[~masked["run"].isin(unknown)]
+    known = {*reused[reused == 0].index, *runs.reuse["run"]}  # the reuse.csv of the others is damaged
+    masked = masked[masked["run"].isin(known)]
     totals = masked.groupby(["run", "task"])[["weights", "newly_frozen"]].sum().reset_index()
     own = totals.assign(source=totals["task"], held=totals["newly_frozen"])[["run", "task", "source", "held"]]
     names = masked.drop_duplicates(["run", "layer"])[["run", "layer"]]

@@ -62,7 +62,7 @@ def settings_of(folder: Path, run: Mapping[str, Any]) -> naming.Row:
     """Return what a run is named by, from its folder and the content of its `run.json`."""
     facts = {key: run.get(key) for key in _FACTS}
     try:
-        return read_settings(folder) | facts
+        return read_settings(folder, run) | facts
     except RunFolderError:
         return facts
 

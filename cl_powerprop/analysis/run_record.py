@@ -1,0 +1,177 @@
+"""`run.json` and `config.yaml` of a run folder, each value checked, so that one folder cannot spoil a comparison."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cl_powerprop.analysis.run_tables import first_line, read_file
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.record import RESERVED
+from cl_powerprop.run_folder import SCHEMA_VERSION
+
+_LARGEST = 1e18  # beyond any measurement; sums of squares stay finite
+_LONGEST = 200  # characters of a name
+_LONGEST_MESSAGE = 1000
+_MOST_VALUES = 2000  # in one file: a few aliases of YAML can stand for billions
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_message, value))
+
+
+def _are_tasks(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_whole, value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name) and (number is None or _is_number(number)) for name, number in value.items()
+    )
+
+
+# The keys of run.json that a comparison reads, and what they hold. Those that are not needed may be null or absent.
+_NEEDED = ("run_id", "status", "benchmark", "strategy", "n_tasks", "seed")
+_KEYS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("run_id", "status", "benchmark", "scenario", "data", "strategy", "model", "optimizer"), _is_name),
+    **dict.fromkeys(("device", "host", "git_commit", "started", "finished"), _is_name),
+    **dict.fromkeys(("seed", "n_tasks", "trained_tasks"), _is_whole),
+    **dict.fromkeys(("alpha", "peak_memory_mb"), _is_number),
+    **dict.fromkeys(("metrics", "seconds"), _are_numbers),
+    "zero_forgetting_verified": _is_flag,
+    "diverged_tasks": _are_tasks,
+    "messages": _are_messages,
+    "error": _is_message,
+}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the content of `run.json`; that of a task sequence is checked, and its messages are lines.
+
+    Raises:
+        RunFolderError: if it is damaged, or of another schema version.
+    """
+    try:
+        content: dict[str, Any] = json.loads(read_file(folder / "run.json"))
+        version = content["schema_version"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunFolderError(f"run.json is damaged ({type(error).__name__}: {first_line(error)})") from error
+    if version != SCHEMA_VERSION:
+        raise RunFolderError(f"schema version {version!r:.20}; this version of cl-powerprop reads {SCHEMA_VERSION}")
+    if "strategy" in content:
+        _check(content)
+        content["messages"] = [as_line(message) for message in content.get("messages") or []]
+        content["error"] = content.get("error") and as_line(content["error"])
+    return content
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    missing = [key for key in _NEEDED if content.get(key) is None]
+    if missing:
+        raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
+    for key, holds in _KEYS.items():
+        if content.get(key) is not None and not holds(content[key]):
+            raise RunFolderError(f"run.json is damaged: its {key} is {content[key]!r:.60}")
+    if not 0 <= (content.get("trained_tasks") or 0) <= content["n_tasks"] or content["n_tasks"] == 0:
+        raise RunFolderError(
+            f"run.json is damaged: {content['trained_tasks']} of {content['n_tasks']} tasks are trained"
+        )
+    metrics = content.get("metrics") or {}
+    if content["status"] == "complete" and all(value is None for value in metrics.values()):
+        raise RunFolderError("run.json is damaged: it is complete and has no metrics")
+    if taken := RESERVED & metrics.keys():
+        raise RunFolderError(f"run.json is damaged: no metric can have the name {', '.join(sorted(taken))}")
+
+
+def read_config(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `config.yaml`: mappings, lists and scalars that are safe to show.
+
+    Args:
+        folder: of the run.
+        record: the content of its `run.json`.
+
+    Raises:
+        RunFolderError: if it is damaged.
+    """
+    try:
+        content = read_file(folder / "config.yaml")
+        loaded = yaml.load(content, Loader=_LOADER)
+        for count, _ in enumerate(_values(loaded)):
+            if count == _MOST_VALUES:
+                raise ValueError(f"it has more than {_MOST_VALUES} values")
+    except Exception as error:  # noqa: BLE001, RUF100 (YAML's constructors raise more than YAMLError)
+        raise RunFolderError(f"config.yaml cannot be read ({type(error).__name__})") from error
+    if not isinstance(loaded, dict):
+        raise RunFolderError("config.yaml is damaged")
+    if not content.endswith(b"\n"):
+        raise RunFolderError("config.yaml is damaged: its last line is cut off")
+    config: dict[str, Any] = _plain(loaded)
+    _check_whole(config, record)
+    return config
+
+
+def _values(value: Any) -> Iterator[Any]:
+    yield value
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _values(each)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {as_line(str(key)): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, bool) or _is_number(value):
+        return value
+    return as_line(str(value))
+
+
+def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Refuse a config that is cut off, and a run that lacks what its config says of it: it would fit no other run."""
+    if "defaults" in config and "seed" not in config:  # the command writes both
+        raise RunFolderError("config.yaml is damaged: it has no seed")
+    sections = {group: config.get(group, {}) for group in ("benchmark", "data")}
+    for group, section in sections.items():
+        if not isinstance(section, dict):
+            raise RunFolderError(f"config.yaml is damaged: its {group} is {section!r:.60}")
+    said = {"data": sections["data"].get("name"), "scenario": sections["benchmark"].get("scenario")}
+    missing = [key for key, value in said.items() if value is not None and record.get(key) is None]
+    if missing:
+        raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
+
+
+def printable(name: str) -> str:
+    """Return a name as it is, or in ASCII with escapes if it cannot be printed; different names stay different."""
+    return name if name.isprintable() else ascii(name)
+
+
+def as_line(text: str) -> str:
+    """Return a text as a single line of printable characters."""
+    if text.isprintable():
+        return text[:_LONGEST_MESSAGE]
+    shown = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * _LONGEST_MESSAGE])
+    return " ".join(shown.split())[:_LONGEST_MESSAGE]

@@ -1,0 +1,218 @@
+"""The CSV files of a run folder as tables, each checked so that no later step can fail on it."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_LARGEST = 10**15  # no count, step or epoch of a run comes near it
+_SHOWN = 80  # characters of a wrong header that a message shows
+_TASKS = ("task", "eval_task", "other", "from_task")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a run: the run's name and number of tasks, and the content of the file."""
+
+    run: str
+    n_tasks: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """A file of a run folder with one observation a row, and the table that holds it for many runs.
+
+    Attributes:
+        file: its name in a run folder.
+        columns: its columns, in order, with what they hold.
+        key: columns that no two rows of a run have alike; empty if rows may repeat.
+        check: refuses, by a ValueError, what no run writes.
+    """
+
+    file: str
+    columns: Mapping[str, type]
+    key: tuple[str, ...]
+    check: Callable[[pd.DataFrame], None]
+
+    def read(self, sources: Sequence[Source]) -> tuple[list[pd.DataFrame], dict[str, str]]:
+        """Return the files as tables with a first column ``run``; of each damaged one, its run and what is wrong.
+
+        Files are parsed together, which is many times faster than one by one; if one of them is damaged, each half of
+        them is parsed again.
+        """
+        if not sources:
+            return [], {}
+        try:
+            return [self._parse(sources)], {}
+        except (ValueError, TypeError, OverflowError) as error:
+            if len(sources) == 1:
+                return [], {sources[0].run: first_line(error)}
+            half = len(sources) // 2
+            (before, wrong), (after, also_wrong) = self.read(sources[:half]), self.read(sources[half:])
+            return before + after, wrong | also_wrong
+
+    def table(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Return one table of the tables that :meth:`read` returned; with its columns even if there is none."""
+        if frames:
+            return pd.concat(frames, ignore_index=True)
+        kinds = {"run": str} | {name: kind for name, kind in self.columns.items() if name != "run_id"}
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+
+    def _parse(self, sources: Sequence[Source]) -> pd.DataFrame:
+        header = ",".join(self.columns).encode()
+        lines = []
+        for source in sources:
+            first, _, body = source.content.partition(b"\n")
+            if first.rstrip(b"\r") != header:
+                raise ValueError(f"its columns are {first[:_SHOWN].decode(errors='replace')}")
+            if body and not body.endswith(b"\n"):
+                raise ValueError("its last line is cut off")
+            lines.append(body)
+        counts = [body.count(b"\n") for body in lines]
+        with np.errstate(invalid="ignore"):  # a whole number that is none is an error below
+            frame = pd.read_csv(
+                io.BytesIO(b"".join([header, b"\n", *lines])),
+                dtype=dict(self.columns),
+                keep_default_na=False,
+                na_values={"value": [""]},  # a curve has gaps, nothing else has
+            )
+        if len(frame) != sum(counts) or list(frame.columns) != list(self.columns):
+            raise ValueError("a row has too many or too few fields")
+        frame = frame.drop(columns="run_id", errors="ignore")
+        frame.insert(0, "run", np.repeat(np.array([source.run for source in sources], dtype=object), counts))
+        tasks = np.repeat([source.n_tasks for source in sources], counts)
+        for column, kind in self.columns.items():
+            if kind is int:
+                most = tasks - 1 if column in _TASKS else tasks if column == "trained_tasks" else _LARGEST
+                if not frame[column].between(0, most).all():
+                    raise ValueError(f"a number in its column {column} is impossible")
+        if self.key and frame.duplicated(["run", *self.key]).any():
+            raise ValueError("a row is repeated")
+        self.check(frame)
+        return frame
+
+
+def _check_curves(frame: pd.DataFrame) -> None:
+    _check_shares(frame.loc[frame["metric"] == "accuracy", "value"].to_numpy(float))
+
+
+def _check_capacity(frame: pd.DataFrame) -> None:
+    if (frame["free"] > frame["weights"]).any():
+        raise ValueError("more weights are free than there are")
+
+
+def _check_overlap(frame: pd.DataFrame) -> None:
+    sizes = frame.groupby("run")["task"].agg(["size", "max"])
+    if (sizes["size"] != (sizes["max"] + 1) * (sizes["max"] + 2) // 2).any() or (frame["other"] > frame["task"]).any():
+        raise ValueError("a pair of tasks is missing")
+
+
+def _check_weights(frame: pd.DataFrame) -> None:
+    if not (frame["low"].ge(0) & frame["high"].gt(frame["low"]) & frame["high"].lt(np.inf)).all():
+        raise ValueError("a bin of the histogram is empty")
+
+
+def _unchecked(_: pd.DataFrame) -> None:
+    pass
+
+
+TIDY: dict[str, Tidy] = {
+    "curves": Tidy(
+        "curves.csv",
+        {"run_id": str, "trained_tasks": int, "epoch": int, "step": int}
+        | {"eval_task": int, "split": str, "metric": str, "value": float},
+        (),
+        _check_curves,
+    ),
+    "capacity": Tidy(
+        "capacity.csv",
+        {"task": int, "layer": str, "kind": str, "weights": int, "kept": int, "newly_frozen": int}
+        | {"reused": int, "free": int},
+        ("task", "layer", "kind"),
+        _check_capacity,
+    ),
+    "reuse": Tidy(
+        "reuse.csv",
+        {"task": int, "layer": str, "from_task": int, "weights": int},
+        ("task", "layer", "from_task"),
+        _unchecked,
+    ),
+    "overlap": Tidy("mask_overlap.csv", {"task": int, "other": int, "weights": int}, ("task", "other"), _check_overlap),
+    "weights": Tidy(
+        "weights.csv",
+        {"layer": str, "state": str, "low": float, "high": float, "weights": int},
+        ("layer", "state", "low"),
+        _check_weights,
+    ),
+}
+"""The tidy files of a run folder, by the name of their table. A file that is absent adds nothing to it."""
+
+
+def parse_matrix(content: bytes, n_tasks: int) -> pd.DataFrame:
+    """Return `accuracy_matrix.csv`, ``n_tasks`` times ``n_tasks``, as trained_tasks, eval_task, name, accuracy.
+
+    Raises:
+        ValueError: if it is damaged, saying how.
+    """
+    if not content.endswith(b"\n"):
+        raise ValueError("its last line is cut off")
+    try:
+        names, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    rows = [row or [""] for row in rows]  # the csv module takes a single empty field for no field
+    if {len(rows), len(names), *map(len, rows)} != {n_tasks}:
+        raise ValueError(f"it has {len(rows)} rows and {len(names)} columns for {n_tasks} tasks")
+    if not all(map(str.isprintable, names)):
+        raise ValueError("the name of a task cannot be printed")
+    matrix = np.array([[float(cell or "nan") for cell in row] for row in rows])
+    _check_shares(matrix)
+    trained, tested = np.nonzero(~np.isnan(matrix))
+    return pd.DataFrame(
+        {
+            "trained_tasks": trained + 1,
+            "eval_task": tested,
+            "name": np.array(names, dtype=object)[tested],
+            "accuracy": matrix[trained, tested],
+        }
+    )
+
+
+def join_matrices(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one table, with a first column ``run``, of what :func:`parse_matrix` returned for each run."""
+    kinds: dict[str, Any] = {"run": str, "trained_tasks": int, "eval_task": int, "name": str, "accuracy": float}
+    parts = [frame for frame in matrices.values() if len(frame)]
+    if not parts:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "run", np.repeat(np.array(list(matrices), dtype=object), list(map(len, matrices.values()))))
+    return table
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        ValueError: if it is something else: reading a pipe would never end.
+        OSError: if it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    return path.read_bytes()
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says, in one line."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _check_shares(values: np.ndarray) -> None:
+    wrong = values[(values < 0) | (values > 1)]
+    if len(wrong):
+        raise ValueError(f"an accuracy is {wrong[0]:g}")
