@@ -65,13 +65,21 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
     resume.add_argument("--force", action="store_true", help="even if the run may still be going on, elsewhere")
-    compare = subcommands.add_parser("compare", help="tables, forgetting curves and an HTML report over runs")
+    compare = subcommands.add_parser(
+        "compare",
+        help="tables, forgetting curves and an HTML report over runs",
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("-h", "--help", action=commands.CompareHelp, nargs=0, help="show this help and exit")
     compare.set_defaults(call=commands.compare)
     compare.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     compare.add_argument("--out", default="comparison", metavar="DIR", help="folder to write (default: comparison)")
-    compare.add_argument("--by", metavar="COLUMNS", help="group by these, as in strategy,alpha,optimizer.lr")
-    compare.add_argument("--metric", metavar="METRICS", help="report these, as in average_accuracy,capacity_used")
-    compare.add_argument("--baseline", metavar="GROUP", help="compare each other group with this one only")
+    compare.add_argument("--by", metavar="COLUMNS", help="group by these, as in strategy,alpha,lr; see below")
+    compare.add_argument("--metric", metavar="METRICS", help="report these, as in forgetting,capacity_used; see below")
+    compare.add_argument(
+        "--baseline", metavar="GROUP", help="compare each other group with this one only; a label, quoted"
+    )
     compare.add_argument("--allow-mixed", action="store_true", help="compare different benchmarks, data or tasks too")
     formats = "of the figures' files: png, svg, pdf (default: png,svg)"
     compare.add_argument("--format", default="png,svg", metavar="FORMATS", help=formats)

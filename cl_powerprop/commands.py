@@ -14,7 +14,7 @@ def compare(options: argparse.Namespace) -> int:
     """Compare runs: tables, figures and a report."""
     from cl_powerprop.analysis.compare import compare as compare_runs
 
-    by, metrics = (value.split(",") if value else None for value in (options.by, options.metric))
+    by, metrics = map(_names, (options.by, options.metric))
     compare_runs(
         options.runs,
         Path(options.out),
@@ -25,6 +25,22 @@ def compare(options: argparse.Namespace) -> int:
         formats=options.format.split(","),
     )
     return 0
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return the names in a list that is separated by commas; None if it has none."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()] or None
+
+
+class CompareHelp(argparse.Action):
+    """Prints the help of `compare`, with the names of metrics and columns, which take a moment to find."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from cl_powerprop.analysis.choosing import describe_names
+
+        parser.epilog = describe_names()
+        parser.print_help()
+        parser.exit()
 
 
 def resume(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from rich.table import Table
 from cl_powerprop.analysis.comparison import Comparison, compare_runs
 from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
 from cl_powerprop.analysis.matplotlib_elements import FORMATS
+from cl_powerprop.analysis.notes import MOST_DRAWN, confused_groups, notes
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
 from cl_powerprop.analysis.tables import (
@@ -49,6 +50,8 @@ def compare(
 ) -> Compared:
     """Compare the runs at or below some paths and write tables, figures and `report.html` into ``out``.
 
+    Of very many groups, figures show the best only (:data:`~cl_powerprop.analysis.notes.MOST_DRAWN`).
+
     Args:
         paths: run folders, or folders that hold them.
         out: the folder to write; files of an earlier comparison in it are replaced.
@@ -68,36 +71,44 @@ def compare(
     loaded = load_runs(paths, progress=not quiet)
     comparison = compare_runs(loaded, by, metrics, allow_mixed)
     summary, pairwise = summary_table(comparison), pairwise_table(comparison, baseline)
+    drawn, said = comparison.best(MOST_DRAWN, baseline), notes(comparison, baseline)
     try:
         out.mkdir(parents=True, exist_ok=True)
         summary.to_csv(out / "summary.csv", index=False)
         pairwise.to_csv(out / "pairwise.csv", index=False)
-        (out / "summary.md").write_text(markdown(comparison, summary, pairwise), encoding="utf-8")
+        (out / "summary.md").write_text(markdown(comparison, summary, pairwise, said), encoding="utf-8")
         for name in DRAWINGS:  # an earlier comparison may have written more of them
             for suffix in FORMATS:
                 (out / f"{name}.{suffix}").unlink(missing_ok=True)
-        figures = draw_figures(comparison, out, formats)
-        (out / "report.html").write_text(render_report(comparison, summary, pairwise), encoding="utf-8")
+        figures = draw_figures(drawn, out, formats)
+        report = render_report(comparison, summary, pairwise, drawn, said)
+        (out / "report.html").write_text(report, encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"the comparison cannot be written to {out}: {error.strerror or error}") from error
     files = ["summary.csv", "summary.md", "pairwise.csv", "report.html", *figures]
     if not quiet:
-        _print(comparison, summary, pairwise, out)
+        _print(comparison, summary, pairwise, said, out)
     return Compared(out, files, comparison)
 
 
-def _print(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, out: Path) -> None:
+def _print(
+    comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, said: Sequence[str], out: Path
+) -> None:
     table = Table(title=heading(comparison))
     table.add_column("group")
     for name in ("seeds", *(metric.label for metric in comparison.headline), "zero forgetting"):
         table.add_column(escape(name), justify="right")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
+    confused = confused_groups(comparison)
     for label, names in comparison.groups.items():
+        kept = zero_forgetting(comparison, names) + (", but tasks confused" if label in confused else "")
         shown = [format_estimate(metric, cells.get((label, metric.name))) for metric in comparison.headline]
-        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, zero_forgetting(comparison, names))
+        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, kept)
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     print(f"mean ± half the 95 % t-interval. {smallest_p(pairwise)}")
+    for line in said:
+        print(f"note: {line}")
     for line in comparison.warnings:
         print(f"warning: {line}")
     print(f"tables and figures: {out}")

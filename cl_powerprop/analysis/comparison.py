@@ -1,17 +1,20 @@
 """Which runs can be compared, how they are grouped, and what a reader should be warned of."""
 
-import difflib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from cl_powerprop import naming, registry
+from cl_powerprop import naming
+from cl_powerprop.analysis.choosing import check_columns, choose_metrics, measured_metrics
 from cl_powerprop.analysis.runs import Runs
-from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.metrics import Metric
 
 _MOST_NAMED = 3  # runs that a warning lists by name
+_MOST_GROUPS = 12  # groups that a warning lists by name, or that have a warning each
+_MOST_SEEDS = 20  # seeds that a warning lists
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,53 @@ class Comparison:
 
     def values(self, group: str, metric: str) -> pd.Series:
         """Return a group's values of a metric by seed (the mean, where a seed has several runs)."""
-        rows = self.runs.runs.loc[self.groups[group]]
-        numbers: pd.Series = pd.to_numeric(rows[metric], errors="coerce")
-        return numbers.groupby(rows["seed"]).mean()
+        values: pd.Series = self._by_seed[group][metric]
+        return values
+
+    @functools.cached_property
+    def _by_seed(self) -> dict[str, pd.DataFrame]:
+        """For each group, a row for each of its seeds and a column for each metric that some run has."""
+        runs = self.runs.runs
+        columns = [name for name in dict.fromkeys([*self.runs.metrics, *self.metrics]) if name in runs]
+        numbers = runs[columns].apply(pd.to_numeric, errors="coerce")
+        means = numbers.groupby([runs.index.map(self.group_of), runs["seed"]]).mean()
+        return {str(label): rows.droplevel(0) for label, rows in means.groupby(level=0)}
+
+    def best(self, most: int, keep: str | None = None) -> "Comparison":
+        """Return the ``most`` best groups, in the order they have here, by the first metric that has a best.
+
+        Args:
+            most: how many groups.
+            keep: a group that is among them in any case.
+        """
+        if len(self.groups) <= most:
+            return self
+        ranked = self.ranked()
+        chosen = {*ranked[:most]} if keep is None else {keep, *[label for label in ranked if label != keep][: most - 1]}
+        groups = {label: names for label, names in self.groups.items() if label in chosen}
+        return replace(
+            self, runs=self.runs.select([name for names in groups.values() for name in names]), groups=groups
+        )
+
+    def ranked(self) -> list[str]:
+        """Return the groups from best to worst by :attr:`decisive`; those without a value come last."""
+        metric = self.decisive
+        if metric is None:
+            return list(self.groups)
+        means = pd.Series({label: self.values(label, metric.name).mean() for label in self.groups})
+        return [str(label) for label in means.sort_values(ascending=metric.direction == "min", kind="stable").index]
 
     @property
+    def decisive(self) -> Metric | None:
+        """The metric that says which group is better: the first reported one that has a best."""
+        return next((metric for metric in self.metrics.values() if metric.direction is not None), None)
+
+    @functools.cached_property
     def group_of(self) -> dict[str, str]:
         """The group of each run."""
         return {name: label for label, names in self.groups.items() for name in names}
 
-    @property
+    @functools.cached_property
     def position(self) -> dict[str, int]:
         """The position of each group among all."""
         return {label: index for index, label in enumerate(self.groups)}
@@ -83,7 +123,7 @@ def compare_runs(
     warnings += [f"the runs differ: {line}" for line in mixed.values()]
     settings = _settings(loaded)
     if by:
-        chosen = _check_columns(complete, by, settings)
+        chosen = check_columns(complete, by, settings)
     else:
         base = [*mixed, "strategy"]
         chosen = [*base, *naming.distinguishing(list(_rows(complete).values()), settings, base)]
@@ -94,8 +134,8 @@ def compare_runs(
     warnings += _different_training(complete, groups, [column for column in settings if column not in chosen])
     warnings += _missing_seeds(complete, groups)
     warnings += _diverged(complete)
-    measured = _measured(complete, loaded.metrics)
-    reported = _choose(measured, metrics) if metrics else measured
+    measured = measured_metrics(complete, loaded.metrics)
+    reported = choose_metrics(measured, metrics) if metrics else measured
     return Comparison(loaded.select(list(complete.index)), groups, chosen, reported, warnings)
 
 
@@ -133,18 +173,6 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def _check_columns(runs: pd.DataFrame, by: Sequence[str], settings: list[str]) -> list[str]:
-    for column in by:
-        if column not in runs or runs[column].map(lambda value: isinstance(value, list)).any():
-            near = difflib.get_close_matches(column, runs.columns, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            known = [name for name in ("strategy", *settings) if runs[name].nunique() > 1]
-            raise ConfigurationError(
-                f"--by {column}: runs have no such column; {hint}those that vary: {', '.join(known) or 'none'}"
-            )
-    return list(by)
-
-
 def _rows(runs: pd.DataFrame) -> dict[str, naming.Row]:
     """Return each run's row of the table by its name."""
     columns = list(map(str, runs.columns))
@@ -165,7 +193,7 @@ def _without_repeats(
     kept = runs.drop(index=repeats)
     if repeats.empty:
         return kept, []
-    named = ", ".join(map(str, repeats[:_MOST_NAMED])) + (", ..." if len(repeats) > _MOST_NAMED else "")
+    named = _some([str(name) for name in repeats], _MOST_NAMED)
     return kept, [f"{len(repeats)} run(s) repeat the config and seed of another and are left out: {named}"]
 
 
@@ -179,12 +207,17 @@ def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[str]) -> list[str]:
+    columns = [
+        column
+        for column in ("strategy", "benchmark", "data", "scenario", *settings)
+        if runs[column].nunique(dropna=False) > 1
+    ]
     lines = []
     for label, names in groups.items():
-        rows = runs.loc[names]
+        rows = runs.loc[names, columns]
         varying = [
             f"{column} ({', '.join(sorted({naming.text(value) for value in rows[column]}))})"
-            for column in ("strategy", "benchmark", "data", "scenario", *settings)
+            for column in columns
             if rows[column].nunique(dropna=False) > 1
         ]
         if varying:
@@ -196,23 +229,34 @@ def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settin
     """Warn of training settings that differ between groups, other than those that distinguish the groups."""
     lines = []
     for column in settings:
-        if not column.startswith("train."):
+        if not column.startswith("train.") or runs[column].nunique(dropna=False) < 2:
             continue
         values = {label: set(map(naming.text, runs.loc[names, column])) for label, names in groups.items()}
         if len(set(map(frozenset, values.values()))) > 1:
-            listed = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in values.items())
-            lines.append(f"groups differ in {column}: {listed}")
+            listed = [f"{label} {', '.join(sorted(found))}" for label, found in values.items()]
+            lines.append(f"groups differ in {column}: {_some(listed, _MOST_GROUPS, '; ')}")
     return lines
 
 
 def _missing_seeds(runs: pd.DataFrame, groups: dict[str, list[str]]) -> list[str]:
     every = sorted(runs["seed"].unique())
-    lines = []
+    missing: dict[str, list[str]] = {}  # groups by the seeds that they lack
     for label, names in groups.items():
-        missing = [str(seed) for seed in every if seed not in set(runs.loc[names, "seed"])]
-        if missing:
-            lines.append(f"{label}: no run with seed {', '.join(missing)}")
+        there = set(runs.loc[names, "seed"])
+        if lacking := [str(seed) for seed in every if seed not in there]:
+            missing.setdefault(_some(lacking, _MOST_SEEDS), []).append(label)
+    lines = []
+    for seeds, labels in missing.items():
+        if len(labels) > _MOST_GROUPS:
+            lines.append(f"{len(labels)} groups have no run with seed {seeds}: {_some(labels, _MOST_NAMED, '; ')}")
+        else:
+            lines += [f"{label}: no run with seed {seeds}" for label in labels]
     return lines
+
+
+def _some(items: Sequence[str], most: int, between: str = ", ") -> str:
+    """Return the items as a list in one line, of which the first ``most`` are named."""
+    return between.join(items[:most]) + (f"{between}and {len(items) - most} more" if len(items) > most else "")
 
 
 def _diverged(runs: pd.DataFrame) -> list[str]:
@@ -221,24 +265,3 @@ def _diverged(runs: pd.DataFrame) -> list[str]:
         for name, tasks in runs["diverged_tasks"].items()
         if isinstance(tasks, list) and tasks
     ]
-
-
-def _measured(runs: pd.DataFrame, columns: Sequence[str]) -> dict[str, Metric]:
-    """Return the metrics that some run has: those registered, then those of plugins that are not imported now."""
-    known: dict[str, Metric] = registry.metrics()
-    known |= {name: Metric(name, name, "", None, None) for name in columns if name not in known}
-    return {
-        name: metric
-        for name, metric in known.items()
-        if name in runs and pd.to_numeric(runs[name], errors="coerce").notna().any()
-    }
-
-
-def _choose(measured: dict[str, Metric], names: Sequence[str]) -> dict[str, Metric]:
-    """Return the metrics of these names; chosen ones are headline metrics."""
-    for name in names:
-        if name not in measured:
-            near = difflib.get_close_matches(name, measured, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigurationError(f"--metric {name}: no run has it; {hint}choose from: {', '.join(measured)}")
-    return {name: replace(measured[name], level="headline") for name in names}

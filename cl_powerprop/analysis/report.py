@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cl_powerprop import __version__, registry
 from cl_powerprop.analysis.charts import make_charts
 from cl_powerprop.analysis.comparison import Comparison
+from cl_powerprop.analysis.run_record import printable
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import group_styles
 from cl_powerprop.analysis.tables import (
@@ -28,8 +30,16 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = ("strategy", "alpha", "optimizer", "seed", "status", "device", "host", "git_commit", "started")
 
 
-def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame) -> str:
-    """Return the report as HTML."""
+def render_report(
+    comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, drawn: Comparison, notes: Sequence[str]
+) -> str:
+    """Return the report as HTML.
+
+    Args:
+        comparison, summary, pairwise: what the tables show.
+        drawn: what the figures show: the same groups, or the best of them.
+        notes: what is said below the table.
+    """
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -39,15 +49,17 @@ def render_report(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.Da
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = [chart for chart in make_charts(comparison, summary) if chart is not None and chart.traces]
+    shown = summary[summary["group"].isin(drawn.groups)]
+    charts = [chart for chart in make_charts(drawn, shown) if chart is not None and chart.traces]
     return environment.get_template("report.html.j2").render(
         heading=heading(comparison),
-        groups=group_styles(comparison.groups),
+        groups=group_styles(drawn.groups),
         charts=charts,
         specifications=_script_json({chart.name: {"data": chart.traces, "layout": chart.layout} for chart in charts}),
         summary=_summary(comparison, summary),
         pairs=_pairs(comparison, pairwise),
         smallest_p=smallest_p(pairwise),
+        notes=notes,
         runs=_runs(comparison),
         warnings=comparison.warnings,
         version=__version__,
@@ -120,7 +132,7 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
                     "group": label,
                     "numbers": [(str(run["seed"]), run["seed"]), *((format_value(*pair), pair[1]) for pair in values)],
                     "facts": {key: run[key] for key in _FACTS if key in run and pd.notna(run[key])},
-                    "command": f"cl-powerprop run --config-dir {folder.as_posix()} --config-name config",
+                    "command": f"cl-powerprop run --config-dir {printable(folder.as_posix())} --config-name config",
                     "config": (folder / "config.yaml").read_text(encoding="utf-8"),
                     "messages": run["messages"] if isinstance(run["messages"], list) else [],
                 }

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl_powerprop import naming, registry
+from cl_powerprop.analysis.notes import confusion_note
 from cl_powerprop.analysis.runs import read_settings
 from cl_powerprop.analysis.tables import NONE, format_value
 from cl_powerprop.errors import RunFolderError
@@ -47,8 +48,11 @@ def print_runs(folders: Iterable[Path]) -> None:
         about = [jobs[name][index] for name in jobs] + naming.values(row, columns, rows)
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
         verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
+        verified += ", but tasks confused" if _confused(run) else ""
         table.add_row(*map(escape, about), *values, verified, f"{seconds:.0f} s")
     say_table(table, 160)
+    if any(map(_confused, runs)):
+        say(f"note: {confusion_note()}")
     for index, (run, name) in enumerate(zip(runs, naming.run_names(rows), strict=True)):
         name = f"job {jobs['job'][index]}: {name}" if jobs else name
         for message in run["messages"]:
@@ -84,6 +88,12 @@ def _jobs(runs: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str,
         return {}
     numbers = [place if run.get("job") is None else str(run["job"]) for run, place in zip(runs, places, strict=True)]
     return {"job": numbers} if numbers == places else {"job": numbers, "folder": list(places)}
+
+
+def _confused(run: dict[str, Any]) -> bool:
+    """Return whether the run forgot nothing, but inferred some tasks wrongly."""
+    identified = run["metrics"].get("task_identification")
+    return bool(run["zero_forgetting_verified"]) and identified is not None and identified < 1.0
 
 
 def _shown(runs: list[dict[str, Any]]) -> list[Metric]:

@@ -1,6 +1,8 @@
 """The tables of a comparison: numeric for programs (CSV), formatted for readers (Markdown)."""
 
-from collections.abc import Iterator
+import difflib
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -15,6 +17,7 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.metrics import Metric
 
 NONE = "-"  # in a table, where there is no value
+MOST_PAIRED = 32  # groups of which all pairs are tested: 496
 
 
 def summary_table(comparison: Comparison) -> pd.DataFrame:
@@ -35,7 +38,9 @@ def summary_table(comparison: Comparison) -> pd.DataFrame:
 def pairwise_table(comparison: Comparison, baseline: str | None = None) -> pd.DataFrame:
     """Return the paired differences a - b over the seeds that both groups have, for each headline metric.
 
-    p is that of the sign-flip test; p_holm is corrected for the number of pairs, metric by metric.
+    p is that of the sign-flip test; p_holm is corrected for the number of pairs, metric by metric. The pairs of more
+    than :data:`MOST_PAIRED` groups would be too many to read or to correct for: then each is compared with the best
+    one.
 
     Args:
         comparison: the groups.
@@ -46,13 +51,24 @@ def pairwise_table(comparison: Comparison, baseline: str | None = None) -> pd.Da
     """
     labels = list(comparison.groups)
     if baseline is not None and baseline not in labels:
-        raise ConfigurationError(f"--baseline {baseline}: no such group; choose from: {', '.join(labels)}")
+        raise ConfigurationError(unknown_group(baseline, labels))
+    if baseline is None and len(labels) > MOST_PAIRED:
+        baseline = comparison.ranked()[0]
     pairs = [(label, baseline) for label in labels if label != baseline] if baseline else list(combinations(labels, 2))
     columns = ["metric", "a", "b", *asdict(estimate([])), "p", "p_holm", "seeds"]
     tables = [pd.DataFrame(_paired(comparison, metric.name, pairs), columns=columns) for metric in comparison.headline]
     for table in tables:
         table["p_holm"] = holm(table["p"].tolist())
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def unknown_group(name: str, labels: Sequence[str]) -> str:
+    """Say that there is no such group, and which there are, each as a shell takes it: labels have spaces and commas."""
+    near = difflib.get_close_matches(name, labels, n=1)
+    hint = f"did you mean {shlex.quote(near[0])}? " if near else ""
+    shown = ", ".join(map(shlex.quote, labels[:MOST_PAIRED]))
+    rest = f", and {len(labels) - MOST_PAIRED} more, see summary.csv" if len(labels) > MOST_PAIRED else ""
+    return f"--baseline {shlex.quote(name)}: no such group; {hint}choose from: {shown}{rest}"
 
 
 def _paired(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) -> Iterator[dict[str, object]]:
@@ -89,8 +105,8 @@ def best_groups(comparison: Comparison, summary: pd.DataFrame) -> set[tuple[str,
     return best
 
 
-def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame) -> str:
-    """Return the comparison as Markdown: groups, pairs, and warnings."""
+def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return the comparison as Markdown: groups, notes, pairs, and warnings."""
     metrics = [metric for metric in comparison.metrics.values() if metric.level != "detail"]
     lines = ["# Comparison", "", heading(comparison), ""]
     lines += _markdown_header(["group", "seeds", *(metric.label for metric in metrics)], "l" + "r" * (len(metrics) + 1))
@@ -103,6 +119,7 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
             shown.append(f"**{cell}**" if (label, metric.name) in best else cell)
         lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown]) + " |")
     lines += ["", "Mean ± half the 95 % t-interval, best means in bold; `summary.csv` has bootstrap intervals too."]
+    lines += [line for note in notes for line in ("", f"Note: {note}.")]
     lines += _pairs_in_markdown(comparison, pairwise)
     if comparison.warnings:
         lines += ["", "## Warnings", "", *(f"- {line}" for line in comparison.warnings)]

@@ -73,6 +73,7 @@ class Metric:
             ``metrics``.
         level: "headline" metrics are in every table and in pairwise tests, "table" metrics in longer tables, and
             "detail" metrics in the report only.
+        aliases: other names by which it can be asked for, besides its label.
     """
 
     name: str
@@ -81,6 +82,12 @@ class Metric:
     direction: Literal["max", "min"] | None
     function: Callable[[Measurements], float | None] | None
     level: Literal["headline", "table", "detail"] = "table"
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which it can be asked for; its own comes first."""
+        return (self.name, self.label, *self.aliases)
 
     @property
     def is_whole(self) -> bool:
@@ -107,6 +114,23 @@ def register_metric(metric: Metric) -> Metric:
         raise ConfigurationError(f"metric {metric.name!r}: run.json has something else of that name; choose another")
     add_metric(metric.name, metric, "" if metric.function is None else metric.function.__module__)
     return metric
+
+
+def find_metric(name: str, known: Mapping[str, Metric]) -> Metric | None:
+    """Return the metric of that name, label or alias, None if there is none; case, spaces, _ and - do not matter.
+
+    Args:
+        name: as a user wrote it.
+        known: the metrics there are, by name.
+    """
+    if name in known:
+        return known[name]
+    wanted = _plain(name)
+    return next((metric for metric in known.values() if wanted in map(_plain, metric.names)), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().lower())
 
 
 def average_accuracy(matrix: Matrix) -> float:
@@ -237,18 +261,41 @@ def _mean(values: Mapping[int, float]) -> float | None:
 
 # In the order of tables; time and memory come last.
 for _metric in (
-    Metric("average_accuracy", "average accuracy", "", "max", lambda run: average_accuracy(run.matrix), "headline"),
     Metric(
-        "average_forgetting", "average forgetting", "", "min", lambda run: average_forgetting(run.matrix), "headline"
+        "average_accuracy",
+        "average accuracy",
+        "",
+        "max",
+        lambda run: average_accuracy(run.matrix),
+        "headline",
+        ("accuracy",),
+    ),
+    Metric(
+        "average_forgetting",
+        "average forgetting",
+        "",
+        "min",
+        lambda run: average_forgetting(run.matrix),
+        "headline",
+        ("forgetting",),
     ),
     Metric("learning_accuracy", "learning accuracy", "", "max", lambda run: learning_accuracy(run.matrix), "headline"),
-    Metric("backward_transfer", "backward transfer", "", "max", lambda run: backward_transfer(run.matrix), "detail"),
+    Metric(
+        "backward_transfer",
+        "backward transfer",
+        "",
+        "max",
+        lambda run: backward_transfer(run.matrix),
+        "detail",
+        ("bwt",),
+    ),
     Metric(
         "forward_transfer",
         "forward transfer",
         "",
         "max",
         lambda run: forward_transfer(run.matrix, run.reference("untrained")),
+        aliases=("fwt",),
     ),
     Metric(
         "average_incremental_accuracy",
@@ -265,11 +312,11 @@ for _metric in (
     ),
     Metric("joint_gap", "gap to joint training", "", "min", lambda run: joint_gap(run.matrix, run.reference("joint"))),
     Metric("task_identification", "tasks identified", "%", "max", lambda run: _mean(run.identified), "headline"),
-    Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline"),
+    Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline", ("capacity",)),
     Metric("dense_weights", "weights beside masks", "weights", None, lambda run: run.dense_weights, "detail"),
     Metric("mask_bits", "bits of masks", "bits", "min", lambda run: run.mask_bits, "detail"),
     Metric("validation_accuracy", "validation accuracy", "", "max", lambda run: _mean(run.validation), "detail"),
-    Metric("seconds.total", "seconds", "s", "min", None, "detail"),
-    Metric("peak_memory_mb", "peak memory (MiB)", "MiB", "min", None, "detail"),
+    Metric("seconds.total", "seconds", "s", "min", None, "detail", ("time",)),
+    Metric("peak_memory_mb", "peak memory (MiB)", "MiB", "min", None, "detail", ("peak_memory", "memory")),
 ):
     register_metric(_metric)

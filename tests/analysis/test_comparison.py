@@ -1,5 +1,7 @@
 """Comparing runs: groups, metrics, tables, the numbers behind the figures, and warnings."""
 
+import html
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import pandas as pd
 import pytest
 
 from cl_powerprop.analysis import compare_runs, load_runs, pairwise_table, series, summary_table
+from cl_powerprop.analysis.compare import compare
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.tables import best_groups, markdown, smallest_p
 from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.evaluation.metrics import find_metric
 from cl_powerprop.registry import metrics
 
 from .folders import forgetful, write_run, write_sweep
@@ -300,3 +304,73 @@ def test_the_share_of_weights_is_over_the_runs_that_have_it(tmp_path: Path) -> N
     (tmp_path / "epn-0" / "weights.csv").unlink()
     sizes = series.weight_sizes(compared(tmp_path))
     assert sizes.groupby("group")["share"].sum().tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_a_metric_answers_to_what_tables_call_it(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "epn", 0, metrics={"joint_gap": 0.1, "mine": 1.0})
+    for asked, name in {
+        "forgetting": "average_forgetting",
+        "Average Forgetting": "average_forgetting",
+        "average-forgetting": "average_forgetting",
+        "accuracy": "average_accuracy",
+        "gap to joint training": "joint_gap",
+        "peak memory (MiB)": "peak_memory_mb",
+        "mine": "mine",
+    }.items():
+        assert list(compared(tmp_path, metrics=[asked]).metrics) == [name]
+    assert list(compared(tmp_path, metrics=["forgetting", "average_forgetting"]).metrics) == ["average_forgetting"]
+    for metric in metrics().values():
+        for asked in metric.names:
+            assert find_metric(asked, metrics()) == metric, "no two metrics share a name"
+    with pytest.raises(ConfigurationError, match="no run has forward_transfer; choose from: average_accuracy"):
+        compared(tmp_path, metrics=["fwt"])
+    with pytest.raises(ConfigurationError, match="did you mean average_forgetting"):
+        compared(tmp_path, metrics=["forgeting"])
+
+
+def test_a_column_answers_to_what_labels_call_it(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "epn", 0, config={"optimizer.lr": 0.2})
+    write_run(tmp_path / "b", "epn", 0, config={"optimizer.lr": 0.5})
+    assert compared(tmp_path, by=["lr", "optimizer.lr"]).by == ["optimizer.lr"]
+    with pytest.raises(ConfigurationError, match=r"--by name: runs have no such column"):
+        compared(tmp_path, by=["name"])
+
+
+def test_baselines_are_listed_as_a_shell_takes_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "epn", 0, alpha=1.0)
+    write_run(tmp_path / "b", "epn", 0, alpha=2.0)
+    write_run(tmp_path / "c", "naive", 0)
+    with pytest.raises(ConfigurationError) as refused:
+        pairwise_table(compared(tmp_path), "epn")
+    choices = str(refused.value).rpartition("choose from: ")[2]
+    assert [word.rstrip(",") for word in shlex.split(choices)] == ["epn, alpha 1", "epn, alpha 2", "naive"]
+
+
+def test_a_run_without_validation_does_not_change_the_curves_of_another(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "epn", 0, within=True)
+    alone = series.forgetting_curves(compared(tmp_path))
+    valid = write_run(tmp_path / "b", "naive", 0, within=True) / "curves.csv"
+    valid.write_text(valid.read_text() + "x,1,2,100,0,valid,accuracy,0.5\n")
+    both = series.forgetting_curves(compared(tmp_path))
+    assert both[both["group"] == "epn"].reset_index(drop=True).equals(alone)
+
+
+def test_tasks_that_were_confused_are_not_called_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no logit changed but tasks were inferred wrongly, table, Markdown and report say so."""
+    inferred = {"scenario": "class"}
+    write_run(tmp_path / "a", "epn", 0, metrics={"task_identification": 0.7}, masked=True, record=inferred)
+    write_run(tmp_path / "b", "packnet", 0, metrics={"task_identification": 1.0}, masked=True, record=inferred)
+    write_run(tmp_path / "c", "naive", 0, record=inferred)
+    write_run(tmp_path / "d", "ewc", 0, metrics={"task_identification": 0.5}, record=inferred)
+    compare([tmp_path], tmp_path / "out")
+    printed = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): line for line in printed.splitlines() if line.count("│") > 3}
+    assert "confused" in printed
+    assert "verified to the bit" in rows["packnet"]
+    note = (
+        "tasks were confused, not forgotten in epn (70.0 % of the test samples identified): each task's logits are, to "
+        "the bit, what they were when it was learned; where accuracy fell, another task was inferred"
+    )
+    assert f"note: {note}\n" in printed
+    assert f"\nNote: {note}.\n" in (tmp_path / "out" / "summary.md").read_text()
+    assert f"Note: {note}." in html.unescape((tmp_path / "out" / "report.html").read_text())

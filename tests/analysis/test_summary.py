@@ -45,6 +45,17 @@ def test_a_run_that_failed_early_has_no_metrics(tmp_path: Path, capsys: pytest.C
     assert "naive, seed 0: failed: None" in capsys.readouterr().out
 
 
+def test_confused_tasks_are_not_called_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inferred = {"scenario": "class"}
+    right = write_run(tmp_path / "a", "epn", metrics={"task_identification": 1.0}, masked=True, record=inferred)
+    print_runs([right])
+    assert "tasks confused" not in capsys.readouterr().out
+    print_runs([right, write_run(tmp_path / "b", metrics={"task_identification": 0.6}, masked=True, record=inferred)])
+    printed = capsys.readouterr().out
+    assert "note: tasks were confused, not forgotten: each task's logits are" in printed
+    assert "tasks confused" not in next(line for line in printed.splitlines() if "100.0 %" in line)
+
+
 def rows_of(printed: str) -> list[list[str]]:
     """The cells of a printed table."""
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]

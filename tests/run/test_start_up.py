@@ -38,6 +38,7 @@ def call(script: str, *arguments: str, folder: Path) -> str:
     [
         *(["list"], ["--help"], ["--version"], ["data", "status"], ["data", "status", "--help"]),
         *(["resume", "--help"], ["sync", "--help"], ["pull", "--help"], ["dashboard", "--dry-run"]),
+        ["compare", "--help"],
     ],
     ids=" ".join,
 )

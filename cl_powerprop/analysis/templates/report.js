@@ -9,7 +9,8 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   const chart = (name) => document.getElementById(`chart-${name}`);
-  const isOn = (group) => group === null || boxes.find((box) => box.dataset.group === group).checked;
+  const boxOf = new Map(boxes.map((box) => [box.dataset.group, box]));
+  const isOn = (group) => boxOf.get(group)?.checked ?? true; // a group that no figure shows has no box
 
   function visible(name) {
     const choice = lists[name] ? lists[name].value : null;
