@@ -134,18 +134,17 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Enter the task before, and begin with the next one.
 
         Raises:
-            ConfigurationError: if the run is over, or an earlier task is trained again.
+            ConfigurationError: if the run is over, an earlier task is trained again, or one is left out.
         """
         results = self._open(strategy)
         if self._is_over:
             raise ConfigurationError(
                 f"the run in {self._path} is over; another one needs a new plugin, learner and network"
             )
-        task = _last_task_of(strategy)
-        if task < self._task:
-            raise ConfigurationError(
-                f"task {task} is trained after task {self._task}; a run learns tasks in their order"
-            )
+        first, task = _tasks_of(strategy)
+        if task < self._task or first > self._task + 1:
+            before = "no other" if self._task < 0 else f"task {self._task}"
+            raise ConfigurationError(f"task {first} is trained after {before}; a run learns all tasks in their order")
         if task > self._task or any(self._tested.values()):  # else it is only a further part of the same task
             self._enter_task()
             self._epochs = 0
@@ -260,9 +259,10 @@ def _classifies(strategy: Any) -> bool:
     return len(shape) == 2 and shape[:1] == strategy.mb_y.shape
 
 
-def _last_task_of(strategy: Any) -> int:
-    """Return the index of the last task that is in training."""
+def _tasks_of(strategy: Any) -> tuple[int, int]:
+    """Return the index of the first and of the last task that is in training."""
     # Avalanche's JointTraining trains all of its experiences at once, and says that it is the first.
     experiences = getattr(strategy, "_experiences", None) or [strategy.experience]
     # An experience of an online stream is a part of another one.
-    return int(max(getattr(each, "origin_experience", each).current_experience for each in experiences))
+    tasks = [int(getattr(each, "origin_experience", each).current_experience) for each in experiences]
+    return min(tasks), max(tasks)

@@ -74,6 +74,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         metadata: text by name.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    held: set[int] = set()  # a module that the network uses twice has its tensors under two names
+    for name, tensor in stored.items():
+        if tensor.numel() and tensor.data_ptr() in held:
+            stored[name] = tensor.clone()
+        held.add(tensor.data_ptr())
     content = memoryview(safetensors.torch.save(stored, metadata))
     start = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
     header = json.loads(bytes(content[_LENGTH:start])) | {"__metadata__": metadata}

@@ -147,7 +147,9 @@ def heading(comparison: Comparison) -> str:
     what = [", ".join(map(str, runs[column].unique())) for column in ("benchmark", "data", "scenario")]
     tasks = ", ".join(map(str, runs["n_tasks"].unique()))
     groups = len(comparison.groups)
-    return f"{what[0]} on {what[1]}, {tasks} tasks, scenario {what[2]}; {len(runs)} runs in {groups} groups"
+    data = f" on {what[1]}" if runs["data"].notna().any() else ""
+    counted = f"{len(runs)} run{'s' * (len(runs) != 1)} in {groups} group{'s' * (groups != 1)}"
+    return f"{what[0]}{data}, {tasks} tasks, scenario {what[2]}; {counted}"
 
 
 def _markdown_header(names: list[str], align: str) -> list[str]:

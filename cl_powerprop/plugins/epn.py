@@ -106,6 +106,10 @@ class EPNPlugin(MaskingPlugin):
         self._validation_data: Any = None
         self._saliency: dict[str, Tensor] = {}
 
+    def settings(self) -> dict[str, Any]:
+        names = ("gamma", "search", "scope", "criterion", "train_through", "output_layer")
+        return super().settings() | {name: getattr(self, name) for name in names}
+
     def last_search(self) -> dict[str, Any] | None:
         return asdict(self.searches[-1]) if self.searches else None
 

@@ -15,6 +15,7 @@ from cl_powerprop.plugins.masking import MaskingPlugin, masking_plugins
 from cl_powerprop.saving import write_tensors
 
 _FORMAT = "cl-powerprop learner 1"
+_SHOWN = 150  # characters of what torch says about a state that does not fit
 
 
 def save_learner(learner: Any, path: str | os.PathLike[str]) -> None:
@@ -33,7 +34,9 @@ def save_learner(learner: Any, path: str | os.PathLike[str]) -> None:
     plugin = _masking(learner)
     if not hasattr(plugin, "allocator") or not plugin.allocator.tasks:
         raise ConfigurationError("the learner has learned no task yet; there is nothing to save")
-    write_tensors(Path(path), learner.model.state_dict(), {"format": _FORMAT, "about": json.dumps(_about(plugin))})
+    about = _about(plugin) | {"frozen": plugin.allocator.frozen_parameters}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(Path(path), learner.model.state_dict(), {"format": _FORMAT, "about": json.dumps(about)})
 
 
 def load_learner(learner: Any, path: str | os.PathLike[str], experiences: Iterable[Any] = ()) -> None:
@@ -63,11 +66,13 @@ def load_learner(learner: Any, path: str | os.PathLike[str], experiences: Iterab
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        first = str(error).partition("\n")[2].split("\n")[0].strip()
+        first = str(error).partition("\n")[2].split("\n")[0].strip().rstrip(".")
+        shown = first if len(first) <= _SHOWN else f"{first[:_SHOWN]} ..."
         raise ConfigurationError(
-            f"{path} does not fit this model: {first} Build the model as it was built before; if it grows with each "
-            "task, pass the experiences that were learned"
+            f"{path} does not fit this model: {shown}. Build the model as it was built before, with powerpropagate if "
+            "that was called; if it grows with each task, pass the experiences that were learned"
         ) from error
+    plugin.allocator.freeze(written["frozen"])
     model.to(learner.device)
 
 
@@ -76,7 +81,7 @@ def _about(plugin: MaskingPlugin) -> dict[str, Any]:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a file's tensors, and what :func:`_about` said."""
+    """Return a file's tensors, and what :func:`save_learner` wrote beside them."""
     try:
         with safe_open(Path(path), "pt") as content:
             metadata = content.metadata() or {}
@@ -84,7 +89,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
         if metadata.get("format") != _FORMAT:
             raise DataError(f"{path} was not written by save_learner")
         written = json.loads(metadata["about"])
-        return tensors, {name: written[name] for name in ("plugin", "unmasked", "state")}
+        return tensors, {name: written[name] for name in ("plugin", "unmasked", "state", "frozen")}
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

@@ -88,6 +88,10 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self.messages.append(message)
         log.warning(message)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the options that tell this plugin's runs from others, as JSON values."""
+        return {"masks": type(self).__name__, "retrain_epochs": self.retrain_epochs, "unmasked": self.unmasked}
+
     def last_search(self) -> dict[str, Any] | None:
         """Return how the mask of the last finished task was found, as JSON values; None without a search."""
         return None
@@ -132,15 +136,14 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             raise ConfigurationError(
                 f"this {masking[0]} has the masks of another model; make a new plugin for each model"
             )
-        if self._last not in strategy.plugins:
-            strategy.plugins.append(self._last)
+        strategy.plugins[:] = [plugin for plugin in strategy.plugins if plugin is not self._last] + [self._last]
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Start the next task.
 
         Raises:
-            ConfigurationError: if the experience has no task label or one that was learned before, retraining leaves no
-                epoch to train, or a masked layer was replaced since masking began.
+            ConfigurationError: if the experience has no task label, one that was learned before, or samples of several
+                tasks; if retraining leaves no epoch to train; or if a masked layer was replaced since masking began.
         """
         self.mask_chosen, self._label, self._retrained = False, None, 0
         if not 0 <= self.retrain_epochs < strategy.train_epochs:
@@ -153,6 +156,12 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             raise ConfigurationError(
                 "masks need one task label for each experience, and this benchmark has none; add them with "
                 "avalanche.benchmarks.task_incremental_benchmark(benchmark)"
+            )
+        labels = getattr(strategy.adapted_dataset, "targets_task_labels", None)
+        if labels is not None and len(labels.uniques) > 1:
+            raise ConfigurationError(
+                f"masks need the samples of one task at a time; this strategy trains tasks "
+                f"{', '.join(map(str, sorted(labels.uniques)))} together"
             )
         if label in self.allocator.labels:
             raise ConfigurationError(
@@ -185,6 +194,11 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         if strategy._stop_training and not self.mask_chosen:
             self._choose(strategy)
 
+    def retraining_is_next(self, strategy: Any) -> bool:
+        """Return whether the mask is chosen, and no step of retraining is made yet."""
+        at_choice = bool(strategy.clock.train_exp_iterations == self._steps_at_choice)
+        return self.mask_chosen and self.retrain_epochs > 0 and at_choice
+
     def _choose(self, strategy: Any) -> None:
         start = time.perf_counter()
         self.allocator.propose(self.choose_masks(strategy))
@@ -201,17 +215,23 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         if not self.mask_chosen:
             self.tell(f"task {self.allocator.tasks}: training ended without its last epoch; it was not retrained")
             self._choose(strategy)
-        if self.retrain_epochs and strategy.clock.train_exp_iterations == self._steps_at_choice:
+        if self.retraining_is_next(strategy):
             recalibrate(strategy.model, _outputs(strategy))  # retraining was stopped before its first step
         self.capacity = self.allocator.end_task(self._label)
         self._label = None
         strategy._stop_training = False  # done; else Avalanche would stop the next experience of this call
 
     def before_eval(self, strategy: Any, **_: Any) -> None:
-        """Find the masks of a model whose state was loaded."""
+        """Find the masks of a model whose state was loaded.
+
+        Raises:
+            ConfigurationError: if a masked layer was replaced, or something else computes its weight now.
+        """
         loaded = any(isinstance(module, MaskedWeight) and module.tasks for module in strategy.model.modules())
         if loaded and not hasattr(self, "allocator"):
             self._cover(strategy.model)
+        if hasattr(self, "allocator"):
+            self.allocator.check_layers()
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Select the task to evaluate."""
@@ -239,6 +259,11 @@ class _AfterTheOthers(SupervisedPlugin):  # type: ignore[misc]
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Choose the mask if this epoch of training will not be."""
         self.masking.choose_if_stopped(strategy)
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Forget a stop of the training that has just ended: it is not one of the retraining."""
+        if self.masking.retraining_is_next(strategy):
+            strategy._stop_training = False
 
 
 def _begin_retraining(strategy: Any) -> None:

@@ -55,6 +55,9 @@ class PackNetPlugin(MaskingPlugin):
         check_shares_of_tasks(per_task, n_tasks)
         return cls(per_task, **options)
 
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"shares": self.shares}
+
     def _boundaries(self, task: int) -> tuple[float, float]:
         """Return (start, end) of the task's share of a layer, from 0 to 1.
 

@@ -24,10 +24,10 @@ def never_predict_padding(model: nn.Module) -> None:
 
 def _one_task(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give the task of the whole batch as a number, for which Avalanche does not pad."""
-    labels = named.get("task_labels", inputs[-1])
+    x, labels = (*inputs, *(named[name] for name in ("x", "task_labels")[len(inputs) :]))
     if isinstance(labels, Tensor) and labels.numel() and bool((labels == labels.flatten()[0]).all()):
         labels = int(labels.flatten()[0])
-    return (named.get("x", inputs[0] if inputs else None), labels), {}
+    return (x, labels), {}
 
 
 def _pad(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:

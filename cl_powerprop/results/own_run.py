@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.config import RunConfig, shareable
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.naming import against, flat
 from cl_powerprop.record import Facts
+from cl_powerprop.sparsity.masked_weight import MaskedWeight
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
@@ -23,12 +25,15 @@ def describe(
         parts, config, settings, facts: see :meth:`~cl_powerprop.results.results.Results.open`.
 
     Raises:
-        ConfigurationError: if nothing says what the benchmark is.
+        ConfigurationError: if nothing says what the benchmark is, or for a fact that runs do not have.
     """
     learner = parts.learner
     optimizer = learner.optimizer  # None for a learner that has none, such as Avalanche's StreamingLDA
     if config is None and "benchmark" not in facts:
         raise ConfigurationError("say what the benchmark is, as in benchmark='split_cifar', or give its config")
+    names = [each.name for each in fields(Facts)]
+    for name in facts:
+        check_choice("facts of a run", name, names)
     known: dict[str, Any] = {
         "strategy": type(learner).__name__,
         "scenario": "task" if parts.labels_tasks else None,
@@ -37,6 +42,9 @@ def describe(
         "device": str(learner.device),
         "task_names": parts.task_names,
     }
+    alphas = {module.alpha for module in learner.model.modules() if isinstance(module, MaskedWeight)}
+    if len(alphas) == 1:
+        known["alpha"] = alphas.pop()
     written: dict[str, Any] = {}
     if config is not None:
         known |= {"benchmark": config.benchmark.name, "data": config.data.name, "scenario": config.benchmark.scenario}
@@ -47,6 +55,7 @@ def describe(
     written |= {
         "train": {"epochs": learner.train_epochs, "batch_size": learner.train_mb_size},
         "optimizer": numbers,
+        **parts.strategy.settings(),
         **settings,
     }
     whole = Facts(**known | dict(facts))

@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
@@ -115,9 +115,14 @@ class Results:
             facts: what the run is, as in ``strategy="replay", data="mnist", seed=1`` (see :class:`Facts`).
 
         Raises:
-            ConfigurationError: if nothing says what the benchmark is.
+            ConfigurationError: if nothing says what the benchmark is, for a fact that runs do not have, or for sinks
+                without options.
             RunFolderError: if the folder holds anything, or cannot be written.
         """
+        if not isinstance(sinks or {}, Mapping):
+            raise ConfigurationError(
+                f"sinks are options by name, as in compose(['logger=[wandb]']).logger, not {sinks!r}"
+            )
         described, written = describe(parts, config, settings or {}, facts)
         text = yaml.safe_dump(written, sort_keys=False)
         shown = {**written, "group": group_name(described, written)}

@@ -4,7 +4,7 @@ Masks and frozen weights are as in PackNet (Mallya & Lazebnik, CVPR 2018, arXiv:
 weights of earlier tasks, as in EfficientPackNet (Schwarz et al. 2021, section 4).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,8 +90,8 @@ class MaskAllocator:
         if not self.layers:
             raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to mask")
         self.weights: dict[str, MaskedWeight] = {name: layer.mask() for name, layer in self.layers.items()}
-        self.has_excluded = any(isinstance(module, exclude) for module in model.modules())
         self._exclude = exclude
+        self.has_excluded = any(True for _ in self._excluded())
         self.uncovered = dict(self._find_uncovered())
         self._per_task = dict(self._make_per_task(unmasked, exclude))
         self._before: dict[str, Tensor] = {}
@@ -118,10 +118,13 @@ class MaskAllocator:
                     yield f"{name}.{tensor}".lstrip("."), (module, tensor, per_task)
 
     def _find_uncovered(self) -> Iterator[tuple[str, int]]:
-        for name, module in named_modules_outside(self.model, self._exclude):
-            for key, value in module.named_parameters(recurse=False):  # those that are parametrised are not among them
-                if value.requires_grad and value.dim() > 1:
-                    yield f"{name}.{key}".lstrip("."), value.numel()
+        excluded = {id(value) for module in self._excluded() for value in module.parameters()}
+        for name, value in self._unmasked():
+            if id(value) not in excluded and value.dim() > 1:
+                yield _readable(name), value.numel()
+
+    def _excluded(self) -> Iterator[nn.Module]:
+        return (module for module in self.model.modules() if isinstance(module, self._exclude))
 
     @property
     def coverage(self) -> float:
@@ -154,10 +157,10 @@ class MaskAllocator:
         Raises:
             ConfigurationError: if a masked layer was replaced, or something else computes its weight now.
         """
-        self._check_layers()
+        self.check_layers()
         select_task(self.model, self.tasks)
-        if self.tasks and not self.history:
-            self._freeze_loaded()
+        if any(weight.is_loaded for weight in self.weights.values()):
+            self.freeze(list(self._unmasked_of_all()))
         self._frozen_phi = {}
         for name, weight in self.weights.items():
             phi = self.phi(name)
@@ -170,7 +173,12 @@ class MaskAllocator:
                 self._frozen_phi[name] = (held.bitwise_not(), phi.detach().view(held.dtype) & held)
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
-    def _check_layers(self) -> None:
+    def check_layers(self) -> None:
+        """Make sure that the masked weights are still those of the model.
+
+        Raises:
+            ConfigurationError: if a masked layer was replaced, or something else computes its weight now.
+        """
         now = {id(layer.module) for layer in maskable_weights(self.model, self._exclude).values()}
         for name, layer in self.layers.items():
             # Avalanche's IncrementalClassifier, for example, replaces its layer when there are new classes.
@@ -238,14 +246,29 @@ class MaskAllocator:
             if parameter.requires_grad and id(parameter) not in masked:
                 yield name, parameter
 
-    def _freeze_loaded(self) -> None:
-        """Freeze what was frozen when the loaded masks were saved: a state dict does not hold `requires_grad`."""
-        keep = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
-        keep |= {id(self.phi(name)) for name in self.layers}
-        for _, module in named_modules_outside(self.model, self._exclude):
-            for parameter in module.parameters(recurse=False):
-                if id(parameter) not in keep:
-                    parameter.requires_grad_(False)
+    @property
+    def frozen_parameters(self) -> list[str]:
+        """Names of the parameters without masks that belong to finished tasks and are no longer trained."""
+        return [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Freeze parameters without masks: a state dict does not hold `requires_grad`.
+
+        Args:
+            names: :attr:`frozen_parameters` of the allocator whose masks were loaded.
+        """
+        parameters = dict(self.model.named_parameters())
+        for name in names:
+            if name in parameters:
+                parameters[name].requires_grad_(False)
+        for weight in self.weights.values():
+            weight.is_loaded = False
+
+    def _unmasked_of_all(self) -> Iterator[str]:
+        """Return the parameters without masks that all tasks share: what must be frozen if nothing else is known."""
+        kept = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
+        kept |= {id(value) for module in self._excluded() for value in module.parameters()}
+        return (name for name, value in self._unmasked() if id(value) not in kept)
 
     def _freeze_trained(self) -> Iterator[tuple[str, Tensor]]:
         """Freeze and yield the unmasked parameters that this task has changed; per-task ones stay trainable."""
@@ -257,7 +280,7 @@ class MaskAllocator:
             if id(parameter) not in per_task:
                 parameter.requires_grad_(False)
                 parameter.grad = None  # optimizers skip a parameter without a gradient, and do not decay it either
-            yield name.replace(".parametrizations", "").removesuffix(".original"), parameter
+            yield _readable(name), parameter
 
     @property
     def capacity_used(self) -> float:
@@ -278,3 +301,8 @@ class MaskAllocator:
     def mask_bits(self) -> int:
         """Size of the stored masks, in bits."""
         return 8 * sum(weight.masks.numel() for weight in self.weights.values())
+
+
+def _readable(name: str) -> str:
+    """Return the name that a parametrised parameter had before."""
+    return name.replace("parametrizations.", "").removesuffix(".original")

@@ -40,6 +40,7 @@ class MaskedWeight(nn.Module, TaskAware):
         owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived from the masks, not
             saved).
         theta_gradient: give dL/dtheta to the optimizer instead of dL/dphi.
+        is_loaded: the masks were loaded, and it is not settled yet which other parameters are frozen with them.
 
     Raises:
         ConfigurationError: if ``alpha`` is not a finite number of at least 1.
@@ -64,6 +65,7 @@ class MaskedWeight(nn.Module, TaskAware):
         self.init_scale = init_scale
         self.initializer = initializer
         self.theta_gradient = False
+        self.is_loaded = False
         self._training_view: Tensor | None = None
         self._always: torch.dtype | None = None  # the dtype for whose floats there are always bits in use
         bytes_a_task = packed_size(shape.numel())
@@ -179,6 +181,7 @@ class MaskedWeight(nn.Module, TaskAware):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if torch.equal(before, self.masks):
             return  # the state of another step of the same task, which goes on with the weights that it had in use
+        self.is_loaded = True
         self.owner.fill_(-1)
         for task in reversed(range(self.tasks)):
             self.owner[self.mask_of(task)] = task

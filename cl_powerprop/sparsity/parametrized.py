@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from cl_powerprop.errors import ConfigurationError
+
 T = TypeVar("T", bound=nn.Module)
 
 
@@ -38,6 +40,18 @@ def _make_copyable(module: nn.Module) -> None:
     kind: Any = type(module)  # torch makes one for each parametrized module
     kind.__reduce_ex__ = _reduce
     kind.__deepcopy__ = _deepcopy
+    kind.register_parameter = _register_parameter
+
+
+def _register_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    """Refuse ``torch.nn.utils.prune``, which would end in torch's traceback: it stores the weight a second time."""
+    tensor = name.removesuffix("_orig")
+    if tensor != name and parametrize.is_parametrized(module, tensor):
+        raise ConfigurationError(
+            f"{tensor} of this {parametrize.type_before_parametrizations(module).__name__} is parametrised by masks or "
+            "Powerpropagation, which pruning cannot be combined with"
+        )
+    nn.Module.register_parameter(module, name, parameter)
 
 
 def _state(module: nn.Module) -> dict[str, Any]:

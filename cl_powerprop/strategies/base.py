@@ -161,6 +161,10 @@ class Strategy:
         """Return the phases of a task, over each of which the learning rate runs through its schedule."""
         return [Phase(epochs)]
 
+    def settings(self) -> dict[str, Any]:
+        """Return the options that tell its runs from others where there is no config, as ``{"strategy": {...}}``."""
+        return {}
+
     def report(self) -> TaskReport:
         """Report the task that was just trained; called once for each."""
         return TaskReport()

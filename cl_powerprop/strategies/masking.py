@@ -77,6 +77,9 @@ class ReportsMasks(Strategy):
         super().__init__(config)
         self._searched = 0.0  # seconds of search that were reported
 
+    def settings(self) -> dict[str, Any]:
+        return {"strategy": self.plugin.settings()}
+
     def report(self) -> TaskReport:
         plugin = self.plugin
         messages, plugin.messages = plugin.messages, []

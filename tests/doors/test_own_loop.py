@@ -258,7 +258,7 @@ def test_a_run_says_what_its_benchmark_is() -> None:
     parts = Parts(make_benchmark(2), stock(Naive, network(SIDE * SIDE, CLASSES)))
     with pytest.raises(ConfigurationError, match="say what the benchmark is"):
         Results.open("run", parts)
-    with pytest.raises(TypeError, match="stratgy"):
+    with pytest.raises(ConfigurationError, match=r"facts of a run must be one of .*strategy"):
         Results.open("run", parts, benchmark="images", stratgy="mine")
     assert not Path("run").exists()
 

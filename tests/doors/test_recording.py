@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.models import SimpleMLP
 from avalanche.training import supervised
@@ -290,7 +291,10 @@ def test_mistakes_are_one_line() -> None:
         again.train(benchmark.train_stream[0])
     recording = RecordingPlugin("b", benchmark, benchmark="pictures")
     backwards = stock(supervised.Naive, small(), plugins=[recording])
-    backwards.train(benchmark.train_stream[1])
+    with pytest.raises(ConfigurationError, match="task 1 is trained after no other; a run learns all tasks in"):
+        backwards.train(benchmark.train_stream[1])
+    for experience in benchmark.train_stream[:2]:
+        backwards.train(experience)
     with pytest.raises(ConfigurationError, match="task 0 is trained after task 1"):
         backwards.train(benchmark.train_stream[0])
     recording.close()
@@ -370,3 +374,32 @@ def test_a_script_that_ends_without_a_test_leaves_a_complete_run(tmp_path: Path)
     assert "Traceback" not in ended.stderr
     assert (record_of("mine")["status"], record_of("mine")["trained_tasks"]) == ("complete", 2)
     assert len(wandb_files(Path("runs"))) == 1
+
+
+def test_runs_of_a_script_differ_by_what_its_plugin_was_given() -> None:
+    benchmark = make_benchmark(2)
+    for index, (alpha, gamma) in enumerate([(1.0, 0.9), (2.0, 0.98)]):
+        recording = RecordingPlugin(f"run{index}", benchmark, benchmark="pictures")
+        plugins = [recording, EPNPlugin(gamma=gamma, sparsities=[0.5])]
+        learner = stock(supervised.Naive, powerpropagate(small(), alpha), plugins=plugins)
+        train_and_test(learner, benchmark)
+        record = json.loads(Path(f"run{index}/run.json").read_text())
+        assert record["alpha"] == alpha
+        written = yaml.safe_load(Path(f"run{index}/config.yaml").read_text())
+        assert (written["strategy"]["masks"], written["strategy"]["gamma"]) == ("EPNPlugin", gamma)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sinks": "wandb"}, "sinks are options by name"),
+        ({"sinks": ["wandb"]}, "sinks are options by name"),
+        ({"sead": 1}, "facts of a run must be one of .*seed.*, not 'sead'"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(options: dict[str, Any], message: str) -> None:
+    benchmark = make_benchmark(2)
+    learner = stock(supervised.Naive, small(), plugins=[RecordingPlugin("mine", benchmark, benchmark="x", **options)])
+    with pytest.raises(ConfigurationError, match=message):
+        learner.train(benchmark.train_stream[0])
+    assert not Path("mine").exists()

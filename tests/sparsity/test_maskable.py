@@ -94,11 +94,6 @@ def test_weights_that_are_not_trained_keep_their_values() -> None:
     assert not network[0].weight.requires_grad
 
 
-def pruned_later(network: nn.Module) -> None:
-    MaskAllocator(network)
-    network[0].register_parameter("weight_orig", nn.Parameter(torch.zeros(4, 4)))
-
-
 CANNOT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "prune": (lambda net: prune.l1_unstructured(net[0], "weight", 0.5), "layer 0 is computed .* prune.remove"),
     "old weight_norm": (lambda net: weight_norm(net[0]), "layer 0 is computed .* remove_weight_norm"),
@@ -113,7 +108,6 @@ CANNOT: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda net: nn.utils.parametrize.register_parametrization(powerpropagate(net, 2.0)[0], "weight", nn.Identity()),
         "layer 0 is parametrised by Identity",
     ),
-    "pruned later": (pruned_later, "layer 0 is computed"),
     "lazy": (lambda net: net.append(nn.LazyLinear(3)), "layer 3 has no shape yet; send one batch"),
 }
 
@@ -136,6 +130,23 @@ def test_a_pruned_recurrent_weight_is_named(tensor: str) -> None:
     prune.random_unstructured(network[0], tensor, 0.5)
     with pytest.raises(ConfigurationError, match=f"weight 0.{tensor} is computed from other tensors"):
         MaskAllocator(network)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_pruning_a_masked_layer_is_refused(alpha: float) -> None:
+    network = powerpropagate(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), alpha)
+    before = network.state_dict()
+    with pytest.raises(ConfigurationError, match=r"weight of this Linear is parametrised by masks .* pruning cannot"):
+        prune.l1_unstructured(network[0], "weight", 0.5)
+    assert network.state_dict().keys() == before.keys()
+    prune.l1_unstructured(network[0], "bias", 0.5)  # has no mask of ours
+    assert int((network[0].bias == 0).sum()) == 2
+
+
+def test_a_parametrised_matrix_without_a_mask_is_counted() -> None:
+    network = Reader()
+    parametrizations.weight_norm(network.embedding)
+    assert MaskAllocator(network).uncovered == {"embedding.weight.original0": 50, "embedding.weight.original1": 200}
 
 
 def test_attention_draws_by_fan_in_and_fan_out() -> None:

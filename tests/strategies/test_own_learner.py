@@ -14,8 +14,9 @@ from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_tensor_classification_dataset
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.models import MTSimpleMLP, SimpleMLP, as_multitask
+from avalanche.models import MTSimpleMLP, MultiTaskModule, SimpleMLP, as_multitask
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import JointTraining
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,7 +25,7 @@ from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import MaskAllocator, MaskedWeight
 
-from .benchmarks import LogitsOf, conv_net, dense_net, make_benchmark, make_strategy
+from .benchmarks import CLASSES, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy
 
 pytestmark = pytest.mark.slow
 
@@ -315,3 +316,91 @@ def test_pruning_a_masked_layer_is_named_when_the_next_task_begins() -> None:
     nn.utils.parametrize.register_parametrization(strategy.model[1], "weight", nn.Identity())
     with pytest.raises(ConfigurationError, match="layer 1 is parametrised by Identity, which cannot be combined"):
         strategy.train(benchmark.train_stream[1])
+
+
+class Prompted(MultiTaskModule):
+    """Has parameters of each task's own beside shared ones, and a matrix that somebody else parametrised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts = nn.ParameterList(nn.Parameter(torch.zeros(16)) for _ in range(3))
+        self.mixing = nn.utils.parametrizations.weight_norm(nn.Embedding(16, 16))
+        self.hidden = nn.Linear(16, 12)
+        self.output = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor, task_labels: torch.Tensor) -> torch.Tensor:
+        prompt = self.prompts[LABELS.index(int(task_labels[0]))]
+        return self.output(self.hidden(x.flatten(1) @ self.mixing.weight + prompt).relu())
+
+
+@pytest.mark.parametrize("how", ["file", "deepcopy", "copy of the model"])
+def test_what_is_frozen_and_what_is_not_goes_with_the_learner(how: str, benchmark: Any, tmp_path: Path) -> None:
+    """Parameters of later tasks go on learning, and those of earlier ones do not, parametrised or not."""
+
+    def build(model: nn.Module) -> tuple[Any, LogitsOf]:
+        seen = LogitsOf()
+        evaluator = EvaluationPlugin(accuracy_metrics(experience=True), loggers=[])
+        return make_strategy(model, [PackNetPlugin(0.3), seen], epochs=4, evaluator=evaluator), seen
+
+    torch.manual_seed(0)
+    first, seen = build(Prompted())
+    for experience in benchmark.train_stream[:2]:
+        first.train(experience)
+    expected = logits(first, seen, benchmark, 2)
+    if how == "deepcopy":
+        second = copy.deepcopy(first)
+        (seen_second,) = (plugin for plugin in second.plugins if isinstance(plugin, LogitsOf))
+    elif how == "copy of the model":
+        second, seen_second = build(copy.deepcopy(first.model))
+    else:
+        save_learner(first, tmp_path / "new folder" / "learner.safetensors")
+        second, seen_second = build(Prompted())
+        load_learner(second, tmp_path / "new folder" / "learner.safetensors")
+    for strategy in (first, second):
+        go_on(strategy, benchmark)
+    assert {label: seen.logits[label] for label in expected} == {label: expected[label] for label in expected}
+    after = logits(second, seen_second, benchmark, 3)
+    assert after == logits(first, seen, benchmark, 3)
+    assert {label: after[label] for label in expected} == expected
+    assert all(bool(prompt.any()) for prompt in second.model.prompts)
+
+
+def test_a_module_that_the_model_uses_twice_is_saved(benchmark: Any, tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        shared = nn.Linear(16, 16)
+        return nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared, nn.Linear(16, CLASSES))
+
+    first = make_strategy(build(), [PackNetPlugin(0.3), seen := LogitsOf()])
+    first.train(benchmark.train_stream[0])
+    save_learner(first, tmp_path / "learner.safetensors")
+    second = make_strategy(build(), [PackNetPlugin(0.3), seen_second := LogitsOf()])
+    load_learner(second, tmp_path / "learner.safetensors")
+    assert logits(second, seen_second, benchmark, 1) == logits(first, seen, benchmark, 1)
+
+
+def test_heads_are_called_by_keyword_too() -> None:
+    benchmark, (strategy, _) = make_benchmark(1), learner("multi_head")
+    strategy.train(benchmark.train_stream[0])
+    x, tasks = torch.randn(4, 1, 4, 4), torch.zeros(4, dtype=torch.long)
+    model = strategy.model.eval()
+    expected = model(x, tasks)
+    assert torch.equal(model(x, task_labels=tasks), expected)
+    assert torch.equal(model(x=x, task_labels=tasks), expected)
+    heads = model.classifier
+    features = torch.randn(4, 12)
+    assert torch.equal(heads(x=features, task_labels=tasks), heads(features, tasks))
+
+
+def test_samples_of_several_tasks_at_once_are_refused() -> None:
+    strategy = make_strategy(conv_net(), [PackNetPlugin(0.3)], kind=JointTraining)
+    with pytest.raises(ConfigurationError, match="samples of one task at a time; this strategy trains tasks 0, 1"):
+        strategy.train(make_benchmark(2).train_stream)
+
+
+def test_a_parametrisation_that_is_added_after_the_last_task_is_named_when_tested(benchmark: Any) -> None:
+    strategy, _ = learner()
+    strategy.train(benchmark.train_stream[0])
+    nn.utils.parametrizations.spectral_norm(strategy.model[0])
+    with pytest.raises(ConfigurationError, match="layer 0 is parametrised by _SpectralNorm"):
+        strategy.eval(benchmark.test_stream)

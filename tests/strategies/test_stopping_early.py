@@ -97,6 +97,29 @@ def test_a_stop_ends_training_and_retraining_follows(
     assert epochs.seen == [[trained, retrain_epochs]] * TASKS
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stop_in_the_last_epoch_of_training_is_no_stop_of_retraining(template: str, first: bool) -> None:
+    """Whether the plugin that stops comes before the masking plugin or after it."""
+    plugin, stop = METHODS["packnet"](retrain_epochs=2), Stop("after_training_epoch")
+    epochs = Epochs(plugin)
+    plugins = [epochs, stop, plugin] if first else [epochs, plugin, stop]
+    strategy = make_strategy(conv_net(), plugins, kind=TEMPLATES[template], epochs=5)
+    strategy.train(make_benchmark(1).train_stream[0])
+    assert epochs.seen == [[3, 2]]
+
+
+def test_a_plugin_that_is_added_between_tasks_may_stop_too() -> None:
+    plugin, benchmark = METHODS["packnet"](retrain_epochs=2), make_benchmark(TASKS)
+    epochs = Epochs(plugin)
+    strategy = make_strategy(conv_net(), [plugin, epochs], epochs=EPOCHS)
+    strategy.train(benchmark.train_stream[0])
+    strategy.plugins.append(Stop("before_training_epoch"))
+    strategy.train(benchmark.train_stream[1])
+    assert epochs.seen == [[6, 2], [2, 2]]
+    assert plugin.messages == []
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stop_before_the_first_epoch(method: str) -> None:
     class Never(SupervisedPlugin):
