@@ -68,7 +68,7 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, "")
     record = run(tiny_config(*WORDS), tmp_path / "run").record
     (made,) = logged()
-    assert (made["display_name"], made["project"]) == ("naive, alpha 2.0, seed 0", "cl-powerprop")
+    assert (made["display_name"], made["project"]) == ("naive, alpha 2, seed 0", "cl-powerprop")
     assert (made["job_type"], made["run_id"]) == ("naive", record["run_id"])
     assert "tags" not in made
     assert not [message for message in record["messages"] if "W&B" in message]

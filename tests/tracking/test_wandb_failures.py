@@ -141,6 +141,7 @@ def test_the_service_hangs(
 def test_a_service_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
     import wandb
 
+    end_service()  # an earlier test may have left one
     wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
     (service,) = services()
     service.suspend()

@@ -255,7 +255,8 @@ def test_a_failed_run_is_marked_failed_in_wandb(tmp_path: Path) -> None:
 def test_online(server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from cl_powerprop.experiment import run
 
-    words = ("strategy=epn", *MASKED, "logger=[wandb]", "logger.wandb.log_model=true", "logger.wandb.group=g")
+    words = ("strategy=epn", "strategy.search=grid", *MASKED, "logger=[wandb]", "logger.wandb.log_model=true")
+    words += ("logger.wandb.group=g",)
     result = run(tiny_config(*words), tmp_path / "run")
     (stored,) = server.runs.values()
     assert (stored.name, stored.state, stored.fields["groupName"]) == (result.record["run_id"], "finished", "g")
