@@ -121,7 +121,8 @@ def _complete(words: Sequence[str]) -> int:
     from cl_powerprop.completion import candidates
 
     with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
-        print("\n".join(candidates(words or [""], _parsers())))
+        for candidate in candidates(words or [""], _parsers()):  # an empty line would be one, and keep off files
+            print(candidate)
     return 0
 
 

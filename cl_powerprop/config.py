@@ -273,7 +273,10 @@ def _merged(schema: type, values: Any, where: str) -> Any:
         known = [option.name for option in fields(schema)]
         raise ConfigurationError(explain_unknown(_key(where, error), known)) from error
     except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{_key(where, error)}: {str(error.msg or error).splitlines()[0]}") from error
+        key, said = _key(where, error), str(error.msg or error).splitlines()[0]
+        if "is not a ListConfig" in said:
+            said = f"is a list, with brackets even for one value: '{key}=[...]'"
+        raise ConfigurationError(f"{key}: {said}") from error
 
 
 def _key(where: str, error: OmegaConfBaseException) -> str:

@@ -46,8 +46,14 @@ def explain_unknown(key: str, known: list[str]) -> str:
         key: what was given, in full.
         known: the options that there are in its place.
     """
-    said = unknown_option(key, [name for name in known if name != "hydra"]) + _owners(key)
+    said = unknown_option(key, [name for name in known if name != "hydra"])
+    owners = options().get(key)
+    if owners:  # it is an option of other parts of the group
+        return re.sub(r"did you mean .*?\? ", "", said) + _belongs(key, owners)
     wanted = key.rpartition(".")[2]
+    sections = {name.partition(f".{key}.")[0] for name in options() if f".{key}." in name}
+    if sections:
+        return f"unknown option {key!r}; did you mean {' or '.join(f'{section}.{key}' for section in sections)}?"
     named = {name: owners for name, owners in options().items() if name != key}
     elsewhere = {name: owners for name, owners in named.items() if name.rpartition(".")[2] == wanted}
     if not elsewhere and "did you mean" not in said:
@@ -67,10 +73,8 @@ def _of(name: str, owners: list[str]) -> str:
     return f" ({', '.join(f'{group}={owner}' for owner in owners)})"
 
 
-def _owners(key: str) -> str:
-    """Say which other parts of the group have an option, if some do."""
+def _belongs(key: str, owners: list[str]) -> str:
+    """Say which other parts of the group have an option."""
     group, _, option = key.partition(".")
-    if group not in BY_NAME:
-        return ""
-    owners = [name for name, part in parts(group).items() if option in part.defaults()]
-    return f"; {', '.join(owners)} can have it, in a sweep as {owners[0]}.{option}" if owners else ""
+    sweep = f", in a sweep as {owners[0]}.{option}" if group in BY_NAME else ""
+    return f"; {', '.join(f'{group}={owner}' for owner in owners)} can have it{sweep}"

@@ -19,7 +19,7 @@ from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
-from cl_powerprop.sparsity.norm_statistics import batch_statistics
+from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
 from cl_powerprop.training.tensor_data import statistics_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
@@ -286,7 +286,8 @@ class EPNPlugin(MaskingPlugin):
         Batch norms use the statistics of each batch, since their running ones were gathered with no mask applied.
         """
         task = strategy.experience.task_label
-        batches = list(statistics_batches(self._validation_data, task, strategy.eval_mb_size, strategy.device))
+        size = statistics_size(strategy.model, strategy.eval_mb_size)
+        batches = list(statistics_batches(self._validation_data, task, size, strategy.device))
         samples = sum(len(batch[1]) for batch in batches)
         model = strategy.model
 

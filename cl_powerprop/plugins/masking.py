@@ -20,7 +20,7 @@ from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
 from cl_powerprop.sparsity.allocator import Unmasked
-from cl_powerprop.sparsity.norm_statistics import recalibrate
+from cl_powerprop.sparsity.norm_statistics import recalibrate, statistics_size
 from cl_powerprop.training.tensor_data import statistics_batches
 
 log = logging.getLogger("cl_powerprop")
@@ -279,6 +279,6 @@ def _begin_retraining(strategy: Any) -> None:
 
 def _outputs(strategy: Any) -> Iterator[Tensor]:
     """Yield the model's outputs for its training data, in batches."""
-    label, size = strategy.experience.task_label, strategy.eval_mb_size
+    label, size = strategy.experience.task_label, statistics_size(strategy.model, strategy.eval_mb_size)
     for batch in statistics_batches(strategy.adapted_dataset, label, size, strategy.device):
         yield avalanche_forward(strategy.model, batch[0], batch[-1])

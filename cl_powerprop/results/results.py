@@ -283,6 +283,8 @@ class Results:
         split, learned = ("test", tested) if tested is not None else ("training", trained)
         # A test of one class, say, is no guess for a network that was trained on many.
         guess = min(trained.majority, learned.majority)
+        if guess == 1.0:  # one class: there is nothing to tell apart
+            return
         margin = min(_OF_REACHED * guess, _OF_MISSED * (1.0 - guess))
         if learned.accuracy < 1.0 and learned.accuracy <= guess + margin:
             self.state.diverged_tasks.append(task)

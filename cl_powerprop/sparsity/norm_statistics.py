@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cl_powerprop.errors import ConfigurationError
 
+_LEAST = 64  # samples whose statistics say enough, however small the batches of evaluations are
 _SINGLE = "Expected more than 1 value per channel when training"  # torch's words
 
 
@@ -32,6 +33,11 @@ def needs_two_samples() -> Iterator[None]:
 
 def _tracking(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+
+def statistics_size(model: nn.Module, size: int) -> int:
+    """Return the size of the batches that statistics are taken from: at least 64 samples, if a batch norm takes any."""
+    return max(size, _LEAST) if _tracking(model) else size
 
 
 @contextlib.contextmanager

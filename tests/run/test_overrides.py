@@ -226,3 +226,30 @@ def test_an_option_in_the_wrong_place_is_found(word: str, meant: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         compose([word])
     assert f"; {meant} choose from: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["references=joint"], r"references: is a list, with brackets even for one value: 'references=\[...\]'"),
+        (["logger=[wandb]", "logger.wandb.tags=a"], "logger.wandb.tags: is a list, with brackets"),
+        (
+            ["model.norm=none"],
+            r"unknown option 'model.norm'; choose from: .*; model=convnet, model=resnet18 can have it",
+        ),
+        (
+            ["benchmark=split", "benchmark.angles=[0,30]"],
+            r"unknown option 'benchmark.angles'; .*; benchmark=rotated can",
+        ),
+        (
+            ["strategy=epn", "strategy.shares=0.3"],
+            r"unknown option 'strategy.shares'; choose from: .*strategy=packnet can",
+        ),
+        (["wandb.mode=offline"], "unknown option 'wandb'; did you mean logger.wandb"),
+    ],
+)
+def test_options_of_other_parts_and_lists_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        compose(words)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).count("did you mean") <= 1

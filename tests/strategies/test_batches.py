@@ -195,7 +195,7 @@ def test_statistics_are_measured_again_when_evaluation_takes_one_sample_at_a_tim
     benchmark = in_memory(make_benchmark(1, count=32))
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     norm = strategy.model[2]
-    assert int(norm.num_batches_tracked) == 16
+    assert int(norm.num_batches_tracked) == 1  # all of them in one batch, whose statistics say something
     assert norm.running_mean.abs().min() > 0
 
 
