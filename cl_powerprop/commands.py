@@ -22,7 +22,7 @@ def compare(options: argparse.Namespace) -> int:
         metrics=metrics,
         baseline=options.baseline,
         allow_mixed=options.allow_mixed,
-        formats=options.format.split(","),
+        formats=_names(options.format) or [],
     )
     return 0
 

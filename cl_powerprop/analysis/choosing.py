@@ -33,13 +33,12 @@ def check_columns(runs: pd.DataFrame, by: Sequence[str], settings: list[str]) ->
         named = [column] if column in runs else [name for name in settings if name.rpartition(".")[2] == column]
         if len(named) > 1:
             raise ConfigurationError(f"--by {column}: there are {len(named)} such columns: {', '.join(named)}")
-        if not named or runs[named[0]].map(lambda value: isinstance(value, list)).any():
-            near = difflib.get_close_matches(column, runs.columns, n=1)
+        if not named or named[0] in _LISTS:
+            near = difflib.get_close_matches(column, [name for name in runs.columns if name not in _LISTS], n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             known = [name for name in ("strategy", *settings) if runs[name].nunique() > 1]
-            raise ConfigurationError(
-                f"--by {column}: runs have no such column; {hint}those that vary: {', '.join(known) or 'none'}"
-            )
+            fault = "runs cannot be grouped by it" if named else "runs have no such column"
+            raise ConfigurationError(f"--by {column}: {fault}; {hint}those that vary: {', '.join(known) or 'none'}")
         chosen += named
     return list(dict.fromkeys(chosen))
 

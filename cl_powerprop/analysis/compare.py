@@ -67,7 +67,7 @@ def compare(
     """
     unknown = [suffix for suffix in formats if suffix not in FORMATS]
     if unknown or not formats:
-        raise ConfigurationError(f"--format {','.join(unknown)}: choose from: {', '.join(FORMATS)}")
+        raise ConfigurationError(f"--format {','.join(unknown) or 'names none'}: choose from: {', '.join(FORMATS)}")
     loaded = load_runs(paths, progress=not quiet)
     comparison = compare_runs(loaded, by, metrics, allow_mixed)
     summary, pairwise = summary_table(comparison), pairwise_table(comparison, baseline)

@@ -160,10 +160,10 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
     columns += [column for column in runs.columns if column.startswith("benchmark.")]
     found = {}
     for column in dict.fromkeys(columns):
-        if column not in runs or (column == "benchmark.n_tasks" and "n_tasks" in found):
+        if column not in runs or column in ("benchmark.scenario", "benchmark.n_tasks"):  # facts say what these became
             continue
-        counts = runs[column].astype(object).where(runs[column].notna(), "none").value_counts()
-        if column == "benchmark.scenario" or len(counts) < 2:
+        counts = runs[column].map(_text).value_counts()
+        if len(counts) < 2:
             continue
         if column.startswith("benchmark.") and "benchmark" in found:
             continue  # another benchmark has other options
@@ -207,18 +207,13 @@ def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[str]) -> list[str]:
-    columns = [
-        column
-        for column in ("strategy", "benchmark", "data", "scenario", *settings)
-        if runs[column].nunique(dropna=False) > 1
-    ]
+    columns = ["strategy", "benchmark", "data", "scenario", *settings]
     lines = []
     for label, names in groups.items():
         rows = runs.loc[names, columns]
         varying = [
-            f"{column} ({', '.join(sorted({naming.text(value) for value in rows[column]}))})"
-            for column in columns
-            if rows[column].nunique(dropna=False) > 1
+            f"{column} ({', '.join(sorted(set(map(_text, rows[column]))))})"
+            for column in naming.differing(list(_rows(rows).values()), columns)
         ]
         if varying:
             lines.append(f"{label}: its runs differ in {', '.join(varying)} and are averaged anyway")
@@ -231,11 +226,16 @@ def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settin
     for column in settings:
         if not column.startswith("train.") or runs[column].nunique(dropna=False) < 2:
             continue
-        values = {label: set(map(naming.text, runs.loc[names, column])) for label, names in groups.items()}
+        values = {label: set(map(_text, runs.loc[names, column])) for label, names in groups.items()}
         if len(set(map(frozenset, values.values()))) > 1:
             listed = [f"{label} {', '.join(sorted(found))}" for label, found in values.items()]
             lines.append(f"groups differ in {column}: {_some(listed, _MOST_GROUPS, '; ')}")
     return lines
+
+
+def _text(value: object) -> str:
+    """Return a value of the table of runs as text: "null" where there is none, which pandas may hold as NaN."""
+    return "null" if value is None or value != value else naming.text(value)
 
 
 def _missing_seeds(runs: pd.DataFrame, groups: dict[str, list[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cl_powerprop.analysis.run_tables import first_line, read_file
+from cl_powerprop.analysis.run_tables import read_file, reason_of
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.record import RESERVED
 from cl_powerprop.run_folder import SCHEMA_VERSION
@@ -17,6 +17,23 @@ _LONGEST = 200  # characters of a name
 _LONGEST_MESSAGE = 1000
 _MOST_VALUES = 2000  # in one file: a few aliases of YAML can stand for billions
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Sections of a config that the command writes, and keys by which such a config is known. An old one may lack the last
+# two sections, but not one of them.
+_SECTIONS = ("benchmark", "model", "strategy", "optimizer", "seed")
+_LATER_SECTIONS = ("data", "train")
+_WRITTEN_BY_THE_COMMAND = ("defaults", "run_dir", "benchmark", "model", "strategy")
+
+# The metrics that have limits.
+_ACCURACIES = ("average_accuracy", "learning_accuracy", "average_incremental_accuracy", "min_accuracy")
+_SHARES = (*_ACCURACIES, "worst_case_accuracy", "validation_accuracy", "task_identification")
+_DIFFERENCES = ("average_forgetting", "backward_transfer", "forward_transfer", "intransigence", "joint_gap")
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(_SHARES, (0.0, 1.0)),
+    **dict.fromkeys(_DIFFERENCES, (-1.0, 1.0)),
+    **dict.fromkeys(("capacity_used", "dense_weights", "mask_bits"), (0.0, _LARGEST)),
+}
+_ROUNDING = 1e-6
 
 
 def _is_name(value: Any) -> bool:
@@ -29,6 +46,14 @@ def _is_number(value: Any) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and _is_number(value)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 0
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _is_flag(value: Any) -> bool:
@@ -44,7 +69,7 @@ def _are_messages(value: Any) -> bool:
 
 
 def _are_tasks(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_whole, value))
+    return isinstance(value, list) and all(map(_is_count, value))
 
 
 def _are_numbers(value: Any) -> bool:
@@ -53,14 +78,21 @@ def _are_numbers(value: Any) -> bool:
     )
 
 
+def _are_times(value: Any) -> bool:
+    return _are_numbers(value) and all(number is None or number >= 0 for number in value.values())
+
+
 # The keys of run.json that a comparison reads, and what they hold. Those that are not needed may be null or absent.
 _NEEDED = ("run_id", "status", "benchmark", "strategy", "n_tasks", "seed")
 _KEYS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("run_id", "status", "benchmark", "scenario", "data", "strategy", "model", "optimizer"), _is_name),
     **dict.fromkeys(("device", "host", "git_commit", "started", "finished"), _is_name),
-    **dict.fromkeys(("seed", "n_tasks", "trained_tasks"), _is_whole),
-    **dict.fromkeys(("alpha", "peak_memory_mb"), _is_number),
-    **dict.fromkeys(("metrics", "seconds"), _are_numbers),
+    **dict.fromkeys(("n_tasks", "trained_tasks"), _is_count),
+    "seed": _is_whole,
+    "alpha": _is_number,
+    "peak_memory_mb": _is_size,
+    "metrics": _are_numbers,
+    "seconds": _are_times,
     "zero_forgetting_verified": _is_flag,
     "diverged_tasks": _are_tasks,
     "messages": _are_messages,
@@ -75,10 +107,14 @@ def read_record(folder: Path) -> dict[str, Any]:
         RunFolderError: if it is damaged, or of another schema version.
     """
     try:
-        content: dict[str, Any] = json.loads(read_file(folder / "run.json"))
-        version = content["schema_version"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunFolderError(f"run.json is damaged ({type(error).__name__}: {first_line(error)})") from error
+        content = json.loads(read_file(folder / "run.json"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"run.json is damaged ({reason_of(error)})") from error
+    if not isinstance(content, dict):
+        raise RunFolderError("run.json is damaged: it is no JSON object")
+    version = content.get("schema_version")
+    if version is None:
+        raise RunFolderError("run.json is damaged: it has no schema_version")
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"schema version {version!r:.20}; this version of cl-powerprop reads {SCHEMA_VERSION}")
     if "strategy" in content:
@@ -95,13 +131,21 @@ def _check(content: Mapping[str, Any]) -> None:
     for key, holds in _KEYS.items():
         if content.get(key) is not None and not holds(content[key]):
             raise RunFolderError(f"run.json is damaged: its {key} is {content[key]!r:.60}")
-    if not 0 <= (content.get("trained_tasks") or 0) <= content["n_tasks"] or content["n_tasks"] == 0:
+    complete, n_tasks = content["status"] == "complete", content["n_tasks"]
+    if n_tasks == 0:
+        raise RunFolderError("run.json is damaged: its n_tasks is 0")
+    trained = content.get("trained_tasks")
+    if trained is not None and (trained > n_tasks or (complete and trained < n_tasks)):
         raise RunFolderError(
-            f"run.json is damaged: {content['trained_tasks']} of {content['n_tasks']} tasks are trained"
+            f"run.json is damaged: it is {content['status']}, and {trained} of {n_tasks} tasks trained"
         )
     metrics = content.get("metrics") or {}
-    if content["status"] == "complete" and all(value is None for value in metrics.values()):
+    if complete and all(value is None for value in metrics.values()):
         raise RunFolderError("run.json is damaged: it is complete and has no metrics")
+    for name, (low, high) in _LIMITS.items():
+        value = metrics.get(name)
+        if value is not None and not low - _ROUNDING <= value <= high + _ROUNDING:
+            raise RunFolderError(f"run.json is damaged: its {name} is {value:g}")
     if taken := RESERVED & metrics.keys():
         raise RunFolderError(f"run.json is damaged: no metric can have the name {', '.join(sorted(taken))}")
 
@@ -117,20 +161,27 @@ def read_config(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         RunFolderError: if it is damaged.
     """
     try:
-        content = read_file(folder / "config.yaml")
+        content = read_file(folder / "config.yaml").decode()  # as Hydra reads it
         loaded = yaml.load(content, Loader=_LOADER)
         for count, _ in enumerate(_values(loaded)):
             if count == _MOST_VALUES:
                 raise ValueError(f"it has more than {_MOST_VALUES} values")
     except Exception as error:  # noqa: BLE001, RUF100 (YAML's constructors raise more than YAMLError)
-        raise RunFolderError(f"config.yaml cannot be read ({type(error).__name__})") from error
+        raise RunFolderError(f"config.yaml cannot be read ({_yaml_reason(error)})") from error
     if not isinstance(loaded, dict):
-        raise RunFolderError("config.yaml is damaged")
-    if not content.endswith(b"\n"):
+        raise RunFolderError("config.yaml is damaged: it is no mapping")
+    if not content.endswith("\n"):
         raise RunFolderError("config.yaml is damaged: its last line is cut off")
     config: dict[str, Any] = _plain(loaded)
     _check_whole(config, record)
     return config
+
+
+def _yaml_reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        mark = error.problem_mark or error.context_mark
+        return error.problem + (f" in line {mark.line + 1}" if mark else "")
+    return reason_of(error)
 
 
 def _values(value: Any) -> Iterator[Any]:
@@ -152,8 +203,10 @@ def _plain(value: Any) -> Any:
 
 def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Refuse a config that is cut off, and a run that lacks what its config says of it: it would fit no other run."""
-    if "defaults" in config and "seed" not in config:  # the command writes both
-        raise RunFolderError("config.yaml is damaged: it has no seed")
+    if any(key in config for key in _WRITTEN_BY_THE_COMMAND):
+        needed = [*_SECTIONS, *(_LATER_SECTIONS if any(key in config for key in _LATER_SECTIONS) else ())]
+        if absent := [section for section in needed if section not in config]:
+            raise RunFolderError(f"config.yaml is damaged: it has no {', '.join(absent)}")
     sections = {group: config.get(group, {}) for group in ("benchmark", "data")}
     for group, section in sections.items():
         if not isinstance(section, dict):

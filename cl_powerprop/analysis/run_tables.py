@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,18 @@ import pandas as pd
 
 _LARGEST = 10**15  # no count, step or epoch of a run comes near it
 _SHOWN = 80  # characters of a wrong header that a message shows
+_PLAIN = {  # what Python and pandas say of content that is damaged, and what it means
+    r"UnicodeDecodeError": "it is not UTF-8 text",
+    r"JSONDecodeError: (.*)": r"it is no JSON: \1",
+    r"RecursionError": "it is nested too deeply",
+    r"Overflow|too large|Exceeds the limit": "a number is too large",
+    r"invalid literal for int\(\).*?: (.*)": r"\1 is no whole number",
+    r"could not convert string to float: (.*)": r"\1 is no number",
+    r"Unable to parse string (.*) at position": r"\1 is no number",
+    r"cannot safely convert|NA values": "a whole number is missing or has a fraction",
+    r"Expected \d+ fields": "a row has too many or too few fields",
+    r"EOF inside string|unexpected end of data": "a quotation mark is not closed",
+}
 _TASKS = ("task", "eval_task", "other", "from_task")
 
 
@@ -52,7 +65,7 @@ class Tidy:
             return [self._parse(sources)], {}
         except (ValueError, TypeError, OverflowError) as error:
             if len(sources) == 1:
-                return [], {sources[0].run: first_line(error)}
+                return [], {sources[0].run: reason_of(error)}
             half = len(sources) // 2
             (before, wrong), (after, also_wrong) = self.read(sources[:half]), self.read(sources[half:])
             return before + after, wrong | also_wrong
@@ -207,9 +220,15 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_line(error: Exception) -> str:
-    """Return what an exception says, in one line."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def reason_of(error: Exception) -> str:
+    """Return in one line, and in plain words, why a file cannot be read."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    said = (str(error) or type(error).__name__).strip().splitlines()[0]
+    for pattern, plain in _PLAIN.items():
+        if found := re.search(pattern, f"{type(error).__name__}: {said}"):
+            return found.expand(plain)
+    return said
 
 
 def _check_shares(values: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.analysis.run_record import as_line, printable, read_config, read_record
-from cl_powerprop.analysis.run_tables import TIDY, Source, Tidy, first_line, join_matrices, parse_matrix, read_file
+from cl_powerprop.analysis.run_tables import TIDY, Source, Tidy, join_matrices, parse_matrix, read_file, reason_of
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.naming import flat
 from cl_powerprop.registry import canonical
@@ -183,7 +183,7 @@ class _Reader:
                 raise ValueError("it has no accuracy")
         except (OSError, ValueError) as error:
             if row["status"] == "complete":
-                raise RunFolderError(f"accuracy_matrix.csv is damaged ({first_line(error)})") from error
+                raise RunFolderError(f"accuracy_matrix.csv is damaged ({reason_of(error)})") from error
         self._folders[name] = folder
         for table, tidy in TIDY.items():
             path = folder / tidy.file
@@ -191,7 +191,7 @@ class _Reader:
                 try:
                     self._waiting[table].append(Source(name, row["n_tasks"], read_file(path)))
                 except (OSError, ValueError) as error:
-                    self._leave_out(tidy, name, first_line(error))
+                    self._leave_out(tidy, name, reason_of(error))
             if len(self._waiting[table]) == _AT_A_TIME:
                 self._parse(table)
 

@@ -207,7 +207,8 @@ def error_bars(of: Estimate) -> tuple[float, float]:
     Several networks together have more weights than one, and a capacity above 1 with no upper limit.
     """
     most = 1.0 if of.mean <= 1.0 else np.inf
-    return of.mean - float(np.maximum(of.t_low, 0.0)), float(np.minimum(of.t_high, most)) - of.mean
+    below, above = of.mean - np.maximum(of.t_low, 0.0), np.minimum(of.t_high, most) - of.mean
+    return float(np.maximum(below, 0.0)), float(np.maximum(above, 0.0))  # rounding can make a share less than 0
 
 
 def source_ranges(tasks: int, most: int = 25) -> list[range]:
