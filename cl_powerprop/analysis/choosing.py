@@ -35,7 +35,7 @@ def check_columns(runs: pd.DataFrame, by: Sequence[str], settings: list[str]) ->
             raise ConfigurationError(f"--by {column}: there are {len(named)} such columns: {', '.join(named)}")
         if not named or named[0] in _LISTS:
             near = difflib.get_close_matches(column, [name for name in runs.columns if name not in _LISTS], n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = f"did you mean {near[0]}? " if near and not named else ""
             known = [name for name in ("strategy", *settings) if runs[name].nunique() > 1]
             fault = "runs cannot be grouped by it" if named else "runs have no such column"
             raise ConfigurationError(f"--by {column}: {fault}; {hint}those that vary: {', '.join(known) or 'none'}")

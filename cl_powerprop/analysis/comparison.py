@@ -141,7 +141,8 @@ def compare_runs(
 
 def _settings(loaded: Runs) -> list[str]:
     """Return the columns that are settings of a run and can change what it measures."""
-    return [name for name in naming.settings(list(loaded.runs.columns)) if name not in loaded.metrics]
+    other = {*loaded.metrics, "benchmark.n_tasks"}  # null for as many tasks as there are: the fact n_tasks says how many
+    return [name for name in naming.settings(list(loaded.runs.columns)) if name not in other]
 
 
 def _unfinished(runs: pd.DataFrame) -> list[str]:

@@ -116,23 +116,37 @@ def _check_curves(frame: pd.DataFrame) -> None:
 
 
 def _check_capacity(frame: pd.DataFrame) -> None:
-    if (frame["free"] > frame["weights"]).any():
-        raise ValueError("more weights are free than there are")
+    if (frame["weights"] == 0).any():
+        raise ValueError("a layer has no weights")
+    if (frame["kept"] + frame["free"] > frame["weights"]).any():
+        raise ValueError("more weights are kept or free than there are")
+    if (frame["kept"] != frame["newly_frozen"] + frame["reused"]).any():
+        raise ValueError("the weights kept are not those newly frozen and those reused")
+
+
+def _check_reuse(frame: pd.DataFrame) -> None:
+    if (frame["from_task"] >= frame["task"]).any():
+        raise ValueError("a task reuses weights of a later one")
 
 
 def _check_overlap(frame: pd.DataFrame) -> None:
     sizes = frame.groupby("run")["task"].agg(["size", "max"])
     if (sizes["size"] != (sizes["max"] + 1) * (sizes["max"] + 2) // 2).any() or (frame["other"] > frame["task"]).any():
         raise ValueError("a pair of tasks is missing")
+    own = frame[frame["task"] == frame["other"]].set_index(["run", "task"])["weights"]
+    for column in ("task", "other"):
+        most = own.loc[pd.MultiIndex.from_frame(frame[["run", column]])].to_numpy()
+        if (frame["weights"] > most).any():
+            raise ValueError("two tasks share more weights than one of them has")
 
 
 def _check_weights(frame: pd.DataFrame) -> None:
     if not (frame["low"].ge(0) & frame["high"].gt(frame["low"]) & frame["high"].lt(np.inf)).all():
         raise ValueError("a bin of the histogram is empty")
-
-
-def _unchecked(_: pd.DataFrame) -> None:
-    pass
+    if not frame["state"].isin(["used", "free"]).all():
+        raise ValueError("a state is neither used nor free")
+    if not frame.groupby("run")["weights"].sum().gt(0).all():
+        raise ValueError("it counts no weights")
 
 
 TIDY: dict[str, Tidy] = {
@@ -154,7 +168,7 @@ TIDY: dict[str, Tidy] = {
         "reuse.csv",
         {"task": int, "layer": str, "from_task": int, "weights": int},
         ("task", "layer", "from_task"),
-        _unchecked,
+        _check_reuse,
     ),
     "overlap": Tidy("mask_overlap.csv", {"task": int, "other": int, "weights": int}, ("task", "other"), _check_overlap),
     "weights": Tidy(

@@ -10,8 +10,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from cl_powerprop.analysis.run_checks import find_incomplete
 from cl_powerprop.analysis.run_record import as_line, printable, read_config, read_record
-from cl_powerprop.analysis.run_tables import TIDY, Source, Tidy, join_matrices, parse_matrix, read_file, reason_of
+from cl_powerprop.analysis.run_tables import TIDY, Source, join_matrices, parse_matrix, read_file, reason_of
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.naming import flat
 from cl_powerprop.registry import canonical
@@ -19,6 +20,7 @@ from cl_powerprop.run_folder import COPY
 
 _MANY = 50  # from this many runs on, a progress bar is shown
 _AT_A_TIME = 100  # files that are parsed together
+_OF_MASKS = ("capacity", "reuse", "overlap")  # tables that a run has if it has masks
 
 # Keys of run.json that become columns, besides metrics and seconds.
 FACTS = (
@@ -168,6 +170,8 @@ class _Reader:
         self._problems = problems
         self._matrices: dict[str, pd.DataFrame] = {}
         self._folders: dict[str, Path] = {}
+        # Of each table, the complete runs whose file was read, and their number of tasks.
+        self._complete: dict[str, dict[str, int]] = {table: {} for table in TIDY}
         self._waiting: dict[str, list[Source]] = {table: [] for table in TIDY}
         self._frames: dict[str, list[pd.DataFrame]] = {table: [] for table in TIDY}
 
@@ -185,32 +189,44 @@ class _Reader:
             if row["status"] == "complete":
                 raise RunFolderError(f"accuracy_matrix.csv is damaged ({reason_of(error)})") from error
         self._folders[name] = folder
+        there = {table: os.path.lexists(folder / tidy.file) for table, tidy in TIDY.items()}
+        masks = (row.get("mask_bits") or 0) > 0 or any(there[table] for table in _OF_MASKS)
         for table, tidy in TIDY.items():
-            path = folder / tidy.file
-            if os.path.lexists(path):
+            if there[table]:
                 try:
-                    self._waiting[table].append(Source(name, row["n_tasks"], read_file(path)))
+                    self._waiting[table].append(Source(name, row["n_tasks"], read_file(folder / tidy.file)))
+                    if row["status"] == "complete":
+                        self._complete[table][name] = row["n_tasks"]
                 except (OSError, ValueError) as error:
-                    self._leave_out(tidy, name, reason_of(error))
+                    self._leave_out(table, name, reason_of(error))
+            elif row["status"] == "complete" and (masks or table not in _OF_MASKS):
+                self._problems.append(f"{folder}: {tidy.file} is missing")
             if len(self._waiting[table]) == _AT_A_TIME:
                 self._parse(table)
 
-    def _leave_out(self, tidy: Tidy, name: str, reason: str) -> None:
-        self._problems.append(f"{self._folders[name]}: {tidy.file} is damaged and left out ({reason})")
+    def _leave_out(self, table: str, name: str, reason: str) -> None:
+        self._complete[table].pop(name, None)
+        self._problems.append(f"{self._folders[name]}: {TIDY[table].file} is damaged and left out ({reason})")
 
     def _parse(self, table: str) -> None:
         frames, wrong = TIDY[table].read(self._waiting[table])
         self._frames[table] += frames
         self._waiting[table].clear()
         for name, reason in wrong.items():
-            self._leave_out(TIDY[table], name, reason)
+            self._leave_out(table, name, reason)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return all that was read, as the tables of :class:`Runs`."""
         for table in TIDY:
             self._parse(table)
         joined = {table: tidy.table(self._frames.pop(table)) for table, tidy in TIDY.items()}
-        return {"accuracy": join_matrices(self._matrices)} | joined
+        joined["accuracy"] = join_matrices(self._matrices)
+        for table, wrong in find_incomplete(joined, self._complete).items():
+            for name, reason in wrong.items():
+                self._leave_out(table, name, reason)
+            if wrong:
+                joined[table] = joined[table][~joined[table]["run"].isin(list(wrong))].reset_index(drop=True)
+        return joined
 
 
 def _and_more(count: int) -> str:

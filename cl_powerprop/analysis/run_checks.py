@@ -1,0 +1,105 @@
+"""Whether the files of finished runs are whole: one that is cut off at the end of a line looks like a shorter one."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+Tables = Mapping[str, pd.DataFrame]
+_MISSING = "rows are missing"
+_OTHER = "its numbers do not fit those of capacity.csv"
+
+
+def find_incomplete(tables: Tables, read: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, str]]:
+    """Return by table, and by run, what is wrong with a file: its rows do not cover all tasks and layers.
+
+    Args:
+        tables: those of :class:`~cl_powerprop.analysis.runs.Runs` by their name, with any runs.
+        read: for each table of a file, the complete runs whose file was read, and their number of tasks.
+    """
+    found: dict[str, dict[str, str]] = {}
+    sound = dict(tables)
+    for table, check in _CHECKS.items():  # capacity comes first; what is wrong with it is no measure for the others
+        runs = read[table]
+        frame = tables[table]
+        sound[table] = frame[frame["run"].isin(list(runs))]
+        found[table] = check(sound, runs)
+        sound[table] = sound[table][~sound[table]["run"].isin(list(found[table]))]
+    return found
+
+
+def _curves(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """Every accuracy of the matrix is a test accuracy in the curves."""
+    curves, matrix = tables["curves"], tables["accuracy"]
+    key = ["run", "trained_tasks", "eval_task"]
+    tested = curves.loc[(curves["split"] == "test") & (curves["metric"] == "accuracy"), key].drop_duplicates()
+    needed = matrix.loc[matrix["run"].isin(list(runs)), key]
+    both = needed.merge(tested, how="left", on=key, indicator=True)
+    return dict.fromkeys(both.loc[both["_merge"] == "left_only", "run"].unique(), _MISSING)
+
+
+def _capacity(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """Every masked layer has a row for each task, and what a task newly freezes is no longer free."""
+    capacity = tables["capacity"]
+    absent = set(runs) - set(capacity["run"])
+    masked = _masked(tables).sort_values(["run", "layer", "task"], kind="stable")
+    first = masked.groupby("run")["task"].transform("min")  # a learner may have known tasks before its run
+    by_layer = masked.groupby(["run", "layer"], sort=False)
+    covered = by_layer["task"].transform("size") == masked["run"].map(runs) - first
+    before = by_layer["free"].shift().fillna(masked["weights"].where(first == 0))
+    freed = before.notna() & (masked["free"] + masked["newly_frozen"] != before)
+    freed |= by_layer["weights"].transform("nunique") > 1
+    wrong = dict.fromkeys(masked.loc[freed, "run"].unique(), "its numbers do not fit each other")
+    return wrong | dict.fromkeys([*absent, *masked.loc[~covered, "run"].unique()], _MISSING)
+
+
+def _reuse(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """What a task reuses of a layer is the sum over the tasks that it takes weights from."""
+    key = ["run", "task", "layer"]
+    masked = _masked(tables)
+    expected = masked[masked["run"].isin(list(runs))].set_index(key)["reused"]
+    reuse = tables["reuse"]
+    reuse = reuse[reuse["run"].isin(masked["run"])]
+    return _unequal(expected, reuse.groupby(key)["weights"].sum())
+
+
+def _overlap(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """Every task has a row, and shares with itself all weights that its mask keeps."""
+    overlap, masked = tables["overlap"], _masked(tables)
+    last = overlap.groupby("run")["task"].max()
+    short = {run: _MISSING for run, tasks in runs.items() if last.get(run) != tasks - 1}
+    kept = masked[masked["run"].isin(list(runs))].groupby(["run", "task"])["kept"].sum()
+    own = overlap[overlap["task"] == overlap["other"]].set_index(["run", "task"])["weights"]
+    own = own[own.index.isin(kept.index)]
+    return _unequal(kept, own) | short
+
+
+def _weights(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """The histogram of a layer counts all its weights. Of a run without masks, nothing else says how many there are."""
+    masked = _masked(tables)
+    masked = masked[masked["run"].isin(list(runs))].sort_values("task", kind="stable")
+    last = masked.drop_duplicates(["run", "layer"], keep="last").set_index(["run", "layer"])
+    weights = tables["weights"]
+    weights = weights[weights["run"].isin(masked["run"])]
+    free = weights[weights["state"] == "free"].groupby(["run", "layer"])["weights"].sum()
+    all_states = weights.groupby(["run", "layer"])["weights"].sum()
+    return _unequal(last["free"], free) | _unequal(last["weights"], all_states)
+
+
+def _masked(tables: Tables) -> pd.DataFrame:
+    capacity = tables["capacity"]
+    return capacity[capacity["kind"] == "masked"]
+
+
+def _unequal(expected: pd.Series, counted: pd.Series) -> dict[str, str]:
+    """Return the runs in which two counts differ; the first level of both indices is the run, and no row counts 0."""
+    differ = expected.astype(float).sub(counted.astype(float), fill_value=0.0)
+    return dict.fromkeys(differ.index[differ != 0].get_level_values("run").unique(), _OTHER)
+
+
+_CHECKS: dict[str, Callable[[Tables, Mapping[str, int]], dict[str, str]]] = {
+    "capacity": _capacity,
+    "curves": _curves,
+    "reuse": _reuse,
+    "overlap": _overlap,
+    "weights": _weights,
+}
