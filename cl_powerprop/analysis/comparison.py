@@ -141,7 +141,7 @@ def compare_runs(
 
 def _settings(loaded: Runs) -> list[str]:
     """Return the columns that are settings of a run and can change what it measures."""
-    other = {*loaded.metrics, "benchmark.n_tasks"}  # null for as many tasks as there are: the fact n_tasks says how many
+    other = {*loaded.metrics, "benchmark.n_tasks"}  # null for all tasks there are: the fact n_tasks says how many
     return [name for name in naming.settings(list(loaded.runs.columns)) if name not in other]
 
 

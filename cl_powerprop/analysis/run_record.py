@@ -130,7 +130,8 @@ def _check(content: Mapping[str, Any]) -> None:
         raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
     for key, holds in _KEYS.items():
         if content.get(key) is not None and not holds(content[key]):
-            raise RunFolderError(f"run.json is damaged: its {key} is {content[key]!r:.60}")
+            where, wrong = _culprit(key, content[key], holds)
+            raise RunFolderError(f"run.json is damaged: its {where} is {wrong!r:.60}")
     complete, n_tasks = content["status"] == "complete", content["n_tasks"]
     if n_tasks == 0:
         raise RunFolderError("run.json is damaged: its n_tasks is 0")
@@ -148,6 +149,15 @@ def _check(content: Mapping[str, Any]) -> None:
             raise RunFolderError(f"run.json is damaged: its {name} is {value:g}")
     if taken := RESERVED & metrics.keys():
         raise RunFolderError(f"run.json is damaged: no metric can have the name {', '.join(sorted(taken))}")
+
+
+def _culprit(key: str, value: Any, holds: Callable[[Any], bool]) -> tuple[str, Any]:
+    """Return the key whose value is wrong, and the value: that of a single metric, if only that is wrong."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if _is_name(name) and not holds({name: each}):
+                return f"{key}.{name}", each
+    return key, value
 
 
 def read_config(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

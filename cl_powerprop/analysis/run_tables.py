@@ -21,7 +21,7 @@ _PLAIN = {  # what Python and pandas say of content that is damaged, and what it
     r"invalid literal for int\(\).*?: (.*)": r"\1 is no whole number",
     r"could not convert string to float: (.*)": r"\1 is no number",
     r"Unable to parse string (.*) at position": r"\1 is no number",
-    r"cannot safely convert|NA values": "a whole number is missing or has a fraction",
+    r"cannot safely convert|NA values": "a number is missing, or is not whole",
     r"Expected \d+ fields": "a row has too many or too few fields",
     r"EOF inside string|unexpected end of data": "a quotation mark is not closed",
 }
