@@ -38,18 +38,13 @@ def _curves(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
 
 
 def _capacity(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
-    """Every masked layer has a row for each task, and what a task newly freezes is no longer free."""
-    capacity = tables["capacity"]
-    absent = set(runs) - set(capacity["run"])
-    masked = _masked(tables).sort_values(["run", "layer", "task"], kind="stable")
+    """Every masked layer has a row for each task."""
+    absent = set(runs) - set(tables["capacity"]["run"])
+    masked = _masked(tables)
     first = masked.groupby("run")["task"].transform("min")  # a learner may have known tasks before its run
-    by_layer = masked.groupby(["run", "layer"], sort=False)
-    covered = by_layer["task"].transform("size") == masked["run"].map(runs) - first
-    before = by_layer["free"].shift().fillna(masked["weights"].where(first == 0))
-    freed = before.notna() & (masked["free"] + masked["newly_frozen"] != before)
-    freed |= by_layer["weights"].transform("nunique") > 1
-    wrong = dict.fromkeys(masked.loc[freed, "run"].unique(), "its numbers do not fit each other")
-    return wrong | dict.fromkeys([*absent, *masked.loc[~covered, "run"].unique()], _MISSING)
+    rows = masked.groupby(["run", "layer"])["task"].transform("size")
+    short = masked.loc[rows != masked["run"].map(runs) - first, "run"].unique()
+    return dict.fromkeys([*absent, *short], _MISSING)
 
 
 def _reuse(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
@@ -63,26 +58,22 @@ def _reuse(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
 
 
 def _overlap(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
-    """Every task has a row, and shares with itself all weights that its mask keeps."""
-    overlap, masked = tables["overlap"], _masked(tables)
+    """Every task has a row, and no mask has more weights than there are."""
+    overlap = tables["overlap"]
     last = overlap.groupby("run")["task"].max()
     short = {run: _MISSING for run, tasks in runs.items() if last.get(run) != tasks - 1}
-    kept = masked[masked["run"].isin(list(runs))].groupby(["run", "task"])["kept"].sum()
-    own = overlap[overlap["task"] == overlap["other"]].set_index(["run", "task"])["weights"]
-    own = own[own.index.isin(kept.index)]
-    return _unequal(kept, own) | short
+    there = _masked(tables).drop_duplicates(["run", "layer"]).groupby("run")["weights"].sum()
+    beyond = overlap.loc[overlap["weights"] > overlap["run"].map(there), "run"].unique()
+    return dict.fromkeys(beyond, _OTHER) | short
 
 
 def _weights(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
     """The histogram of a layer counts all its weights. Of a run without masks, nothing else says how many there are."""
     masked = _masked(tables)
-    masked = masked[masked["run"].isin(list(runs))].sort_values("task", kind="stable")
-    last = masked.drop_duplicates(["run", "layer"], keep="last").set_index(["run", "layer"])
+    masked = masked[masked["run"].isin(list(runs))].drop_duplicates(["run", "layer"])
     weights = tables["weights"]
     weights = weights[weights["run"].isin(masked["run"])]
-    free = weights[weights["state"] == "free"].groupby(["run", "layer"])["weights"].sum()
-    all_states = weights.groupby(["run", "layer"])["weights"].sum()
-    return _unequal(last["free"], free) | _unequal(last["weights"], all_states)
+    return _unequal(masked.set_index(["run", "layer"])["weights"], weights.groupby(["run", "layer"])["weights"].sum())
 
 
 def _masked(tables: Tables) -> pd.DataFrame:

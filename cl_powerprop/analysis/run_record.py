@@ -18,11 +18,11 @@ _LONGEST_MESSAGE = 1000
 _MOST_VALUES = 2000  # in one file: a few aliases of YAML can stand for billions
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Sections of a config that the command writes, and keys by which such a config is known. An old one may lack the last
-# two sections, but not one of them.
+# Sections of a config that the command writes, and keys by which such a config is known: a recorded run of somebody's
+# own script has fewer. Configs without either of the later sections are read too.
 _SECTIONS = ("benchmark", "model", "strategy", "optimizer", "seed")
 _LATER_SECTIONS = ("data", "train")
-_WRITTEN_BY_THE_COMMAND = ("defaults", "run_dir", "benchmark", "model", "strategy")
+_WRITTEN_BY_THE_COMMAND = ("defaults", "run_dir")
 
 # The metrics that have limits.
 _ACCURACIES = ("average_accuracy", "learning_accuracy", "average_incremental_accuracy", "min_accuracy")

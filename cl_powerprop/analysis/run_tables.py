@@ -118,7 +118,7 @@ def _check_curves(frame: pd.DataFrame) -> None:
 def _check_capacity(frame: pd.DataFrame) -> None:
     if (frame["weights"] == 0).any():
         raise ValueError("a layer has no weights")
-    if (frame["kept"] + frame["free"] > frame["weights"]).any():
+    if (frame[["kept", "free"]].max(axis="columns") > frame["weights"]).any():
         raise ValueError("more weights are kept or free than there are")
     if (frame["kept"] != frame["newly_frozen"] + frame["reused"]).any():
         raise ValueError("the weights kept are not those newly frozen and those reused")

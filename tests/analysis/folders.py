@@ -23,7 +23,7 @@ def write_run(
     config: dict[str, Any] | None = None,
     within: bool = False,
 ) -> Path:
-    """Write the files of one run over the tasks of ``matrix``; each task adds ten of a hundred weights to the masks."""
+    """Write the files of one run over the tasks of ``matrix``; each task adds ten of the weights to the masks."""
     if matrix is None:
         matrix = forgetful(seed=seed)
     tasks = len(matrix)
@@ -81,7 +81,7 @@ def write_run(
     if masked:
         _write_masks(folder, tasks)
     weights = pd.DataFrame({"layer": ["fc"] * 2, "state": ["used", "free"], "low": [0.1, 0.01], "high": [0.2, 0.02]})
-    weights.assign(weights=[10 * tasks, 100 - 10 * tasks]).to_csv(folder / "weights.csv", index=False)
+    weights.assign(weights=[10 * tasks, _weights(tasks) - 10 * tasks]).to_csv(folder / "weights.csv", index=False)
     return folder
 
 
@@ -109,10 +109,16 @@ def _write_curves(folder: Path, matrix: np.ndarray, within: bool) -> None:
     frame.to_csv(folder / "curves.csv", index=False)
 
 
+def _weights(tasks: int) -> int:
+    """Return how many maskable weights there are: a hundred, or as many as the tasks need."""
+    return 10 * max(10, tasks)
+
+
 def _write_masks(folder: Path, tasks: int) -> None:
-    """Write masks of a hundred weights: each task uses all earlier tasks' weights and ten of its own."""
+    """Write masks in which each task uses all earlier tasks' weights and ten of its own."""
+    size = _weights(tasks)
     capacity = [
-        (task, "fc", "masked", 100, 10 * (task + 1), 10, 10 * task, 100 - 10 * (task + 1)) for task in range(tasks)
+        (task, "fc", "masked", size, 10 * (task + 1), 10, 10 * task, size - 10 * (task + 1)) for task in range(tasks)
     ]
     columns = ["task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"]
     pd.DataFrame(capacity, columns=columns).to_csv(folder / "capacity.csv", index=False)

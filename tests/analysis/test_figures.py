@@ -47,9 +47,9 @@ def compared(root: Path, tasks: int, groups: int, seeds: int = 2) -> Comparison:
             matrix = np.clip(forgetful(tasks, 9 * seed, 0.5 / tasks), 0, 1)
             run = write_run(root / f"{strategy}-{seed}", strategy, seed, matrix, masked=strategy != "naive")
             name_tasks(run, [LONG, *(f"Alphabet {task}" for task in range(1, tasks))])
-            low = 10.0 ** np.arange(-7, 1)
-            rows = pd.DataFrame({"layer": "fc", "state": "used", "low": low, "high": low * 10**0.1})
-            rows.assign(weights=np.arange(1, 9)).to_csv(run / "weights.csv", index=False)
+            low = 10.0 ** np.arange(-8, 1)  # the free ones, then those used
+            rows = pd.DataFrame({"layer": "fc", "state": ["free", *["used"] * 8], "low": low, "high": low * 10**0.1})
+            rows.assign(weights=[10 * max(10, tasks) - 36, *range(1, 9)]).to_csv(run / "weights.csv", index=False)
             if strategy != "naive":  # the seeds' capacities differ so much that an interval would reach below 0
                 table = pd.read_csv(run / "capacity.csv")
                 table["free"] = 60 // (table["task"] + 1)
