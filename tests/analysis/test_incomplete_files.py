@@ -202,6 +202,12 @@ def test_a_config_without_one_of_its_sections_costs_its_folder(root: Path, secti
     compare_runs(load_runs(root))
 
 
+def test_a_recorded_run_of_somebodys_own_script_has_fewer_sections(root: Path) -> None:
+    path = root / VICTIM / "config.yaml"
+    path.write_text("benchmark:\n  name: permuted\n  n_tasks: 3\ntrain:\n  epochs: 1\noptimizer:\n  lr: 0.1\nseed: 1\n")
+    assert load_runs(root).problems == []
+
+
 def test_the_number_of_tasks_is_that_of_the_run_and_written_as_it_is(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "epn", 0)
     other = write_run(tmp_path / "b", "epn", 1) / "config.yaml"
