@@ -157,6 +157,7 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
     colours = shades(tasks)
     for axes, label in zip(panels, shown, strict=True):
         _draw_composition(axes, table[table["group"] == label], tasks, colours)
+    panels[0].set_ylim(bottom=0)  # of all panels: a limit set before the last one is drawn would cut it off
     within_shares(panels[0])
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     label_panels(panels, "task", "share of the maskable weights")
@@ -182,7 +183,7 @@ def _draw_composition(axes: Axes, table: pd.DataFrame, tasks: int, colours: list
     x = np.stack([left, left, left + 1, left + 1, left, np.full(tasks, np.nan)], axis=1)
     y = np.stack([bottom - own, bottom, bottom, bottom - own, bottom - own, np.full(tasks, np.nan)], axis=1)
     axes.plot(x.ravel(), y.ravel(), color="black", linewidth=min(0.8, 25 / tasks))
-    axes.set(xlim=(-0.5, tasks - 0.5), ylim=(0, None))
+    axes.set(xlim=(-0.5, tasks - 0.5))
     count_ticks(axes.xaxis, tasks)
 
 

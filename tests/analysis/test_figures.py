@@ -135,6 +135,13 @@ def test_error_bars_of_shares_lie_within_0_and_1() -> None:
     assert np.isnan(series.error_bars(estimate([0.5]))).all()
 
 
+def test_the_masks_of_every_group_are_drawn_whole(tmp_path: Path) -> None:
+    for strategy, tasks in (("epn", 2), ("packnet", 6)):  # masks of up to 20 % and 60 % of the weights
+        write_run(tmp_path / strategy, strategy, 0, forgetful(tasks), masked=True)
+    for axes in panels(drawn(compare_runs(load_runs(tmp_path), allow_mixed=True), "mask_composition"))[:2]:
+        assert axes.get_ylim() == (0, pytest.approx(0.63, abs=0.03))
+
+
 def test_every_panel_has_the_name_of_its_task(tmp_path: Path) -> None:
     comparison = compared(tmp_path, 3, 2)
     labels = [f"task 0: {LONG}", "task 1: Alphabet 1", "task 2: Alphabet 2"]
