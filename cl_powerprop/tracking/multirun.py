@@ -1,7 +1,9 @@
 """The display of a Hydra multirun: progress bars while jobs run in separate processes, and one table at the end."""
 
+import contextlib
 import json
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,22 +24,39 @@ _ROOM = 10  # lines of the screen that are reserved for running jobs
 
 
 class MultirunDisplay(Callback):  # type: ignore[misc]
-    """Follows the jobs of a multirun through their run folders, and prints the table over them when all are done."""
+    """Follows the jobs of a multirun through their run folders, and prints the table over them when all are done.
 
-    def __init__(self) -> None:
+    Args:
+        told: the folder in which each job says where it runs; None outside of a job of a multirun.
+    """
+
+    def __init__(self, told: Path | None = None) -> None:
+        self._told = told
         self._bars: _JobBars | None = None
         self._before: set[Path] = set()  # folders of earlier multiruns, which do not change
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return type(self), ()  # Hydra pickles its callbacks with each job; the bars stay in this process
+    def __reduce__(self) -> tuple[type, tuple[Path | None]]:
+        return type(self), (self._told,)  # Hydra pickles its callbacks with each job; the bars stay in this process
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Say where the job runs: only the job knows, where `run_dir` depends on its options."""
+        folder = Path(config.hydra.runtime.output_dir)
+        # There is no such place on another machine; and the run of an earlier multirun is no job of this one.
+        if self._told is not None and self._told.exists() and not (folder / "run.json").exists():
+            part = self._told / f"{config.hydra.job.num}.part"
+            part.write_text(str(folder), encoding="utf-8")
+            part.rename(part.with_suffix(".path"))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Show one bar per job if several run in parallel; a job that runs in this process has its own display."""
         console = Console(stderr=True)
-        self._before = set(_run_folders(config))
+        self._temporary = tempfile.TemporaryDirectory()
+        self._told = Path(self._temporary.name)
+        self._before = set(_run_folders(config, self._told))
         in_parallel = config.hydra.launcher.get("n_jobs", 1) != 1
         if in_parallel and config.progress and console.is_terminal:
-            self._bars = _JobBars(config, self._before, console)
+            self._bars = _JobBars(config, self._told, self._before, console)
             self._bars.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -47,19 +66,30 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         sweep = Path(config.hydra.sweep.dir)
         # Hydra writes the machine's absolute paths into this file; each job's config.yaml says what was run.
         (sweep / "multirun.yaml").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            sweep.rmdir()  # only if it is empty, as where the jobs' options led all of them to other folders
         # Deeper in the folder, what was there before need not be a job at all.
-        jobs = [folder for folder in _run_folders(config) if folder not in self._before or folder.parent == sweep]
+        folders = _run_folders(config, self._told)
+        jobs = [folder for folder in folders if folder not in self._before or folder.parent == sweep]
+        if self._temporary is not None:
+            self._temporary.cleanup()
         # A pruning experiment prints its own table.
         read = {folder: content for folder in jobs if "strategy" in (content := _read(folder))}
         if read:
             print_runs(sorted(read, key=lambda folder: _number(read[folder])))
 
 
-def _run_folders(config: DictConfig) -> list[Path]:
-    """Return the run folders below the folder of a sweep, at any depth; reference runs are no jobs."""
+def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
+    """Return the run folders below the folder of a sweep, at any depth, and where its jobs say that they run.
+
+    Reference runs are no jobs.
+    """
     references = OmegaConf.select(config, "references_dir")
+    places = [Path(path.read_text(encoding="utf-8")) for path in told.glob("*.path")] if told is not None else []
+    here = Path.cwd()
+    places = [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
     try:
-        folders = find_run_folders([config.hydra.sweep.dir], [])
+        folders = find_run_folders([place for place in (Path(config.hydra.sweep.dir), *places) if place.is_dir()], [])
     except RunFolderError:  # there is none yet
         return []
     return [
@@ -83,13 +113,14 @@ class _JobBars(threading.Thread):
 
     Args:
         config: of the multirun.
+        told: the folder in which each job says where it runs.
         before: folders that are none of its jobs.
         console: where to show it.
     """
 
-    def __init__(self, config: DictConfig, before: set[Path], console: Console) -> None:
+    def __init__(self, config: DictConfig, told: Path, before: set[Path], console: Console) -> None:
         super().__init__(daemon=True)
-        self._config = config
+        self._config, self._told = config, told
         self._done = set(before)
         self._rows: dict[Path, Row] = {}
         self._progress = Progress(
@@ -116,7 +147,7 @@ class _JobBars(threading.Thread):
         self.join()
 
     def _look(self) -> None:
-        for folder in _run_folders(self._config):
+        for folder in _run_folders(self._config, self._told):
             if folder in self._done:
                 continue
             record = _read(folder)

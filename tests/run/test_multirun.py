@@ -105,6 +105,42 @@ def test_jobs_in_nested_folders_are_in_the_table(
     assert "validation" in printed
 
 
+@pytest.mark.parametrize("launcher", ["processes", "basic"])
+def test_jobs_whose_run_dir_depends_on_their_options_are_in_the_table(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    words = (
+        *quick(),
+        "optimizer.lr=0.2,0.1",
+        f"run_dir='{tmp_path}/n/x${{optimizer.lr}}'",
+        f"hydra/launcher={launcher}",
+    )
+    assert command("run", "-m", *words) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")][:5] for line in printed.splitlines() if "│" in line]
+    assert [row for row in rows if row[0]] == [
+        ["0", "x0.2/0", "naive", "0.2", "0"],
+        ["1", "x0.1/1", "naive", "0.1", "0"],
+    ]
+    assert f"run folders: {tmp_path}/n/*" in printed.replace("\n", "")
+    assert sorted(path.name for path in (tmp_path / "n").iterdir()) == ["x0.1", "x0.2"], (
+        "no folder for the default rate"
+    )
+
+
+def test_bars_follow_jobs_to_where_they_say_they_run(tmp_path: Path) -> None:
+    config = sweep_config(tmp_path / "x0.5", 2)
+    told = tmp_path / "told"
+    told.mkdir()
+    run = write_run(tmp_path / "x0.1" / "3", "epn", 2, record={"job": 3})
+    bars = multirun._JobBars(config, told, set(), Console(file=io.StringIO()))
+    bars._look()
+    assert not bars._progress.tasks
+    (told / "3.path").write_text(str(run))
+    bars._look()
+    assert [task.description for task in bars._progress.tasks] == ["3: epn, seed 2"]
+
+
 def test_the_networks_of_the_pruning_experiment_have_lines_too(tmp_path: Path) -> None:
     words = ("experiment=mnist_pruning", "data=digits", "pruning.alphas=[1,2]", "pruning.lrs=[0.1,0.1]")
     more = ("pruning.seeds=[0]", "pruning.densities=[1.0,0.1]", "pruning.steps=5", "run_dir=run")
@@ -191,7 +227,7 @@ def write_job(sweep: Path, job: int, **content: Any) -> None:
 def test_bars_are_named_by_what_differs(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
-    bars = multirun._JobBars(sweep_config(tmp_path, 2), set(), console)
+    bars = multirun._JobBars(sweep_config(tmp_path, 2), tmp_path / "told", set(), console)
     write_run(tmp_path / "a" / "one", "epn", 0, alpha=1.0, record={"job": 0})
     bars._look()
     assert [task.description for task in bars._progress.tasks] == ["0: epn, seed 0"]
