@@ -16,7 +16,9 @@ _WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.
 _NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "pruning.", "run.")
 _PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
 _NAMED_BY_VALUE = ("strategy", "benchmark", "data", "model", "optimizer", "experiment")  # "adam", not "optimizer adam"
-ALWAYS = ("strategy", "benchmark", "data")  # a label has these, if it is asked for them
+_PARTS = ("strategy", "benchmark", "data", "model", "optimizer")  # groups of options, each of which has its own ones
+_ALWAYS = ("strategy", "benchmark", "data", "scenario", "n_tasks")  # a label has these, if it is asked for them
+_MOST_VALUES = 5  # of a setting that a line lists
 _DIGITS = (6, 9)  # significant ones of a number
 _ALL = 17  # as many as tell all numbers apart
 
@@ -50,11 +52,49 @@ def varying(rows: Sequence[Row], columns: Sequence[str], within: str | None = "s
 
 
 def differing(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """Return the columns in which the rows differ; of a strategy's own options, those that vary within the strategy."""
-    own = set(varying(rows, [column for column in columns if column.startswith("strategy.")]))
-    others = {column for column in columns if not column.startswith("strategy.")}
-    others = set(varying(rows, sorted(others), within=None))
-    return [column for column in columns if column in own | others]
+    """Return the columns in which the rows differ; an option that only some strategies, say, have is no difference."""
+    return [column for column in columns if _differ(rows, column)]
+
+
+def _differ(rows: Sequence[Row], column: str) -> bool:
+    part = _part_of(column)
+    if part is None:
+        return len({_key(row, column) for row in rows}) > 1
+    return len({_key(row, column) for row in rows} - {None}) > 1 or bool(varying(rows, [column], part))
+
+
+def _part_of(column: str) -> str | None:
+    """Return the column that says which part's option this is; None for a setting of every run."""
+    group, dot, _ = column.partition(".")
+    return group if dot and group in _PARTS else None
+
+
+def unlabelled(rows: Sequence[Row], columns: Sequence[str], by: Sequence[str]) -> dict[str, str]:
+    """Return those of the columns in which the rows differ and which some labels by ``by`` do not tell, with values."""
+    shown = _shown(rows, by)
+
+    def hidden(row: Row, column: str) -> bool:
+        has_it = _part_of(column) is None or _key(row, column) is not None
+        return has_it and column not in shown[_kind(row, by)]
+
+    return {
+        column: different_values(rows, column)
+        for column in differing(rows, columns)
+        if any(hidden(row, column) for row in rows)
+    }
+
+
+def different_values(rows: Sequence[Row], column: str) -> str:
+    """Return the values of a column as text, as in "0.1, 0.5"; of many, how many there are."""
+    keys = {_key(row, column): row for row in rows}
+    present = [row[column] for key, row in keys.items() if key is not None]
+    numbers = all(isinstance(value, int | float) for value in present)
+    ordered = sorted(present) if numbers else sorted(present, key=str)
+    digits = _digits(rows, column)
+    if len(keys) <= _MOST_VALUES:
+        null = ["null"] if None in keys and _part_of(column) is None else []
+        return ", ".join([*(text(value, digits) for value in ordered), *null])
+    return f"{len(keys)} values" + (f" from {text(ordered[0])} to {text(ordered[-1])}" if numbers else "")
 
 
 def distinguishing(rows: Sequence[Row], columns: Sequence[str], base: Sequence[str] = ("strategy",)) -> list[str]:
@@ -95,12 +135,9 @@ def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
     """Return the label of each row's group, as in "epn, alpha 2, lr 0.1", by the row's name.
 
     Rows that are alike in all columns have the same label, others another one. A column that does not vary among the
-    runs of a strategy is left out; those of :data:`ALWAYS` are not.
+    runs of a strategy is left out, unless it says what is learned: benchmark, data, scenario and number of tasks.
     """
-    kinds: dict[Hashable, list[Row]] = {}
-    for row in rows.values():
-        kinds.setdefault(_kind(row, columns), []).append(row)
-    shown = {kind: [*(set(ALWAYS) & set(columns)), *varying(alike, columns, None)] for kind, alike in kinds.items()}
+    shown = _shown(list(rows.values()), columns)
     digits = {column: _digits(list(rows.values()), column) for column in columns}
     found: dict[tuple[Hashable, ...], str] = {}
     for row in rows.values():
@@ -111,6 +148,15 @@ def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
             taken = written in found.values()  # as by the number 1 and the text "1"
             found[key] = f"{written} ({', '.join(map(repr, key))})" if taken else written
     return {name: found[tuple(_key(row, column) for column in columns)] for name, row in rows.items()}
+
+
+def _shown(rows: Sequence[Row], columns: Sequence[str]) -> dict[Hashable, set[str]]:
+    """Return which of the columns the labels have, for each strategy."""
+    kinds: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(_kind(row, columns), []).append(row)
+    always = {column for column in columns if column in _ALWAYS or column.startswith(("benchmark.", "data."))}
+    return {kind: always | set(varying(alike, columns, None)) for kind, alike in kinds.items()}
 
 
 def _kind(row: Row, columns: Sequence[str]) -> Hashable:

@@ -73,6 +73,36 @@ def test_a_table_has_columns_for_all_that_differs() -> None:
     assert naming.differing([run(strategy__gamma=0.9), run(strategy__gamma=0.8)], columns) == ["strategy.gamma"]
 
 
+def test_what_labels_do_not_tell() -> None:
+    """Settings that vary together are not all in a label, nor are those in which strategies differ."""
+    rows = [
+        run(alpha=1.0, optimizer__lr=0.1, model__hidden="[20]", strategy__gamma=0.9, train__clip_norm=None),
+        run(alpha=2.0, optimizer__lr=0.5, model__hidden="[20]", strategy__gamma=0.9, train__clip_norm=None),
+        run("naive", alpha=1.0, optimizer__lr=0.5, model__hidden="[30]", train__clip_norm=1.0),
+    ]
+    columns = ["alpha", "optimizer.lr", "model.hidden", "strategy.gamma", "train.clip_norm"]
+    chosen = ["strategy", *naming.distinguishing(rows, columns)]
+    assert list(naming.labels(dict(zip("abc", rows, strict=True)), chosen).values()) == [
+        *("epn, alpha 1", "epn, alpha 2", "naive")
+    ]
+    assert naming.unlabelled(rows, columns, chosen) == {
+        "alpha": "1, 2",  # that of naive
+        "optimizer.lr": "0.1, 0.5",
+        "model.hidden": "[20], [30]",
+        "train.clip_norm": "1, null",
+    }
+    assert "alpha" not in naming.unlabelled(rows[:2], columns, chosen)
+    many = [run(optimizer__lr=0.1 * index) for index in range(1, 8)]
+    assert naming.unlabelled(many, columns, ["strategy"]) == {"optimizer.lr": "7 values from 0.1 to 0.7"}
+
+
+def test_a_label_says_what_is_learned_where_that_is_asked_for() -> None:
+    rows = {"a": run(scenario="class"), "b": run(scenario="task"), "c": run("naive", scenario="task")}
+    assert list(naming.labels(rows, ["scenario", "strategy"]).values()) == [
+        *("scenario class, epn", "scenario task, epn", "scenario task, naive")
+    ]
+
+
 def test_a_job_is_named_by_the_options_that_are_swept() -> None:
     overrides = {
         "seed": "1",

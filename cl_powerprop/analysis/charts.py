@@ -20,6 +20,7 @@ from cl_powerprop.analysis.plotly_elements import (
 )
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import group_styles
+from cl_powerprop.analysis.verdicts import fall_of_a_curve
 from cl_powerprop.analysis.wording import all_task_labels, over_seeds, plotly_text, repeated
 
 _LABEL = 24  # characters of a line of a group's label beside an axis
@@ -59,7 +60,7 @@ def _forgetting(comparison: Comparison) -> Chart | None:
         "forgetting",
         "Forgetting curves",
         f"Test accuracy over the sequence{band}. A task's curve begins with its own training; where it falls "
-        "afterwards, the task is being forgotten.",
+        f"afterwards, {fall_of_a_curve(comparison)}.",
         traces,
         layout,
         choices,

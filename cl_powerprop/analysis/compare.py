@@ -13,7 +13,7 @@ from rich.table import Table
 from cl_powerprop.analysis.comparison import Comparison, compare_runs
 from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
 from cl_powerprop.analysis.matplotlib_elements import FORMATS
-from cl_powerprop.analysis.notes import MOST_DRAWN, confused_groups, notes
+from cl_powerprop.analysis.notes import MOST_DRAWN, notes
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
 from cl_powerprop.analysis.tables import (
@@ -25,6 +25,7 @@ from cl_powerprop.analysis.tables import (
     smallest_p,
     summary_table,
 )
+from cl_powerprop.analysis.verdicts import TITLE, zero_forgetting
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 
 
@@ -96,14 +97,13 @@ def _print(
 ) -> None:
     table = Table(title=heading(comparison))
     table.add_column("group")
-    for name in ("seeds", *(metric.label for metric in comparison.headline), "zero forgetting"):
+    for name in ("seeds", *(metric.label for metric in comparison.headline), TITLE):
         table.add_column(escape(name), justify="right")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
-    confused = confused_groups(comparison)
-    for label, names in comparison.groups.items():
-        kept = zero_forgetting(comparison, names) + (", but tasks confused" if label in confused else "")
+    kept = zero_forgetting(comparison)
+    for label in comparison.groups:
         shown = [format_estimate(metric, cells.get((label, metric.name))) for metric in comparison.headline]
-        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, kept)
+        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, kept[label][0])
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     print(f"mean ± half the 95 % t-interval. {smallest_p(pairwise)}")
@@ -113,11 +113,3 @@ def _print(
         print(f"warning: {line}")
     print(f"tables and figures: {out}")
     print(f"report: {out / 'report.html'}")
-
-
-def zero_forgetting(comparison: Comparison, names: list[str]) -> str:
-    """Return whether these runs kept the logits of every task bit for bit: "verified to the bit", "no" or "-"."""
-    verified = set(comparison.runs.runs.loc[names, "zero_forgetting_verified"].map(str))
-    if verified == {"True"}:
-        return "verified to the bit"
-    return "no" if "False" in verified else "-"

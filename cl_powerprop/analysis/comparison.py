@@ -84,6 +84,11 @@ class Comparison:
         return next((metric for metric in self.metrics.values() if metric.direction is not None), None)
 
     @functools.cached_property
+    def unlabelled(self) -> dict[str, str]:
+        """The settings in which groups differ and which the labels of some do not tell, with their values as text."""
+        return naming.unlabelled(list(_rows(self.runs.runs).values()), _settings(self.runs), self.by)
+
+    @functools.cached_property
     def group_of(self) -> dict[str, str]:
         """The group of each run."""
         return {name: label for label, names in self.groups.items() for name in names}
@@ -101,7 +106,8 @@ def compare_runs(
 
     Args:
         loaded: the runs.
-        by: columns of ``loaded.runs`` to group by; None for the strategy and the settings that vary within a strategy.
+        by: columns of ``loaded.runs`` to group by; None for the strategy, and as few settings as tell all runs of a
+            strategy apart that differ in any but the seed.
         metrics: names of those to report in every table and to test; None for all that some run has.
         allow_mixed: compare runs even if their benchmarks, data or tasks differ.
 

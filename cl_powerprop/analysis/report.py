@@ -25,6 +25,7 @@ from cl_powerprop.analysis.tables import (
     heading,
     smallest_p,
 )
+from cl_powerprop.analysis.verdicts import TITLE, zero_forgetting
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = ("strategy", "alpha", "optimizer", "seed", "status", "device", "host", "git_commit", "started")
@@ -87,7 +88,7 @@ def _plain(value: Any) -> Any:
 def _summary(comparison: Comparison, summary: pd.DataFrame) -> dict[str, Any]:
     """Return the headings of the columns, and for each group its cells: text, number, and whether it is the best."""
     cells = {(row.group, row.metric): row for row in each_row(summary)}
-    best = best_groups(comparison, summary)
+    best, kept = best_groups(comparison, summary), zero_forgetting(comparison)
     rows = []
     for label, names in comparison.groups.items():
         values: list[tuple[str, float, bool]] = [(str(len(names)), len(names), False)]
@@ -95,8 +96,8 @@ def _summary(comparison: Comparison, summary: pd.DataFrame) -> dict[str, Any]:
             row = cells.get((label, name))
             mean = np.nan if row is None else float(row.mean)
             values.append((format_estimate(metric, row), mean, (label, name) in best))
-        rows.append((label, values))
-    return {"columns": ["runs", *(metric.label for metric in comparison.metrics.values())], "rows": rows}
+        rows.append((label, [*values, (*kept[label], False)]))
+    return {"columns": ["runs", *(metric.label for metric in comparison.metrics.values()), TITLE], "rows": rows}
 
 
 def _pairs(comparison: Comparison, pairwise: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl_powerprop import naming, registry
-from cl_powerprop.analysis.notes import confusion_note
 from cl_powerprop.analysis.runs import read_settings
-from cl_powerprop.analysis.tables import NONE, format_value
+from cl_powerprop.analysis.tables import format_value
+from cl_powerprop.analysis.verdicts import CONFUSED, NONE, TITLE, VERIFIED, confusion_note
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.metrics import Metric
 from cl_powerprop.output import say, say_table
 
 _FACTS = ("strategy", "benchmark", "data", "scenario", "model", "alpha", "optimizer", "seed")
-_VERIFIED = {True: "verified to the bit", False: "no", None: NONE}
+_VERIFIED = {True: VERIFIED, False: "no", None: NONE}
 _ALSO = "validation_accuracy"  # what settings are chosen by
 _MOST_SETTINGS = 6  # columns of the table; where more settings differ, only those that tell the runs apart
 
@@ -42,15 +42,19 @@ def print_runs(folders: Iterable[Path]) -> None:
     table = Table(title=", ".join(dict.fromkeys(f"{run['benchmark']} on {run['data']}" for run in runs)))
     for name in (*jobs, *(naming.heading(column, columns) for column in columns)):
         table.add_column(escape(name), justify="left" if name in ("folder", "scenario", "strategy") else "right")
-    for name in (*(metric.label for metric in metrics), "zero forgetting", "time"):
+    for name in (*(metric.label for metric in metrics), TITLE, "time"):
         table.add_column(escape(name), justify="right")
     for index, (run, row) in enumerate(zip(runs, rows, strict=True)):
         about = [jobs[name][index] for name in jobs] + naming.values(row, columns, rows)
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
         verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
-        verified += ", but tasks confused" if _confused(run) else ""
+        verified += CONFUSED if _confused(run) else ""
         table.add_row(*map(escape, about), *values, verified, f"{seconds:.0f} s")
     say_table(table, 160)
+    known = _settings(rows)
+    if len(runs) > 1 and (hidden := [column for column in naming.differing(rows, known) if column not in columns]):
+        listed = ", ".join(f"{column} ({naming.different_values(rows, column)})" for column in hidden)
+        say(f"note: the runs also differ in {listed}")
     if any(map(_confused, runs)):
         say(f"note: {confusion_note()}")
     for index, (run, name) in enumerate(zip(runs, naming.run_names(rows), strict=True)):
@@ -73,13 +77,17 @@ def settings_of(folder: Path, run: Mapping[str, Any]) -> naming.Row:
 
 def _columns(runs: Sequence[Mapping[str, Any]], rows: Sequence[naming.Row]) -> list[str]:
     """Return the strategy, the settings in which the runs differ, and the seed."""
-    known = naming.settings(list(dict.fromkeys(column for row in rows for column in row)))
-    known = ["benchmark", "data", *(column for column in known if column != "benchmark.scenario")]
-    settings = naming.differing(rows, known)
+    settings = naming.differing(rows, _settings(rows))
     if len(settings) > _MOST_SETTINGS:
         settings = naming.distinguishing(rows, settings)
     scenario = [] if {run["scenario"] for run in runs} == {"task"} else ["scenario"]
     return [*scenario, "strategy", *settings, "seed"]
+
+
+def _settings(rows: Sequence[naming.Row]) -> list[str]:
+    """Return what can be a column of the table, besides the facts that always are."""
+    known = naming.settings(list(dict.fromkeys(column for row in rows for column in row)))
+    return ["benchmark", "data", *(column for column in known if column != "benchmark.scenario")]
 
 
 def _jobs(runs: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str, list[str]]:

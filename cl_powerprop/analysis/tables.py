@@ -13,19 +13,24 @@ import pandas as pd
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.statistics import estimate, holm, sign_flip_p
+from cl_powerprop.analysis.verdicts import NONE, TITLE, zero_forgetting
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.metrics import Metric
+from cl_powerprop.naming import text
 
-NONE = "-"  # in a table, where there is no value
 MOST_PAIRED = 32  # groups of which all pairs are tested: 496
 
 
 def summary_table(comparison: Comparison) -> pd.DataFrame:
-    """Return one row for each (group, metric): n, mean, std, 95 % intervals by t and by bootstrap, and the seeds."""
+    """Return one row for each (group, metric): n, mean, std, 95 % intervals by t and by bootstrap, and the seeds.
+
+    Each has the settings in which groups differ: those they are grouped by, then the others.
+    """
     rows = []
+    also = [column for column in comparison.unlabelled if column not in comparison.by]
     for label, names in comparison.groups.items():
-        first: Any = comparison.runs.runs.loc[names[0]]
-        settings = {column: first[column] for column in comparison.by}
+        runs = comparison.runs.runs.loc[names]
+        settings = {column: _shared(runs[column]) for column in [*comparison.by, *also]}
         for metric in comparison.metrics:
             values = comparison.values(label, metric).dropna()
             if len(values):
@@ -33,6 +38,12 @@ def summary_table(comparison: Comparison) -> pd.DataFrame:
                 numbers = asdict(estimate(values.to_numpy()))
                 rows.append({"group": label, **settings, "metric": metric, **numbers, "seeds": seeds})
     return pd.DataFrame(rows)
+
+
+def _shared(values: "pd.Series[Any]") -> object:
+    """Return the value that the runs of a group have alike; all of them as text, if they were averaged over several."""
+    texts = sorted({text(value) for value in values})
+    return values.iloc[0] if len(texts) == 1 else " ".join(texts)
 
 
 def pairwise_table(comparison: Comparison, baseline: str | None = None) -> pd.DataFrame:
@@ -109,15 +120,16 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
     """Return the comparison as Markdown: groups, notes, pairs, and warnings."""
     metrics = [metric for metric in comparison.metrics.values() if metric.level != "detail"]
     lines = ["# Comparison", "", heading(comparison), ""]
-    lines += _markdown_header(["group", "seeds", *(metric.label for metric in metrics)], "l" + "r" * (len(metrics) + 1))
+    header = ["group", "seeds", *(metric.label for metric in metrics), TITLE]
+    lines += _markdown_header(header, "l" + "r" * (len(metrics) + 1) + "l")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
-    best = best_groups(comparison, summary)
+    best, kept = best_groups(comparison, summary), zero_forgetting(comparison)
     for label in comparison.groups:
         shown = []
         for metric in metrics:
             cell = format_estimate(metric, cells.get((label, metric.name)))
             shown.append(f"**{cell}**" if (label, metric.name) in best else cell)
-        lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown]) + " |")
+        lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown, kept[label][0]]) + " |")
     lines += ["", "Mean ± half the 95 % t-interval, best means in bold; `summary.csv` has bootstrap intervals too."]
     lines += [line for note in notes for line in ("", f"Note: {note}.")]
     lines += _pairs_in_markdown(comparison, pairwise)

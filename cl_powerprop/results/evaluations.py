@@ -89,6 +89,11 @@ class Evaluations:
             return None
         return all(self._unchanged[task] for task in earlier)
 
+    @property
+    def only_confused(self) -> bool:
+        """Whether nothing was forgotten so far, but some tasks were inferred wrongly, which costs accuracy too."""
+        return self.zero_forgetting is True and any(share < 1.0 for share in self.identified.values())
+
     def measurements(self, **capacity: Any) -> Measurements:
         """Return what metrics are computed from; ``capacity`` are the other attributes of :class:`Measurements`."""
         return Measurements(

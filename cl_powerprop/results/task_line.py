@@ -24,9 +24,10 @@ def task_line(facts: Facts, evaluations: Evaluations, tasks: int, capacity: floa
     }
     name = next((name for name, accuracy in measured.items() if not math.isnan(accuracy)), "accuracy")
     so_far = f" (average {average:z.3f})" if task and not math.isnan(average) else ""
+    confused = " (tasks confused, none forgotten)" if evaluations.only_confused else ""
     parts = (
         f"{name} {_number(measured[name])}{so_far}",
-        f"forgetting {_number(evaluations.average_forgetting(tasks))}",
+        f"forgetting {_number(evaluations.average_forgetting(tasks))}{confused}",
         f"capacity {100 * capacity:.1f} %",
     )
     return f"task {tasks}/{facts.n_tasks} {facts.task_names[task]}: {', '.join(parts)}"

@@ -86,10 +86,11 @@ def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
     """
     references = OmegaConf.select(config, "references_dir")
     places = [Path(path.read_text(encoding="utf-8")) for path in told.glob("*.path")] if told is not None else []
-    here = Path.cwd()
-    places = [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
+    sweep, here = Path(config.hydra.sweep.dir), Path.cwd()
+    if not sweep.is_absolute():
+        places = [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
     try:
-        folders = find_run_folders([place for place in (Path(config.hydra.sweep.dir), *places) if place.is_dir()], [])
+        folders = find_run_folders([place for place in (sweep, *places) if place.is_dir()], [])
     except RunFolderError:  # there is none yet
         return []
     return [

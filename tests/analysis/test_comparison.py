@@ -12,6 +12,7 @@ from cl_powerprop.analysis import compare_runs, load_runs, pairwise_table, serie
 from cl_powerprop.analysis.compare import compare
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.tables import best_groups, markdown, smallest_p
+from cl_powerprop.analysis.verdicts import confused_groups, fall_of_a_curve, zero_forgetting
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.evaluation.metrics import find_metric
 from cl_powerprop.registry import metrics
@@ -42,6 +43,25 @@ def test_settings_that_vary_within_a_strategy_distinguish_groups(tmp_path: Path)
     assert set(compared(tmp_path).groups) == {
         *("epn, alpha 1, lr 0.2", "epn, alpha 2, lr 0.5", "epn, alpha 2, lr 0.1", "naive")
     }
+
+
+def test_settings_that_no_label_tells_are_in_a_note_and_in_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", "epn", 0, alpha=1.0, config={"optimizer.lr": 0.1})
+    write_run(tmp_path / "b", "epn", 0, alpha=2.0, config={"optimizer.lr": 0.5})
+    write_run(tmp_path / "c", "naive", 0, config={"optimizer.lr": 0.3})
+    write_run(tmp_path / "d", "naive", 1, config={"optimizer.lr": 0.3})
+    comparison = compare([tmp_path], tmp_path / "out").comparison
+    assert list(comparison.groups) == ["epn, alpha 1", "epn, alpha 2", "naive"]
+    line = "not all labels say that groups differ in alpha (1, 2), optimizer.lr (0.1, 0.3, 0.5)"
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "out" / "summary.md").read_text()
+    assert line in (tmp_path / "out" / "report.html").read_text()
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv").drop_duplicates("group").set_index("group")
+    assert summary["optimizer.lr"].to_dict() == {"epn, alpha 1": 0.1, "epn, alpha 2": 0.5, "naive": 0.3}
+    by_strategy = summary_table(compared(tmp_path, by=["strategy"])).drop_duplicates("group").set_index("group")
+    assert by_strategy["optimizer.lr"].to_dict() == {"epn": "0.1 0.5", "naive": 0.3}, "those that were averaged"
 
 
 def test_grouping_by_named_columns_warns_of_what_is_averaged(tmp_path: Path) -> None:
@@ -252,7 +272,7 @@ def test_metrics_are_those_registered_then_those_of_plugins_that_are_not_importe
     row = table[table["metric"] == "mine.plasticity"].iloc[0]
     assert (row["group"], row["n"], row["mean"]) == ("naive", 2, 1.0)
     lines = markdown(comparison, table, pairwise_table(comparison)).splitlines()
-    assert lines[4].endswith("| gap to joint training | capacity used | mine.plasticity |")
+    assert lines[4].endswith("| gap to joint training | capacity used | mine.plasticity | zero forgetting |")
     assert lines[6].endswith("| 0.1000 ± 0.0000 | 100.0 ± 0.0 % | 1.0000 ± 6.3531 |")
     assert lines[7].endswith("| - | 100.0 ± 0.0 % | - |")
 
@@ -373,4 +393,26 @@ def test_tasks_that_were_confused_are_not_called_forgotten(tmp_path: Path, capsy
     )
     assert f"note: {note}\n" in printed
     assert f"\nNote: {note}.\n" in (tmp_path / "out" / "summary.md").read_text()
-    assert f"Note: {note}." in html.unescape((tmp_path / "out" / "report.html").read_text())
+    markdown = (tmp_path / "out" / "summary.md").read_text()
+    assert next(line for line in markdown.splitlines() if "| epn |" in line).endswith(
+        "| verified to the bit, but tasks confused |"
+    )
+    report = html.unescape((tmp_path / "out" / "report.html").read_text())
+    assert f"Note: {note}." in report
+    assert ">verified to the bit, but tasks confused</td>" in report
+    assert "falls afterwards, the task is being forgotten or, where tasks are inferred, another one was." in report
+
+
+def test_a_verdict_counts_the_runs_it_holds_of(tmp_path: Path) -> None:
+    shares, inferred = {"task_identification": 0.7}, {"scenario": "class"}
+    for seed in (0, 1):
+        write_run(tmp_path / f"a{seed}", "epn", seed, metrics=shares, masked=not seed, record=inferred)
+        write_run(tmp_path / f"b{seed}", "packnet", seed, metrics=shares, masked=True, record=inferred)
+    both = compare_runs(load_runs(tmp_path))
+    assert zero_forgetting(both) == {
+        "epn": ("in 1 of 2 runs", 0.5),
+        "packnet": ("verified to the bit, but tasks confused", 1.0),
+    }
+    assert list(confused_groups(both)) == ["packnet"], "one of the runs of epn forgot something"
+    alone = compare_runs(load_runs([tmp_path / "b0", tmp_path / "b1"]))
+    assert "another task was inferred, and none was forgotten" in fall_of_a_curve(alone)

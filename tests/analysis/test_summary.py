@@ -120,6 +120,17 @@ def test_many_settings_that_differ_leave_room_for_the_metrics(
     assert [row[:4] for row in rows_of(printed)] == [["0", "epn", "1", "0"], ["1", "epn", "2", "0"]]
 
 
+def test_settings_without_a_column_are_in_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / str(index), "epn", index) for index in (0, 1)]
+    for index, run in enumerate(runs):
+        more = "".join(f"  option_{number}: {index + 1}\n" for number in range(9))
+        (run / "config.yaml").write_text((run / "config.yaml").read_text() + f"train:\n{more}")
+    print_runs(runs)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "note: the runs also differ in train.option_1 (1, 2), train.option_2 (1, 2)" in printed
+    assert "train.option_8 (1, 2)" in printed
+
+
 def test_folders_given_in_different_ways(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from cl_powerprop.analysis.compare import compare
 from cl_powerprop.experiment import run
 from cl_powerprop.record import Facts
 from cl_powerprop.results.evaluations import Evaluations
+from cl_powerprop.results.task_line import task_line
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.strategies.base import TaskReport
 from cl_powerprop.training.meters import EvaluationMeter, Measured
@@ -122,3 +123,16 @@ def test_a_single_task_has_nothing_to_verify(tmp_path: Path, strategy: str, caps
     assert json.loads((path / "run.json").read_text())["zero_forgetting_verified"] is None
     compare([path], tmp_path / "out")
     assert "verified to the bit" not in capsys.readouterr().out
+
+
+def test_a_line_of_progress_says_where_tasks_were_confused_and_none_forgotten() -> None:
+    facts = Facts(task_names=["first", "second"])
+    confused, forgotten = Evaluations(2), Evaluations(2)
+    for evaluations, later in ((confused, "a"), (forgotten, "b")):
+        evaluations.add(0, {0: 1.0}, {0: "a"})
+        evaluations.add(1, {0: 0.5, 1: 1.0}, {0: later, 1: "c"})
+        evaluations.identified = {0: 0.5, 1: 1.0}
+    said = "task 2/2 second: accuracy 1.000 (average 0.750), forgetting 0.500"
+    line = task_line(facts, confused, 2, 0.1, math.nan)
+    assert line == f"{said} (tasks confused, none forgotten), capacity 10.0 %"
+    assert task_line(facts, forgotten, 2, 0.1, math.nan) == f"{said}, capacity 10.0 %"
