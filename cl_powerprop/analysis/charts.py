@@ -76,13 +76,16 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
         for row in each_row(summary[summary["group"] == label]):
             values = comparison.values(label, row.metric).dropna()
             meta: Any = {"group": label, "choice": row.metric}
+            below = above = row.t_high - row.mean
+            if comparison.metrics[row.metric].is_share:
+                below, above = series.error_bars(row)
             mean = {
                 "type": "scatter",
                 "mode": "markers",
                 "name": plotly_text(label),
                 "x": [row.mean],
                 "y": [label],
-                "error_x": error_bar(row.t_high - row.mean),
+                "error_x": error_bar(above, below),
                 "marker": marker_style(style) | {"size": 11},
                 "cliponaxis": False,
                 "hovertemplate": f"%{{x:.4f}} over {row.n} seed{'s' if row.n > 1 else ''}",

@@ -30,6 +30,7 @@ from cl_powerprop.analysis.matplotlib_elements import (
     lay_out,
     log_axis,
     many_panels,
+    name_ticks,
     one_panel,
     power_of_ten,
     save_figure,
@@ -117,7 +118,8 @@ def _average_accuracy(comparison: Comparison) -> Figure | None:
 
 def _accuracy_matrix(comparison: Comparison) -> Figure:
     maps = {label: matrix.to_numpy() for label, matrix in series.accuracy_matrices(comparison).items()}
-    return heat_maps(maps, f"Test accuracy{over_seeds(comparison)}", "task tested", "tasks trained", first_row=1)
+    labels, title = all_task_labels(comparison), f"Test accuracy{over_seeds(comparison)}"
+    return heat_maps(maps, labels, title, "task tested", "tasks trained", first_row=1)
 
 
 def _mask_overlap(comparison: Comparison) -> Figure | None:
@@ -125,7 +127,7 @@ def _mask_overlap(comparison: Comparison) -> Figure | None:
     if not maps:
         return None
     title = "Weights in both masks, as a share of those in either (Jaccard index)"
-    return heat_maps(maps, title + over_seeds(comparison), "task", "task", first_row=0)
+    return heat_maps(maps, all_task_labels(comparison), title + over_seeds(comparison), "task", "task", first_row=0)
 
 
 def _capacity_growth(comparison: Comparison) -> Figure | None:
@@ -154,9 +156,10 @@ def _mask_composition(comparison: Comparison) -> Figure | None:
     title += " (outlined: frozen by the task itself)"
     figure, panels = many_panels(shown, title, height=2.6, width=3.2, sharey=True)
     tasks = int(table["task"].max()) + 1
-    colours = shades(tasks)
+    colours, names = shades(tasks), all_task_labels(comparison)
     for axes, label in zip(panels, shown, strict=True):
         _draw_composition(axes, table[table["group"] == label], tasks, colours)
+        name_ticks(axes, names, tasks)
     panels[0].set_ylim(bottom=0)  # of all panels: a limit set before the last one is drawn would cut it off
     within_shares(panels[0])
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -184,7 +187,6 @@ def _draw_composition(axes: Axes, table: pd.DataFrame, tasks: int, colours: list
     y = np.stack([bottom - own, bottom, bottom, bottom - own, bottom - own, np.full(tasks, np.nan)], axis=1)
     axes.plot(x.ravel(), y.ravel(), color="black", linewidth=min(0.8, 25 / tasks))
     axes.set(xlim=(-0.5, tasks - 0.5))
-    count_ticks(axes.xaxis, tasks)
 
 
 def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:

@@ -13,6 +13,7 @@ from cl_powerprop.analysis.plotly_elements import (
     line_style,
     line_with_band,
     matrix_axes,
+    name_ticks,
     task_axes,
 )
 from cl_powerprop.analysis.style import group_styles, shades
@@ -82,6 +83,7 @@ def composition(comparison: Comparison) -> Chart | None:
         numbers.append((None, [label, f"{total.mean():.1%}", f"{later.mean():.1%}" if len(later) else "-"]))
     layout = task_axes(tasks, "task", "share of the maskable weights", barmode="stack", hovermode="closest")
     layout["yaxis"] |= SHARES | {"tickformat": ".0%"}
+    name_ticks(layout, names[:tasks])
     if len(ranges) < tasks:
         layout["bargap"] = 0
     together = f", {len(ranges[0])} tasks to a colour" if len(ranges) < tasks else ""

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cl_powerprop.analysis.style import Style
-from cl_powerprop.analysis.wording import first_of, wrap
+from cl_powerprop.analysis.wording import axis_names, first_of, wrap
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 120
@@ -35,6 +35,7 @@ MOST_PANELS = 12  # tasks, or groups, that one figure shows side by side
 _MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it
 _MOST_MARKERS = 25  # points up to which each point of a line is marked
 _COLUMNS = 4
+_NAME = 12  # characters of a task's name below an axis
 _TITLE = 10  # font sizes in points
 _PANEL_TITLE = 8
 _LEGEND = 9
@@ -117,6 +118,15 @@ def count_ticks(axis: Axis, tasks: int) -> None:
     axis.set_major_locator(MaxNLocator(nbins=few, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
+def name_ticks(axes: Axes, labels: list[str], tasks: int) -> None:
+    """Put the names of tasks below an x-axis that counts them; the numbers where they are many, or have no names."""
+    names = axis_names(labels[:tasks], _NAME)
+    if tasks <= MOST_PANELS and names != list(map(str, range(tasks))):
+        axes.set_xticks(range(tasks), names, rotation=90, fontsize=_PANEL_TITLE - 1)
+    else:
+        count_ticks(axes.xaxis, tasks)
+
+
 def count_axis(axes: Axes, first: int, last: int) -> None:
     """Make the x-axis one that counts tasks from ``first`` to ``last``."""
     room = max(0.5 if first == last else 0.0, 0.02 * (last - first))
@@ -192,11 +202,12 @@ def draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend(entries.values(), texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=_LEGEND)
 
 
-def heat_maps(matrices: dict[str, np.ndarray], title: str, x: str, y: str, first_row: int) -> Figure:
+def heat_maps(matrices: dict[str, np.ndarray], labels: list[str], title: str, x: str, y: str, first_row: int) -> Figure:
     """Return a figure with a heat map for each group.
 
     Args:
         matrices: each group's, with values from 0 to 1; NaN is left empty.
+        labels: of the tasks.
         title: of the figure.
         x, y: what columns and rows are.
         first_row: the number of the first row.
@@ -211,7 +222,7 @@ def heat_maps(matrices: dict[str, np.ndarray], title: str, x: str, y: str, first
         edges = (-0.5, tasks - 0.5, first_row + tasks - 0.5, first_row - 0.5)
         image = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="cividis", aspect="auto", extent=edges)
         axes.grid(visible=False)
-        count_ticks(axes.xaxis, tasks)
+        name_ticks(axes, labels, tasks)
         count_ticks(axes.yaxis, tasks)
         if tasks <= _MOST_NUMBERS:
             for (row, column), value in np.ndenumerate(matrix):

@@ -7,11 +7,10 @@ import pandas as pd
 
 from cl_powerprop.analysis.series import tick_step
 from cl_powerprop.analysis.style import Style
-from cl_powerprop.analysis.wording import plotly_text, shortened
+from cl_powerprop.analysis.wording import axis_names, plotly_text
 
 _MOST_NUMBERS = 12  # tasks up to which the numbers of a heat map are written into it, and its columns named
 _MOST_MARKERS = 40  # points up to which each point of a line is marked
-_NAME = 16  # characters of a name beside an axis
 
 # Invisible ticks keep the numbers of the two axes apart in the corner.
 _TICKS = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)"}
@@ -134,6 +133,13 @@ def task_axes(tasks: int, x: str, y: str, **options: Any) -> dict[str, Any]:
     return axes(x, y, xaxis_tickformat="d", **few, **options)
 
 
+def name_ticks(layout: dict[str, Any], labels: list[str]) -> None:
+    """Put the names of tasks below an x-axis that counts them, if they are few enough."""
+    if len(labels) <= _MOST_NUMBERS:
+        texts = [plotly_text(name) for name in axis_names(labels)]
+        layout["xaxis"] |= {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": texts}
+
+
 def matrix_axes(x: str, y: str, columns: list[str], rows: list[str], first_row: int) -> dict[str, Any]:
     """Return the layout of a heat map, whose first row is at the top.
 
@@ -143,10 +149,8 @@ def matrix_axes(x: str, y: str, columns: list[str], rows: list[str], first_row: 
         first_row: the number of the first row.
     """
     few = len(columns) <= _MOST_NUMBERS
-    across = {
-        text: shortened(text.partition(": ")[2] or str(index), _NAME) if few else str(index)
-        for index, text in _regular(columns, 0)
-    }
+    names = axis_names(columns) if few else list(map(str, range(len(columns))))
+    across = {text: names[index] for index, text in _regular(columns, 0)}
     down = {text: str(number) for number, text in _regular(rows, first_row)}
     layout = axes(x, y, hovermode="closest", yaxis_autorange="reversed")
     for axis, ticks in (("xaxis", across), ("yaxis", down)):

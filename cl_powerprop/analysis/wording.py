@@ -27,6 +27,11 @@ def all_task_labels(comparison: Comparison) -> list[str]:
     return series.task_labels(series.task_names(comparison.runs.accuracy, tasks))
 
 
+def axis_names(labels: list[str], characters: int = 16) -> list[str]:
+    """Return short texts for the ticks of an axis of tasks: their names, or the numbers of those without one."""
+    return [shortened(text.partition(": ")[2] or str(task), characters) for task, text in enumerate(labels)]
+
+
 def first_of(shown: int, count: int, what: str) -> str:
     """Return a note for a title if not all are shown: " (the first 12 of 40 groups)"."""
     return f" (the first {shown} of {count} {what})" if shown < count else ""

@@ -90,6 +90,11 @@ class Metric:
         return (self.name, self.label, *self.aliases)
 
     @property
+    def is_share(self) -> bool:
+        """Whether it is a share of something, as accuracies and capacities are, which is never below 0."""
+        return self.unit == "%" or self.name.endswith("_accuracy")
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is shown without decimals."""
         return self.unit in ("bits", "weights", "s", "MiB")

@@ -273,8 +273,8 @@ def test_metrics_are_those_registered_then_those_of_plugins_that_are_not_importe
     assert (row["group"], row["n"], row["mean"]) == ("naive", 2, 1.0)
     lines = markdown(comparison, table, pairwise_table(comparison)).splitlines()
     assert lines[4].endswith("| gap to joint training | capacity used | mine.plasticity | zero forgetting |")
-    assert lines[6].endswith("| 0.1000 ± 0.0000 | 100.0 ± 0.0 % | 1.0000 ± 6.3531 |")
-    assert lines[7].endswith("| - | 100.0 ± 0.0 % | - |")
+    assert lines[6].endswith("| 0.1000 ± 0.0000 | 100.0 ± 0.0 % | 1.0000 ± 6.3531 | no |")
+    assert lines[7].endswith("| - | 100.0 ± 0.0 % | - | no |")
 
 
 def test_chosen_metrics_are_in_every_table_and_are_tested(tmp_path: Path) -> None:

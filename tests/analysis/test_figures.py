@@ -116,7 +116,7 @@ def test_shares_end_at_0_and_1_and_tasks_are_whole(tmp_path: Path, tasks: int, s
                 inside = band.get_datalim(axes.transData)
                 assert inside.y0 >= -1e-9, name
                 assert inside.y1 <= 1 + 1e-9, name
-    for name in ("average_accuracy", "capacity_growth", "mask_composition", "accuracy_matrix", "mask_overlap"):
+    for name in ("average_accuracy", "capacity_growth"):
         for axes in panels(drawn(comparison, name)):
             texts = [text.get_text() for text in ticks(axes.xaxis)]
             assert texts == [str(int(text)) for text in texts], name
@@ -140,6 +140,34 @@ def test_the_masks_of_every_group_are_drawn_whole(tmp_path: Path) -> None:
         write_run(tmp_path / strategy, strategy, 0, forgetful(tasks), masked=True)
     for axes in panels(drawn(compare_runs(load_runs(tmp_path), allow_mixed=True), "mask_composition"))[:2]:
         assert axes.get_ylim() == (0, pytest.approx(0.63, abs=0.03))
+
+
+@pytest.mark.parametrize("tasks", [3, 13])
+def test_few_tasks_have_their_names_below_the_axis(tmp_path: Path, tasks: int) -> None:
+    comparison = compared(tmp_path, tasks, 2)
+    names = ["an_extraord…", "Alphabet 1", "Alphabet 2"]
+    for name in ("mask_composition", "accuracy_matrix", "mask_overlap"):
+        texts = [text.get_text() for text in ticks(panels(drawn(comparison, name))[0].xaxis)]
+        assert texts == (names if tasks == 3 else [str(int(text)) for text in texts]), name
+    charts = {chart.name: chart for chart in make_charts(comparison, summary_table(comparison)) if chart}
+    axis = charts["composition"].layout["xaxis"]
+    if tasks == 3:
+        assert axis["ticktext"] == ["an_extraordinar…", "Alphabet 1", "Alphabet 2"]
+    else:
+        assert "ticktext" not in axis
+
+
+def test_the_report_draws_intervals_of_shares_within_0_and_1(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.3, 0.95)):
+        run = {"average_accuracy": accuracy, "average_forgetting": accuracy}
+        write_run(tmp_path / str(seed), "epn", seed, metrics=run)
+    comparison = compare_runs(load_runs(tmp_path))
+    chart = next(chart for chart in make_charts(comparison, summary_table(comparison)) if chart.name == "metrics")
+    bars = {trace["meta"]["choice"]: trace["error_x"] for trace in chart.traces if "error_x" in trace}
+    assert bars["average_accuracy"]["array"] == [pytest.approx(0.375)]
+    assert bars["average_accuracy"]["arrayminus"] == [pytest.approx(0.625)]
+    assert bars["average_forgetting"]["array"] == bars["average_forgetting"]["arrayminus"], "which can be negative"
+    assert bars["average_forgetting"]["array"][0] > 1
 
 
 def test_every_panel_has_the_name_of_its_task(tmp_path: Path) -> None:
