@@ -137,7 +137,8 @@ def name_ticks(layout: dict[str, Any], labels: list[str]) -> None:
     """Put the names of tasks below an x-axis that counts them, if they are few enough."""
     if len(labels) <= _MOST_NUMBERS:
         texts = [plotly_text(name) for name in axis_names(labels)]
-        layout["xaxis"] |= {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": texts}
+        shown = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": texts}
+        layout["xaxis"] |= shown | {"autotickangles": [0, -90]}  # aslant, the last would reach beyond the figure
 
 
 def matrix_axes(x: str, y: str, columns: list[str], rows: list[str], first_row: int) -> dict[str, Any]:
