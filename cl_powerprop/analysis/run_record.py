@@ -19,9 +19,8 @@ _MOST_VALUES = 2000  # in one file: a few aliases of YAML can stand for billions
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Sections of a config that the command writes, and keys by which such a config is known: a recorded run of somebody's
-# own script has fewer. Configs without either of the later sections are read too.
+# own script has fewer.
 _SECTIONS = ("benchmark", "model", "strategy", "optimizer", "seed")
-_LATER_SECTIONS = ("data", "train")
 _WRITTEN_BY_THE_COMMAND = ("defaults", "run_dir")
 
 # The metrics that have limits.
@@ -213,10 +212,9 @@ def _plain(value: Any) -> Any:
 
 def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Refuse a config that is cut off, and a run that lacks what its config says of it: it would fit no other run."""
-    if any(key in config for key in _WRITTEN_BY_THE_COMMAND):
-        needed = [*_SECTIONS, *(_LATER_SECTIONS if any(key in config for key in _LATER_SECTIONS) else ())]
-        if absent := [section for section in needed if section not in config]:
-            raise RunFolderError(f"config.yaml is damaged: it has no {', '.join(absent)}")
+    absent = [section for section in _SECTIONS if section not in config]
+    if absent and any(key in config for key in _WRITTEN_BY_THE_COMMAND):
+        raise RunFolderError(f"config.yaml is damaged: it has no {', '.join(absent)}")
     sections = {group: config.get(group, {}) for group in ("benchmark", "data")}
     for group, section in sections.items():
         if not isinstance(section, dict):
