@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
 from cl_powerprop import compose
@@ -95,6 +96,7 @@ def test_the_quotes_that_are_put(word: str, kept: str) -> None:
 @pytest.mark.slow
 def test_a_sweep_over_text_and_the_folder_that_is_named_by_it(command: Command) -> None:
     words = ("data=digits", "strategy=untrained", "benchmark.n_tasks=1", "progress=false", "save_model=false")
+    get_reusable_executor().shutdown(wait=True)  # processes of an earlier test are in its folder
     Path("mine/experiment").mkdir(parents=True)
     Path("mine/experiment/text.yaml").write_text("# @package _global_\nreferences_dir: 1_1\n")
     mine = ("-m", "--config-dir", "mine", *words)  # the jobs run in processes of their own
