@@ -160,7 +160,7 @@ class MaskAllocator:
         self.check_layers()
         select_task(self.model, self.tasks)
         if any(weight.is_loaded for weight in self.weights.values()):
-            self.freeze(list(self._unmasked_of_all()))
+            self.freeze(list(self._shared_unmasked()))
         self._frozen_phi = {}
         for name, weight in self.weights.items():
             phi = self.phi(name)
@@ -264,7 +264,7 @@ class MaskAllocator:
         for weight in self.weights.values():
             weight.is_loaded = False
 
-    def _unmasked_of_all(self) -> Iterator[str]:
+    def _shared_unmasked(self) -> Iterator[str]:
         """Return the parameters without masks that all tasks share: what must be frozen if nothing else is known."""
         kept = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
         kept |= {id(value) for module in self._excluded() for value in module.parameters()}
