@@ -40,6 +40,7 @@ class MaskedWeight(nn.Module, TaskAware):
         owner: int16, shaped like the weight: the task that froze it, -1 while it is free (derived from the masks, not
             saved).
         theta_gradient: give dL/dtheta to the optimizer instead of dL/dphi.
+        is_watched: backward passes also add up dL/dtheta of all weights, hidden ones included (see :meth:`watch`).
         is_loaded: the masks were loaded, and it is not settled yet which other parameters are frozen with them.
 
     Raises:
@@ -67,6 +68,8 @@ class MaskedWeight(nn.Module, TaskAware):
         self.theta_gradient = False
         self.is_loaded = False
         self._training_view: Tensor | None = None
+        self._gradient: Tensor | None = None
+        self.is_watched = False
         self._always: torch.dtype | None = None  # the dtype for whose floats there are always bits in use
         bytes_a_task = packed_size(shape.numel())
         self.register_buffer("masks", torch.empty(0, bytes_a_task, dtype=torch.uint8, device=device))
@@ -78,7 +81,7 @@ class MaskedWeight(nn.Module, TaskAware):
     def forward(self, phi: Tensor) -> Tensor:
         """Return the effective weight: ``theta`` under the mask in use, shaped like ``phi``."""
         visible, gate = self._visible, self._gate
-        if self.alpha == 1.0 and visible is None and gate is None:
+        if self.alpha == 1.0 and visible is None and gate is None and not self.is_watched:
             return phi
         size = phi.element_size()
         if visible is not None and visible.element_size() != size:  # still boolean, or the model's dtype has changed
@@ -86,7 +89,21 @@ class MaskedWeight(nn.Module, TaskAware):
         if gate is not None and gate.element_size() != size:
             self._gate = gate = to_bits(gate, phi.dtype)
         theta: Tensor = SparseWeightFunction.apply(phi, self.alpha, visible, gate, self.theta_gradient)
+        if self.is_watched and theta.requires_grad:
+            theta.register_hook(self._add_gradient)
         return theta
+
+    def _add_gradient(self, gradient: Tensor) -> None:
+        self._gradient = gradient.detach() if self._gradient is None else self._gradient + gradient
+
+    def watch(self, on: bool) -> None:
+        """Let backward passes add up the gradient of all weights from now on, or stop, which forgets it."""
+        self.is_watched, self._gradient = on, None
+
+    @property
+    def full_gradient(self) -> Tensor | None:
+        """dL/dtheta of all weights, as if no mask were in use, since :meth:`watch`; None before a backward pass."""
+        return self._gradient
 
     def right_inverse(self, theta: Tensor) -> Tensor:
         """Return the ``phi`` that gives ``theta``, so that assigning ``layer.weight = theta`` works as expected."""
@@ -120,12 +137,17 @@ class MaskedWeight(nn.Module, TaskAware):
         """Return the mask of a finished task, boolean, shaped like the weight."""
         return unpack(self.masks[task], self.owner.shape)
 
-    def set_training_view(self, mask: Tensor | None) -> None:
-        """Train through ``mask`` (None: all weights); frozen and hidden weights get no gradient."""
+    def set_training_view(self, mask: Tensor | None, learning: Tensor | None = None) -> None:
+        """Train through ``mask`` (None: all weights).
+
+        Args:
+            mask: boolean, shaped like the weight: the weights that are used.
+            learning: the same: those that get a gradient, unless they are frozen; None for those that are used.
+        """
         frozen = self.frozen
-        learning = ~frozen if mask is None else mask & ~frozen
+        learning = mask if learning is None else learning
         self._training_view = mask
-        self._use(mask, None if mask is None and not frozen.any() else learning)
+        self._use(mask, None if learning is None and not frozen.any() else _without(frozen, learning))
 
     def open_gate(self) -> None:
         """Compute the gradients of frozen weights too; the allocator still restores the weights after each step."""
@@ -186,6 +208,10 @@ class MaskedWeight(nn.Module, TaskAware):
         for task in reversed(range(self.tasks)):
             self.owner[self.mask_of(task)] = task
         self.set_training_view(None)
+
+
+def _without(frozen: Tensor, learning: Tensor | None) -> Tensor:
+    return ~frozen if learning is None else learning & ~frozen
 
 
 class MaskedWeightOnly(parametrize.ParametrizationList):

@@ -21,6 +21,22 @@ def rank(score: Tensor) -> Tensor:
     return ranks.view(score.shape)
 
 
+def largest(scores: Tensor, count: int) -> Tensor:
+    """Return the boolean mask of the ``count`` highest scores; of equal ones, earlier ones come first.
+
+    The same mask as ``rank(scores) < count``, without sorting all scores.
+    """
+    if count <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    flat = scores.reshape(-1)
+    if count >= flat.numel():
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = flat.topk(count, sorted=False).values.min()
+    mask, ties = flat > threshold, flat == threshold
+    missing = count - mask.sum()
+    return (mask | (ties & (ties.cumsum(0) <= missing))).view(scores.shape)
+
+
 def rank_global(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rank the elements of all tensors against each other; return int64 ranks by name, each shaped like its score.
 

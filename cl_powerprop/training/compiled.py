@@ -17,7 +17,8 @@ class CompiledModel:
     """Compiles a model, and keeps constant what torch would compile it again for.
 
     Masks are always in use, and the same parameters always get a gradient. Heads and networks of single tasks are not
-    compiled, nor is a batch that is smaller than the first one, as the last of an epoch is.
+    compiled, nor is a batch that is smaller than the first one, as the last of an epoch is, or whose backward pass is
+    to give the gradient of hidden weights.
 
     Args:
         model: the model.
@@ -26,11 +27,13 @@ class CompiledModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._masked: list[MaskedWeight] = []
         for module in model.modules():
             if isinstance(module, ParametrizationList):
                 for step in module:
                     if isinstance(step, MaskedWeight):
                         step.use_bits_always(module.original.dtype)
+                        self._masked.append(step)
         self._compiled = torch.compile(model)
         self._least = 0  # samples in a batch that is compiled
 
@@ -41,7 +44,7 @@ class CompiledModel:
             ConfigurationError: if torch cannot compile on this machine, or batch norm gets a batch of one sample.
         """
         size = len(inputs[0])
-        if size < self._least:
+        if size < self._least or any(weight.is_watched for weight in self._masked):
             return self.model(*inputs)
         self._least = self._least or size
         for values in inputs:

@@ -1,0 +1,151 @@
+"""Sparse-to-sparse training: the network is sparse from the first step on, and may exchange its connections."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.sparsity.controllers.base import Controller
+from cl_powerprop.sparsity.schedules import DECAYS, Updates
+from cl_powerprop.sparsity.scores import Random, Score, make_score
+
+DROP_FRACTION = 0.3
+GROWN_QUANTILE = 0.3
+
+
+class StaticRandom(Controller):
+    """A random sparse network whose mask never changes.
+
+    Args:
+        options: of :class:`Controller`.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, **options: Any) -> None:
+        super().__init__(model, optimizer, **options)
+        masks = self.highest(self.scores(Random(), "begin"), self.budgets(self.target))
+        for each in self.weights:
+            each.begin(masks[each.name])
+
+
+class DropAndGrow(StaticRandom):
+    """Exchanges a share of the weights in use at every update: the lowest scores are dropped, and as many grown.
+
+    Those just dropped may come back, as they were. Other grown weights start at 0 if alpha is 1, as in Evci et al.
+    With Powerpropagation 0 is a point of rest, where no gradient arrives: there they start with the magnitude that a
+    share ``grown_quantile`` of the layer's weights in use does not exceed, against the gradient if growth goes by it,
+    else with a random sign. They then move as easily as weights that are worth keeping, and change the network's
+    outputs no more than what was dropped.
+
+    Args:
+        stop: none of the updates is later than this step.
+        start: none is earlier.
+        every: steps from one update to the next.
+        drop_fraction: share of the weights in use that the first update exchanges, in (0, 1).
+        decay: how that share falls until ``stop``: "cosine", "linear" or "constant".
+        drop, grow: scores by which weights are kept and grown: "magnitude", "random", "gradient", "saliency", or an
+            object.
+        grown_quantile: see above, in [0, 1].
+        options: of :class:`Controller`.
+
+    Raises:
+        ConfigurationError: for an impossible value.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        stop: int,
+        start: int | None = None,
+        every: int = 100,
+        drop_fraction: float = DROP_FRACTION,
+        decay: str = "cosine",
+        drop: str | Score = "magnitude",
+        grow: str | Score = "gradient",
+        grown_quantile: float = GROWN_QUANTILE,
+        **options: Any,
+    ) -> None:
+        start = min(every, stop) if start is None else start
+        self.updates = Updates(start, stop, every)
+        check_drop_fraction(drop_fraction)
+        check_choice("decay", decay, tuple(DECAYS))
+        if not 0.0 <= grown_quantile <= 1.0:
+            raise ConfigurationError(f"grown_quantile must be in [0, 1], not {grown_quantile:g}")
+        self.drop_fraction = drop_fraction
+        self.decay = DECAYS[decay]
+        self.drop, self.grow = make_score(drop), make_score(grow)
+        self.grown_quantile = grown_quantile
+        super().__init__(model, optimizer, **options)
+        if self.needs_gradient:
+            self._watch(self.is_due(1))
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.drop.needs_gradient or self.grow.needs_gradient
+
+    def is_due(self, step: int) -> bool:
+        return step in self.updates
+
+    def update(self) -> None:
+        fraction = self.drop_fraction * self.decay(self.steps, self.updates.stop)
+        kept, budgets = {}, self.budgets(self.target)
+        held = {each.name: each.active for each in self.weights}
+        scores = self.scores(self.drop, "drop")
+        keep = [(names, count - int(fraction * count)) for names, count in budgets]
+        kept = self.highest({name: scores[name].masked_fill(~held[name], -torch.inf) for name in scores}, keep)
+        scores = self.scores(self.grow, "grow")
+        grow = [(names, int(fraction * count)) for names, count in budgets]
+        grown = self.highest({name: scores[name].masked_fill(kept[name], -torch.inf) for name in scores}, grow)
+        for layer, each in enumerate(self.weights):
+            start = self._start(layer) if each.masked.alpha != 1.0 else None
+            new = grown[each.name] & ~each.active
+            each.change(kept[each.name] | grown[each.name])
+            if start is not None:
+                each.place(new, start)
+
+    def _start(self, layer: int) -> Tensor:
+        """Return the value that each weight of a layer would be grown with; of the weight's shape."""
+        each = self.weights[layer]
+        if self.grow.needs_gradient:
+            sign = -each.gradient.sign()
+        else:
+            sign = torch.rand(each.shape, generator=self.draws("sign", layer)).sub_(0.5).sign().to(each.active.device)
+        return sign * each.quantile(self.grown_quantile)
+
+
+class SparseEvolutionaryTraining(DropAndGrow):
+    """SET: drops the smallest weights and grows others at random.
+
+    Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired by
+    network science", Nature Communications 2018.
+
+    Args:
+        options: of :class:`DropAndGrow`, with ``grow="random"``.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, grow: str | Score = "random", **options: Any) -> None:
+        super().__init__(model, optimizer, grow=grow, **options)
+
+
+class RigL(DropAndGrow):
+    """RigL: drops the smallest weights and grows those with the largest gradient.
+
+    Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, arXiv:1911.11134. The gradient is that of
+    the step's own batch, as if no mask were in use; unlike there, the optimizer makes its step as well.
+
+    Args:
+        options: of :class:`DropAndGrow`.
+    """
+
+
+def check_drop_fraction(drop_fraction: float) -> None:
+    """Refuse a share of the weights that cannot be exchanged.
+
+    Raises:
+        ConfigurationError: if it is not in (0, 1).
+    """
+    if not 0.0 < drop_fraction < 1.0:
+        raise ConfigurationError(f"drop_fraction must be in (0, 1), not {drop_fraction:g}")

@@ -1,0 +1,196 @@
+"""A weight whose mask changes while it trains: what it uses now, and what it has used so far."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Size, Tensor
+from torch.optim import Optimizer
+
+from cl_powerprop.sparsity.maskable import Maskable
+from cl_powerprop.sparsity.packing import pack, unpack
+from cl_powerprop.sparsity.powerprop import to_phi
+from cl_powerprop.sparsity.ranks import sum_over_ranks_
+
+_HISTORY = ("active", "ever_active", "ever_dropped")
+
+
+@dataclass(frozen=True)
+class LayerDensity:
+    """How sparse a layer is, in weights.
+
+    Attributes:
+        layer: name of the layer.
+        weights: how many it has.
+        active: those in use.
+        ever_active: those that were in use at some time.
+        dropped, grown: how many were dropped and grown so far.
+        regrown: how many of those grown had been dropped before.
+        dead_units: output units (or channels) without an active weight.
+    """
+
+    layer: str
+    weights: int
+    active: int
+    ever_active: int
+    dropped: int
+    grown: int
+    regrown: int
+    dead_units: int
+
+
+class SparseWeight:
+    """One masked weight of a model that a controller trains sparsely.
+
+    Hidden weights are 0, and so are the optimizer's moments for them: neither momentum nor decay can move them. A
+    grown weight starts without moments.
+
+    Args:
+        name: of the layer.
+        weight: the weight; it becomes maskable in place.
+        optimizer: trains it.
+
+    Attributes:
+        active: boolean, shaped like the weight: those in use.
+    """
+
+    def __init__(self, name: str, weight: Maskable, optimizer: Optimizer) -> None:
+        self.name = name
+        self.weight = weight
+        self.masked = weight.mask()
+        self.active = torch.ones_like(weight.stored, dtype=torch.bool)
+        self.ever_active = self.active.clone()
+        self.ever_dropped = torch.zeros_like(self.active)
+        # weights dropped, grown and regrown; steps times weights in use, and times weights that got a gradient
+        self._counts = torch.zeros(5, dtype=torch.int64, device=self.active.device)
+        self._optimizer = optimizer
+
+    @property
+    def shape(self) -> Size:
+        """Shape of the weight."""
+        return self.active.shape
+
+    @property
+    def phi(self) -> Tensor:
+        """The parameter that is trained, detached."""
+        return self.weight.stored.detach()
+
+    @property
+    def theta(self) -> Tensor:
+        """The weights, hidden ones as they are stored."""
+        return self.masked.theta(self.weight.stored)
+
+    @property
+    def gradient(self) -> Tensor:
+        """dL/dtheta of all weights, hidden ones included, in the step that was watched; over all processes.
+
+        Raises:
+            RuntimeError: if there was no backward pass.
+        """
+        gradient = self.masked.full_gradient
+        if gradient is None:
+            raise RuntimeError(
+                f"layer {self.name} got no gradient in this step; call the controller's step() after backward() and "
+                "the optimizer's step()"
+            )
+        return gradient
+
+    def watch(self, on: bool) -> None:
+        """Let the next step give the gradient of hidden weights too, or stop."""
+        self.masked.watch(on)
+
+    def share_gradient(self) -> None:
+        """Add up the watched gradient over the processes of distributed training."""
+        sum_over_ranks_(self.gradient)
+
+    @torch.no_grad()
+    def begin(self, active: Tensor, learning: Tensor | None = None) -> None:
+        """Start with these weights in use; no other has been. Arguments are those of :meth:`change`."""
+        self.active, self.ever_active = active, active.clone()
+        self._hide(learning)
+
+    @torch.no_grad()
+    def change(self, active: Tensor, learning: Tensor | None = None) -> None:
+        """Use these weights from now on.
+
+        Args:
+            active: boolean, shaped like the weight: those in use; all others are set to 0.
+            learning: the same: those that get a gradient, if they are more; then hidden weights keep their values.
+        """
+        dropped, grown = self.active & ~active, active & ~self.active
+        regrown = grown & self.ever_dropped
+        self._counts[:3] += torch.stack([dropped.sum(), grown.sum(), regrown.sum()])
+        self.active = active
+        self.ever_active |= active
+        self.ever_dropped |= dropped
+        self._hide(learning)
+
+    def _hide(self, learning: Tensor | None) -> None:
+        if learning is None:
+            self.phi.masked_fill_(~self.active, 0.0)
+        self._forget_moments(self.active if learning is None else learning)
+        self.show(learning)
+
+    @torch.no_grad()
+    def place(self, where: Tensor, theta: Tensor) -> None:
+        """Set the weights at ``where`` (boolean, shaped like the weight) to ``theta``."""
+        self.phi.copy_(torch.where(where, to_phi(theta, self.masked.alpha), self.phi))
+
+    def show(self, learning: Tensor | None = None) -> None:
+        """Compute with the active weights only; ``learning`` are those that get a gradient, by default the same."""
+        self.masked.set_training_view(self.active, learning)
+
+    def _forget_moments(self, keep: Tensor) -> None:
+        """Set the optimizer's moments to 0 except for the weights to keep."""
+        for value in self._optimizer.state.get(self.weight.stored, {}).values():
+            if isinstance(value, Tensor) and value.shape == keep.shape:
+                value.masked_fill_(~keep, 0.0)
+
+    def quantile(self, share: float) -> Tensor:
+        """Return the magnitude that a share of the active weights does not exceed; a scalar, 0 if none is active."""
+        magnitudes = self.theta[self.active].abs()
+        if not magnitudes.numel():
+            return magnitudes.new_zeros(())
+        return magnitudes.kthvalue(min(magnitudes.numel(), 1 + math.floor(share * magnitudes.numel()))).values
+
+    def count_steps(self, steps: int, learning: Tensor | None = None) -> None:
+        """Note that some steps computed with the active weights, and gave ``learning`` (the same) a gradient."""
+        active = self.active.sum()
+        self._counts[3:] += steps * torch.stack([active, active if learning is None else learning.sum()])
+
+    def training_density(self, steps: int) -> float:
+        """Return the mean share of a dense step's multiplications over the steps so far.
+
+        A step multiplies by the weights twice, forward and for the gradient of the inputs, and computes the gradient
+        of the weights once (Evci et al. 2020, appendix H).
+        """
+        active, learning = self._counts[3:].tolist()
+        return float((2 * active + learning) / (3 * steps * self.active.numel())) if steps else 1.0
+
+    def report(self) -> LayerDensity:
+        """Return how sparse the layer is."""
+        dropped, grown, regrown = self._counts[:3].tolist()
+        units = self.active.reshape(self.shape[0], -1).any(1)
+        return LayerDensity(
+            layer=self.name,
+            weights=self.active.numel(),
+            active=int(self.active.sum()),
+            ever_active=int(self.ever_active.sum()),
+            dropped=dropped,
+            grown=grown,
+            regrown=regrown,
+            dead_units=int((~units).sum()),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return masks, 8 weights a byte, and counts; the weights are in the model's state."""
+        masks = {f"{self.name}/{each}": pack(getattr(self, each)) for each in _HISTORY}
+        return masks | {f"{self.name}/counts": self._counts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state_dict` returned."""
+        for each in _HISTORY:
+            setattr(self, each, unpack(state[f"{self.name}/{each}"].to(self.active.device), self.shape))
+        self._counts = state[f"{self.name}/counts"].to(self.active.device).clone()
+        self.show()
