@@ -32,6 +32,8 @@ class DataSource:
         self.device = device
         self._make = find("data", config.name).make
         self.dataset: Dataset = self._make()
+        if not config.normalize:
+            self.dataset.mean, self.dataset.std = 0.0, 1.0
 
     @property
     def classes(self) -> int:

@@ -17,6 +17,7 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sequences.base import check_n_tasks, refuse_class_scenario
 
 Scenario = Literal["task", "domain", "class"]
+ValidationFrom = Literal["random", "end"]
 
 View = Callable[[Tensor], Tensor]
 """A task's transformation of images: from uint8 ``[k, channels, height, width]`` to the same shape, values 0 to 255."""
@@ -120,13 +121,16 @@ def to_pixels(dataset: Dataset, images: NDArray[np.uint8], labels: NDArray[np.in
     )
 
 
-def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide ``count`` training rows at random into (training, validation), each sorted.
+def split_validation(
+    count: int, size: float, seed: int, validation_from: ValidationFrom = "random"
+) -> tuple[Tensor, Tensor]:
+    """Divide ``count`` training rows into (training, validation), each sorted.
 
     Args:
         count: number of rows.
         size: validation rows: a share below 1, or a number of rows.
-        seed: seed of the run, from which the division is drawn.
+        seed: seed of the run, from which a random division is drawn.
+        validation_from: "random", or "end": the last rows are the validation rows, whatever the seed.
 
     Raises:
         ConfigurationError: if either part would be empty.
@@ -137,18 +141,23 @@ def split_validation(count: int, size: float, seed: int) -> tuple[Tensor, Tensor
             f"benchmark.validation={size} of {count} training samples leaves nothing to train or to validate on; "
             "give a share in (0, 1) or a number of samples"
         )
-    order = torch.randperm(count, generator=generator(seed, "validation"))
+    if validation_from == "end":
+        order = torch.arange(count).flip(0)
+    else:
+        order = torch.randperm(count, generator=generator(seed, "validation"))
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def divide(train: Pixels, test: Pixels, validation: float, seed: int) -> list[tuple[Pixels, Tensor]]:
-    """Return (images, rows) of the training, validation and test data.
+def divide(
+    train: Pixels, test: Pixels, validation: float, seed: int, validation_from: ValidationFrom = "random"
+) -> list[tuple[Pixels, Tensor]]:
+    """Return (images, rows) of the training, validation and test data; for arguments see :func:`split_validation`.
 
     Raises:
         ConfigurationError: see :func:`split_validation`.
     """
     device = train.images.device
-    train_rows, valid_rows = split_validation(len(train.labels), validation, seed)
+    train_rows, valid_rows = split_validation(len(train.labels), validation, seed, validation_from)
     test_rows = torch.arange(len(test.labels), device=device)
     return [(train, train_rows.to(device)), (train, valid_rows.to(device)), (test, test_rows)]
 

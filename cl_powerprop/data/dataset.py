@@ -33,11 +33,13 @@ class DataConfig:
         name: name of the data set.
         root: folder of the data; None: see :func:`data_root`.
         download: download the data if it is missing.
+        normalize: normalise images by mean and standard deviation; without, pixels are in [0, 1].
     """
 
     name: str
     root: str | None = None
     download: bool = False
+    normalize: bool = True
 
     def check(self) -> None:
         """Refuse impossible values, before anything is loaded.
@@ -84,7 +86,7 @@ class Drawings:
 
 
 _LACKING = {  # what a user is told of a data set that does not offer this
-    "images": "is for benchmark=omniglot and omniglot_rotation; choose other data, such as mnist5k",
+    "images": "is for benchmark=omniglot, omniglot_rotation and single; choose other data, such as mnist5k",
     "drawings": "does not say who drew an image; this benchmark needs data=omniglot, not {0}",
 }
 
@@ -149,8 +151,12 @@ class Dataset(ABC):
         Raises:
             ConfigurationError: saying what the data set is for.
         """
-        if getattr(type(self), what) is getattr(Dataset, what):
+        if not self.offers(what):
             raise self._lacking(what)
+
+    def offers(self, what: str) -> bool:
+        """Return whether the data set has "images" or "drawings"; nothing is read."""
+        return getattr(type(self), what) is not getattr(Dataset, what)
 
     def _lacking(self, what: str) -> ConfigurationError:
         return ConfigurationError(f"data={self.name} " + _LACKING[what].format(self.name))

@@ -24,11 +24,12 @@ from PIL import Image
 from cl_powerprop.data.alphabets import BACKGROUND, EVALUATION
 from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Drawings, Progress, register_dataset
 from cl_powerprop.data.fetch import fetch, md5
-from cl_powerprop.errors import ConfigurationError, DataError
+from cl_powerprop.errors import ConfigurationError, DataError, check_choice
 
 log = logging.getLogger("cl_powerprop")
 
 DRAWERS, SIDE = 20, 105
+CHARACTERS = ("all", "background", "evaluation")
 # SHA-256 of the decoded drawings in order, one byte per pixel at full size: repacking the zips does not change it.
 DRAWINGS_SHA256 = "ed224c6eac86ff74f8684914e90c024b71c5565d24511e87b7c9a7e396218107"
 
@@ -51,11 +52,14 @@ class OmniglotDataConfig(DataConfig):
 
     Attributes:
         size: side of the square images, in pixels.
+        characters: "all", or those of the "background" or the "evaluation" alphabets.
     """
 
     size: int
+    characters: str = "all"
 
     def check(self) -> None:
+        check_choice("data.characters", self.characters, CHARACTERS)
         if not 1 <= self.size <= SIDE:
             raise ConfigurationError(f"data.size must be from 1 to {SIDE}, not {self.size}")
 
@@ -138,7 +142,19 @@ class Omniglot(Dataset):
         return f"{len(drawings.images):,} drawings of {characters:,} characters in {len(drawings.alphabets)} alphabets"
 
     def drawings(self, root: Path, config: DataConfig) -> Drawings:
-        return self.read(root, config.size)  # type: ignore[attr-defined]  # an OmniglotDataConfig
+        options: OmniglotDataConfig = config  # type: ignore[assignment]
+        drawings = self.read(root, options.size)
+        return drawings if options.characters == "all" else self._of_zip(drawings, options.characters)
+
+    def _of_zip(self, drawings: Drawings, characters: str) -> Drawings:
+        """Return the drawings of one zip; its alphabets and characters count from 0."""
+        (chosen,) = (set(file.alphabets) for file in self.zips if characters in file.name)
+        mine = np.isin(drawings.alphabet, [index for index, name in enumerate(drawings.alphabets) if name in chosen])
+        alphabet, character = (column[mine] for column in (drawings.alphabet, drawings.character))
+        names = tuple(name for name in drawings.alphabets if name in chosen)
+        return Drawings(
+            drawings.images[mine], alphabet - alphabet.min(), character - character.min(), drawings.drawer[mine], names
+        )
 
     def read(self, root: Path, size: int = 28, progress: Progress | None = None) -> Drawings:
         """Return all drawings scaled to ``size`` x ``size``, from the cache if there is a valid one.

@@ -58,7 +58,7 @@ class OmniglotConfig(SequenceConfig):
         Raises:
             ConfigurationError: naming the options and what they can be.
         """
-        _counts(self.validation, self.test, DRAWERS, "drawers")
+        check_drawers(self.validation, self.test)
 
 
 @dataclass(kw_only=True)
@@ -111,11 +111,11 @@ def omniglot(
     pixels = to_pixels(dataset, drawings.images, drawings.character, device)
     alphabet, drawer = (torch.from_numpy(column).to(device) for column in (drawings.alphabet, drawings.drawer))
     counts = [int(pixels.labels[alphabet == index].unique().numel()) for index in names]
+    parts = divide_drawers(drawer, alphabet, validation, test, seed)
     offset = 0
     tasks = []
     for index, count in zip(names, counts, strict=True):
         mine = alphabet == index
-        parts = divide_drawers(drawer, index, validation, test, seed)
         first = int(pixels.labels[mine].min()) - (offset if scenario == "class" else 0)
         splits = [_split(pixels, mine & part, first) for part in parts]
         tasks.append(Task(drawings.alphabets[index], sum(counts) if scenario == "class" else count, *splits))
@@ -166,6 +166,7 @@ def omniglot_rotation(
     pixels = Pixels(turned, base.labels.repeat(_ROTATIONS), base.mean, base.std)
     drawer = torch.from_numpy(drawings.drawer).to(device).repeat(_ROTATIONS)
     alphabets = torch.from_numpy(drawings.alphabet).to(device).repeat(_ROTATIONS)
+    by_drawer = divide_drawers(drawer, alphabets, validation, test, seed) if split_by == "drawer" else None
     # The position of each character in the sequence, -1 for characters in no task.
     positions = torch.full((len(characters),), -1, device=device)
     positions[chosen] = torch.arange(len(chosen), device=device)
@@ -174,14 +175,7 @@ def omniglot_rotation(
         first = task * CHARACTERS_A_TASK
         position = positions[pixels.labels]
         mine = (position >= first) & (position < first + CHARACTERS_A_TASK)
-        if split_by == "drawer":
-            parts = [torch.zeros_like(mine) for _ in range(3)]
-            for alphabet in alphabets[mine].unique().tolist():
-                divided = divide_drawers(drawer, alphabet, validation, test, seed)
-                for part, own in zip(parts, divided, strict=True):
-                    part |= own & (alphabets == alphabet)
-        else:
-            parts = _divide_images(mine, validation, test, seed, task)
+        parts = by_drawer or _divide_images(mine, validation, test, seed, task)
         offset = 0 if scenario == "class" else first
         splits = [
             Split(pixels, rows, position[rows] - offset) for rows in ((mine & part).nonzero()[:, 0] for part in parts)
@@ -191,12 +185,12 @@ def omniglot_rotation(
     return TaskSequence("omniglot_rotation", scenario, tasks)
 
 
-def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float, seed: int) -> list[Tensor]:
+def divide_drawers(drawer: Tensor, alphabet: Tensor, validation: float, test: float, seed: int) -> list[Tensor]:
     """Return boolean masks of training, validation and test data, each shaped like ``drawer``.
 
     Args:
         drawer: int64, 0 to 19: who drew each image.
-        alphabet: index of the alphabet; each has its own division.
+        alphabet: int64 of the same shape: of which alphabet it is; each alphabet has its own division.
         validation, test: drawers for validation and testing: a share below 1, or a number of the 20.
         seed: seed of the run.
 
@@ -205,14 +199,23 @@ def divide_drawers(drawer: Tensor, alphabet: int, validation: float, test: float
     """
     import torch
 
-    validating, testing = _counts(validation, test, DRAWERS, "drawers")
+    validating, testing = check_drawers(validation, test)
     tested = DRAWERS - testing
-    order = torch.randperm(tested, generator=generator(seed, "drawers", alphabet))
-    role = torch.zeros(DRAWERS, dtype=torch.int64)
-    role[order[:validating]] = 1
-    role[tested:] = 2
-    roles = role.to(drawer.device)[drawer]
-    return [roles == part for part in range(3)]
+    roles = torch.zeros(int(alphabet.max()) + 1, DRAWERS, dtype=torch.int64)
+    roles[:, tested:] = 2
+    for index, role in enumerate(roles):
+        role[torch.randperm(tested, generator=generator(seed, "drawers", index))[:validating]] = 1
+    chosen = roles.to(drawer.device)[alphabet, drawer]
+    return [chosen == part for part in range(3)]
+
+
+def check_drawers(validation: float, test: float) -> tuple[int, int]:
+    """Return how many of the 20 drawers are for validation and for testing.
+
+    Raises:
+        ConfigurationError: if these, or training, would have no drawer.
+    """
+    return _counts(validation, test, DRAWERS, "drawers")
 
 
 def _divide_images(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:

@@ -26,7 +26,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     # words on the command line: parts of the error message
     "unknown benchmark": (
         "benchmark=permute",
-        ["unknown benchmark 'permute'", "omniglot, omniglot_rotation, permuted, rotated, split"],
+        ["unknown benchmark 'permute'", "omniglot, omniglot_rotation, permuted, rotated, single, split"],
     ),
     "unknown strategy": (
         "strategy=gem",
