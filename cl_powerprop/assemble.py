@@ -16,6 +16,7 @@ from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.parts import Parts
+from cl_powerprop.plugins.sparse_training import SparseTraining
 from cl_powerprop.registry import find
 from cl_powerprop.sections import TrainConfig
 from cl_powerprop.seeding import derive_seed
@@ -29,6 +30,7 @@ from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.clipping import GradientClipping
 from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.schedule import LearningRateSchedule
+from cl_powerprop.training.step_limit import StepLimit
 
 
 def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
@@ -57,16 +59,36 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
         bias=config.model.bias,
         validation=benchmark.streams["valid"],
     )
-    plugins = [*training_plugins(config.train, strategy), *strategy.plugins(context)]
-    return Parts(
+    plugins = [*training_plugins(config, strategy), *strategy.plugins(context)]
+    learner = make_learner(config, model, plugins, device, one_order=sequence.is_whole)
+    parts = Parts(
         benchmark,
-        learner=make_learner(config, model, plugins, device),
+        learner=learner,
         strategy=strategy,
         plan=make_plan(config, strategy, len(sequence)),
         task_names=[task.name for task in sequence.tasks],
         architecture=architecture,
         train_options={"reset_optimizer_state": True},  # a task begins without the moments of the one before
+        steps_a_task=config.train.steps,
     )
+    parts.sparsity = make_sparse_training(config, parts)
+    return parts
+
+
+def make_sparse_training(config: RunConfig, parts: Parts) -> SparseTraining | None:
+    """Put the sparse training that a config asks for, if any, on the learner, and return it.
+
+    Raises:
+        ConfigurationError: for a value that does not fit the network, or the length of the training.
+    """
+    learner, steps = parts.learner, sum(parts.steps())
+    make = find("sparsity", config.sparsity.name).make
+    controller = make(learner.model, learner.optimizer, config.sparsity, steps=steps, seed=config.seed)
+    if controller is None:
+        return None
+    sparsity = SparseTraining(controller, steps, getattr(config.sparsity, "curve", ()))
+    learner.plugins.append(sparsity)
+    return sparsity
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,18 +159,21 @@ def make_augmentation(train: TrainConfig) -> Augmentation | None:
     return augmentation if train.shift or train.rotate else None
 
 
-def training_plugins(train: TrainConfig, strategy: Strategy) -> list[Any]:
+def training_plugins(config: RunConfig, strategy: Strategy) -> list[Any]:
     """Return the plugins that every strategy trains with.
 
     Raises:
         ConfigurationError: for an unknown schedule, or an impossible warm-up or norm.
     """
-    schedule = LearningRateSchedule(train.schedule, strategy.phases(train.epochs), train.warmup)
-    return [schedule] if train.clip_norm is None else [schedule, GradientClipping(train.clip_norm)]
+    train = config.train
+    phases = config.sparsity.phases(strategy.phases(train.epochs))
+    plugins: list[Any] = [LearningRateSchedule(train.schedule, phases, train.warmup, train.steps)]
+    plugins += [] if train.clip_norm is None else [GradientClipping(train.clip_norm)]
+    return plugins if train.steps is None else [*plugins, StepLimit(train.steps)]
 
 
 def make_learner(
-    config: RunConfig, model: nn.Module, plugins: Sequence[Any], device: torch.device
+    config: RunConfig, model: nn.Module, plugins: Sequence[Any], device: torch.device, one_order: bool = False
 ) -> FastSupervisedTemplate:
     """Return Avalanche's strategy object, which trains the model."""
     train = config.train
@@ -159,7 +184,7 @@ def make_learner(
             optimizer=make_optimizer(config.optimizer, model, config.model.alpha),
             criterion=nn.CrossEntropyLoss(),
             train_mb_size=train.batch_size,
-            train_epochs=train.epochs,
+            train_epochs=train.epochs if train.steps is None else train.steps,
             eval_mb_size=train.eval_batch_size,
             device=device,
             plugins=list(plugins),
@@ -167,6 +192,7 @@ def make_learner(
             seed=config.seed,
             precision=train.precision,
             compile=train.compile,
+            one_order=one_order,
         )
 
 

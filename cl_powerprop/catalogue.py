@@ -6,7 +6,7 @@ from pathlib import Path
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.registry import CONF, PACKAGES, metrics, others
 
-GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "logger", "experiment")
+GROUPS = ("benchmark", "data", "model", "strategy", "sparsity", "optimizer", "logger", "experiment")
 
 
 def catalogue(group: str | None = None) -> dict[str, dict[str, str]]:

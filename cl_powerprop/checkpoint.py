@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cl_powerprop.config import GROUPS, RunConfig, shareable
+from cl_powerprop.config import GROUPS, OPTIONAL, RunConfig, shareable
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.privacy import redact
 from cl_powerprop.registry import canonical
@@ -151,7 +151,8 @@ def check_matches(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> No
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")
     now = json.loads(json.dumps(must_match(config)))
-    changed = [key for key in now if now[key] != written.get(key)]
+    absent = {group: {"name": name} for group, name in OPTIONAL.items()}
+    changed = [key for key in now if now[key] != written.get(key, absent.get(key))]
     if changed:
         raise RunFolderError(f"{folder / 'config.yaml'} has changed since the run began: {', '.join(changed)}")
 

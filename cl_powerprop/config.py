@@ -19,8 +19,9 @@ from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
 from cl_powerprop.registry import BY_NAME, find, parts
-from cl_powerprop.sections import EvaluationConfig, PruningConfig, TrainConfig
+from cl_powerprop.sections import EvaluationConfig, TrainConfig
 from cl_powerprop.sequences.base import SequenceConfig
+from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
 
 
@@ -34,7 +35,6 @@ class RunOptions:
     progress: bool
     save_model: bool
     run_dir: str
-    pruning: PruningConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
@@ -57,6 +57,7 @@ class RunConfig(RunOptions):
     model: ModelConfig
     strategy: StrategyConfig
     optimizer: OptimizerConfig
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     logger: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -66,17 +67,20 @@ class RunConfig(RunOptions):
             ConfigurationError: naming the option and what it can be.
         """
         check_device(self.device)
-        if self.pruning is not None:
-            self.pruning.check()
-            if self.logger:
-                raise ConfigurationError("experiment=mnist_pruning writes a run folder only; leave logger out")
-        for part in (self.benchmark, self.data, self.model, self.optimizer, self.train, self.evaluation):
+        parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
+        for part in parts:
             part.check()
         self.benchmark.check_data(find("data", self.data.name).make())
         self.strategy.check(self.train.epochs)
         self.strategy.check_tasks(self.benchmark.n_tasks)
         strategy = self.make_strategy()
         self._check_task_identity(strategy)
+        self.sparsity.check_strategy(self.strategy.name, strategy, self.benchmark.n_tasks)
+        if self.train.steps is not None and len(strategy.phases(self.train.epochs)) > 1:
+            raise ConfigurationError(
+                f"train.steps={self.train.steps}: strategy={self.strategy.name} divides a task's epochs between "
+                "training and retraining; give train.epochs"
+            )
         if self.evaluation.within_tasks and strategy.infers_task:
             option = "every_steps" if self.evaluation.every_epochs is None else "every_epochs"
             raise ConfigurationError(
@@ -115,7 +119,8 @@ class RunConfig(RunOptions):
             )
 
 
-GROUPS = ("benchmark", "data", "model", "strategy", "optimizer")
+GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
+OPTIONAL = {"sparsity": "none"}  # what a config without the group has: configs of earlier versions do
 REFERENCES = ("joint", "independent", "untrained")
 
 
@@ -165,7 +170,7 @@ def parse(config: DictConfig) -> RunConfig:
     chosen: dict[str, Any] = {}
     for group in GROUPS:
         given = _section(values, group)
-        part = find(group, given.get("name"))
+        part = find(group, given.get("name", OPTIONAL.get(group)))
         named = _options_by_name(group, values)
         chosen[group] = _typed(part.config, given | named.get(part.name, {}) | {"name": part.name}, group)
     sinks = _section(values, "logger")
@@ -218,7 +223,7 @@ def load_config(folder: Path) -> RunConfig:
         raise ConfigurationError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigurationError(f"{folder / 'config.yaml'} is damaged")
-    if missing := [group for group in GROUPS if group not in loaded]:
+    if missing := [group for group in GROUPS if group not in loaded and group not in OPTIONAL]:
         raise ConfigurationError(
             f"{folder / 'config.yaml'} has no {', no '.join(missing)}: a script made the run by learn(); run that again"
         )

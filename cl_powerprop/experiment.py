@@ -115,7 +115,7 @@ def open_results(
     folder = RunFolder.reopen(path) if reopen else RunFolder(path)
     if not reopen:
         folder.write_text("config.yaml", repeatable_yaml(config))
-    shown = {key: value for key, value in shareable(config).items() if key not in ("logger", "run_dir", "pruning")}
+    shown = {key: value for key, value in shareable(config).items() if key not in ("logger", "run_dir")}
     if any(sink.enabled for sink in config.logger.values()):
         shown["group"] = group_name(config)
     progress = config.progress and not quiet

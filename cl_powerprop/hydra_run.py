@@ -161,11 +161,6 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
     for sink in parsed.logger.values():
         sink.prepare()
     job = job_of(parsed, hydra_config, words, live)
-    if parsed.pruning is not None:
-        from cl_powerprop.pruning import run_pruning
-
-        run_pruning(parsed, path, job=job)
-        return
     from cl_powerprop.experiment import run
 
     multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None

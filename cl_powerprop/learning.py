@@ -10,6 +10,7 @@ from typing import Any
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.parts import Parts
+from cl_powerprop.plugins.sparse_training import SparseTraining
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
@@ -44,8 +45,21 @@ def learn(parts: Parts, results: Results) -> Results:
             results.flush()
             if parts.save is not None:
                 parts.save(results)
+        if parts.sparsity is not None:
+            results.pruned(density_curve(parts.sparsity, lambda: measure("test", range(parts.n_tasks))))
         results.finish(parts.strategy.summary(parts.learner.model))
     return results
+
+
+def density_curve(
+    sparsity: SparseTraining, measure: Callable[[], dict[int, Measured]]
+) -> dict[float, dict[int, Measured]]:
+    """Return what each task measures with the trained network pruned to each density of the curve, not retrained."""
+    measured = {}
+    for density in sparsity.curve:
+        with sparsity.pruned_to(density):
+            measured[density] = measure()
+    return measured
 
 
 def refuse_trained(learner: Any) -> None:

@@ -14,6 +14,12 @@ SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both")
 TRAIN_THROUGH = ("all", "free")
+INITS = ("default", "truncated_normal")
+DISTRIBUTIONS = ("uniform", "erk", "global")
+SHARES_OF = ("masked", "all")
+DECAYS = ("cosine", "constant", "linear")
+SCORES = ("magnitude", "random", "gradient", "saliency")
+GROW_SCORES = ("random", "gradient")
 
 _NORM_GROUPS = 8
 _ROUNDING = 1e-9
@@ -49,6 +55,36 @@ def check_init_scale(init_scale: float) -> None:
     """
     if not math.isfinite(init_scale) or init_scale <= 0:
         raise ConfigurationError(f"init_scale must be a finite number > 0, not {init_scale}")
+
+
+def check_sparsity(option: str, sparsity: float) -> None:
+    """Refuse a sparsity that leaves nothing, or is none.
+
+    Raises:
+        ConfigurationError: if it is not in [0, 1).
+    """
+    if not 0.0 <= sparsity < 1.0:
+        raise ConfigurationError(f"{option} must be in [0, 1), not {sparsity:g}: it is the share that is not used")
+
+
+def check_share(option: str, share: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ConfigurationError: if it is not in [0, 1].
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ConfigurationError(f"{option} must be in [0, 1], not {share:g}")
+
+
+def check_drop_fraction(option: str, drop_fraction: float) -> None:
+    """Refuse a share of the weights in use that cannot be exchanged.
+
+    Raises:
+        ConfigurationError: if it is not in (0, 1).
+    """
+    if not 0.0 < drop_fraction < 1.0:
+        raise ConfigurationError(f"{option} must be in (0, 1), not {drop_fraction:g}")
 
 
 def check_hidden(hidden: Sequence[int]) -> None:

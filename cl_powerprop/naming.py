@@ -13,7 +13,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 # Settings that do not change what is measured.
 _WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
-_NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "pruning.", "run.")
+_NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "run.")
 _PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
 _NAMED_BY_VALUE = ("strategy", "benchmark", "data", "model", "optimizer", "experiment")  # "adam", not "optimizer adam"
 _PARTS = ("strategy", "benchmark", "data", "model", "optimizer")  # groups of options, each of which has its own ones

@@ -5,6 +5,7 @@ from typing import Any
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
+from cl_powerprop.plugins.sparse_training import SparseTraining
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.strategies.masking import strategy_of
 from cl_powerprop.training.batches import count_batches
@@ -21,9 +22,11 @@ class Parts:
         task_names: of each task; None for a number.
         architecture: what :func:`~cl_powerprop.networks.build.build_model` rebuilds the network from.
         train_options: arguments of the learner's ``train``.
+        steps_a_task: optimizer steps after which the training of a task ends; None if all its epochs are trained.
 
     Attributes:
         curriculum: what is trained, in order: (index of the last task that is learned with it, experience).
+        sparsity: the learner's plugin for sparse training; None for dense training.
         save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
 
     Raises:
@@ -40,6 +43,7 @@ class Parts:
         task_names: Sequence[str] | None = None,
         architecture: Mapping[str, Any] | None = None,
         train_options: Mapping[str, Any] | None = None,
+        steps_a_task: int | None = None,
     ) -> None:
         streams = benchmark.streams
         if "train" not in streams or "test" not in streams:
@@ -56,6 +60,8 @@ class Parts:
         self.task_names = task_names or [f"task_{index}" for index in range(len(tasks))]
         self.architecture = dict(architecture or {})
         self.train_options = dict(train_options or {})
+        self.steps_a_task = steps_a_task
+        self.sparsity: SparseTraining | None = None
         self.save: Callable[[Any], None] | None = None
         self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
         _check(self.curriculum, len(tasks))
@@ -81,6 +87,8 @@ class Parts:
     def steps(self) -> list[int]:
         """Return how many optimizer steps each experience takes."""
         learner = self.learner
+        if self.steps_a_task is not None:
+            return [self.steps_a_task] * len(self.benchmark.streams["train"])
         joins_lone = getattr(learner, "joins_lone", False)  # Avalanche's own strategies do not
         return [
             learner.train_epochs * count_batches(len(experience.dataset), learner.train_mb_size, joins_lone)

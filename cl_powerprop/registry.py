@@ -40,10 +40,11 @@ PACKAGES = {
     "data": "cl_powerprop.data",
     "model": "cl_powerprop.models",
     "optimizer": "cl_powerprop.optimizers",
+    "sparsity": "cl_powerprop.sparse_training",
     "logger": "cl_powerprop.sinks",
 }
 METRICS = "cl_powerprop.evaluation.metrics"
-BY_NAME = ("strategy", "model", "optimizer")  # groups whose options can also be given as NAME.option=value
+BY_NAME = ("strategy", "model", "optimizer", "sparsity")  # groups whose options can also be given as NAME.option=value
 _OURS = "cl_powerprop."
 
 

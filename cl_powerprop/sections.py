@@ -1,16 +1,9 @@
-"""The sections of a config that belong to no part: how all parts are trained, when they are tested, and pruning."""
+"""The sections of a config that belong to no part: how all parts are trained, and when they are tested."""
 
 from dataclasses import dataclass
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.limits import (
-    PRECISIONS,
-    check_alpha,
-    check_augmentation,
-    check_clip_norm,
-    check_hidden,
-    check_schedule,
-)
+from cl_powerprop.limits import PRECISIONS, check_augmentation, check_clip_norm, check_schedule
 
 
 @dataclass
@@ -28,6 +21,7 @@ class TrainConfig:
     compile: bool = False
     shift: float = 0.0
     rotate: float = 0.0
+    steps: int | None = None
 
     def check(self) -> None:
         """Refuse what no loop can do.
@@ -38,6 +32,8 @@ class TrainConfig:
         for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(self, option)}")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigurationError(f"train.steps must be at least 1, or null for train.epochs, not {self.steps}")
         check_schedule(self.schedule, self.warmup)
         if self.clip_norm is not None:
             check_clip_norm(self.clip_norm)
@@ -73,35 +69,3 @@ class EvaluationConfig:
                 raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
         if self.every_epochs is not None and self.every_steps is not None:
             raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
-
-
-@dataclass
-class PruningConfig:
-    """`pruning`: the single-task experiment, in place of a task sequence."""
-
-    alphas: list[float]
-    seeds: list[int]
-    steps: int
-    lrs: list[float]
-    batch_size: int
-    hidden: list[int]
-    densities: list[float]
-
-    def check(self) -> None:
-        """Refuse what cannot be pruned.
-
-        Raises:
-            ConfigurationError: naming the option and what it can be.
-        """
-        for option in ("alphas", "seeds", "densities"):
-            if not getattr(self, option):
-                raise ConfigurationError(f"pruning.{option} is empty; it needs at least one value")
-        for alpha in self.alphas:
-            check_alpha(alpha)
-        check_hidden(self.hidden)
-        if len(self.lrs) != len(self.alphas):
-            raise ConfigurationError(f"pruning.lrs needs one rate for each of the {len(self.alphas)} alphas")
-        if any(not 0.0 < density <= 1.0 for density in self.densities):
-            raise ConfigurationError(f"pruning.densities must be in (0, 1], not {self.densities}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ConfigurationError("pruning.steps and pruning.batch_size must be at least 1")

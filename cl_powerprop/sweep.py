@@ -32,6 +32,4 @@ def job_of(config: RunConfig, hydra_config: Any, command: Sequence[str], live: b
         for override in parser.parse_overrides(list(hydra_config.overrides.task))
     }
     row = naming_row(config)
-    if config.pruning is not None:  # an experiment with alphas and seeds of its own
-        row = {key: value for key, value in row.items() if key not in ("strategy", "seed")}
     return Job(hydra_config.job.num, job_name(row, overrides, overrides.keys() - fixed), live)

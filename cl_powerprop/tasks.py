@@ -95,11 +95,16 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskSequence:
-    """The tasks of a benchmark in the order they are learned."""
+    """The tasks of a benchmark in the order they are learned.
+
+    Attributes:
+        is_whole: its one task is a whole data set, and no sequence is made of it.
+    """
 
     name: str
     scenario: Scenario
     tasks: Sequence[Task]
+    is_whole: bool = False
     sample_shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
-from cl_powerprop.limits import check_alpha, check_init_scale
+from cl_powerprop.limits import INITS, check_alpha, check_init_scale
 from cl_powerprop.registry import T, door
 
 HEADS = ("shared", "per_task")
@@ -19,6 +19,8 @@ class ModelConfig:
         name: name of the model.
         alpha: exponent of Powerpropagation; 1 is the ordinary network.
         init_scale: factor of the initial weights.
+        init: how they are drawn: as torch does for each layer ("default"), or from a normal distribution of variance
+            1 / fan-in, truncated at two deviations, with biases 0 ("truncated_normal").
         heads: one output layer for all tasks ("shared"), or one per task ("per_task").
         bias: biases and affine norms, which masks do not cover: "none", own values for each task ("per_task"), or
             frozen after the first task ("frozen").
@@ -27,6 +29,7 @@ class ModelConfig:
     name: str
     alpha: float = 2.0
     init_scale: float = 1.0
+    init: str = "default"
     heads: str = "per_task"
     bias: str = "per_task"
 
@@ -40,6 +43,7 @@ class ModelConfig:
         check_choice("model.bias", self.bias, BIASES)
         check_alpha(self.alpha)
         check_init_scale(self.init_scale)
+        check_choice("model.init", self.init, INITS)
 
 
 def register_model(name: str, config: type | None = None, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:

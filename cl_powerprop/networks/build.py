@@ -9,6 +9,7 @@ from torch import nn
 from cl_powerprop.networks.classifier import Classifier
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.networks.independent import IndependentNetworks
+from cl_powerprop.networks.initial import truncated_normal_
 from cl_powerprop.registry import find
 from cl_powerprop.sparsity import powerpropagate
 
@@ -22,6 +23,7 @@ def build_model(
     bias: str,
     alpha: float = 1.0,
     init_scale: float = 1.0,
+    init: str = "default",
     init_seed: int = 0,
     independent: bool = False,
     **options: Any,
@@ -35,6 +37,7 @@ def build_model(
         heads: "shared" or "per_task".
         bias: "none" for a network without biases; "per_task" and "frozen" say how masks treat biases and norms.
         alpha, init_scale: see :func:`powerpropagate`.
+        init: how initial weights are drawn: "default" or "truncated_normal".
         init_seed: seed of the initial weights.
         independent: make a whole network for each task.
         options: further options of the model: hidden, width, norm.
@@ -52,4 +55,6 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
         model = IndependentNetworks(network([count]) for count in classes) if independent else network(classes)
+    if init == "truncated_normal":
+        truncated_normal_(model, init_seed)
     return powerpropagate(model, alpha, init_scale, exclude=(TaskHeads,))

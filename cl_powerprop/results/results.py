@@ -297,6 +297,16 @@ class Results:
         for metric in values if split == "train" else reversed(values):  # the order that `curves.csv` always had
             self._rows.write(Row(trained, epoch, step, task, split, metric, values[metric]))
 
+    def pruned(self, measured: Mapping[float, Mapping[int, Measured]]) -> None:
+        """Enter a test of the trained network, pruned to some densities without retraining, by density and task."""
+        if measured:
+            rows = [
+                [self.facts.run_id, density, task, value.accuracy, value.loss]
+                for density, tasks in measured.items()
+                for task, value in tasks.items()
+            ]
+            self.folder.write_csv("pruning.csv", ["run_id", "density", "eval_task", "accuracy", "loss"], rows)
+
     def flush(self) -> None:
         """Bring sinks and files up to what is known, and say how far the run is."""
         with self.time("logging"):

@@ -62,7 +62,7 @@ def single(config: SingleConfig, data: DataSource, seed: int) -> TaskSequence:
     from cl_powerprop.tasks import TaskSequence
 
     make = _of_drawings if data.dataset.offers("drawings") else _of_images
-    return TaskSequence("single", config.scenario, [make(config, data, seed)])  # type: ignore[arg-type]
+    return TaskSequence("single", config.scenario, [make(config, data, seed)], is_whole=True)  # type: ignore[arg-type]
 
 
 def _of_images(config: SingleConfig, data: DataSource, seed: int) -> Task:

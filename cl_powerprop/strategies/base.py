@@ -118,6 +118,7 @@ class Strategy:
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
         infers_task: it finds out by itself which task test samples are of.
+        takes_sparsity: a sparse-training controller may mask its one network (see `sparsity`).
         clip_norm: the largest global norm of the gradient unless `train.clip_norm` says otherwise; None for no limit.
         task_hint: how a user can have it find out, for messages; "" if not at all.
     """
@@ -126,6 +127,7 @@ class Strategy:
     tests_unseen = True
     resumable = False
     infers_task = False
+    takes_sparsity = False
     task_hint = ""
     clip_norm: float | None = None
 

@@ -20,6 +20,7 @@ class Joint(Strategy):
 
     tests_unseen = False
     resumable = True
+    takes_sparsity = True
 
     def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:
         from cl_powerprop.training.tensor_data import MixedSamples

@@ -8,5 +8,6 @@ class Naive(Strategy):
     """The loop as it is."""
 
     resumable = True
+    takes_sparsity = True
     # All weights go on changing in every task; with a shared head they would grow until they diverge.
     clip_norm = 1.0

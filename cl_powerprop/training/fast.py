@@ -40,6 +40,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         seed: the order of experience k's samples depends on (seed, k) alone.
         precision: "fp32", or "bf16" to train under autocast.
         compile: train through ``torch.compile``.
+        one_order: the order depends on the seed alone, for a benchmark whose one task is a whole data set.
 
     Evaluation always runs eagerly in the model's own precision, so that a task's logits do not depend on compilation.
 
@@ -54,12 +55,21 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     joins_lone = True
     dataloader: Any
 
-    def __init__(self, *, seed: int = 0, precision: str = "fp32", compile: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        precision: str = "fp32",
+        compile: bool = False,
+        one_order: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         check_choice("train.precision", precision, PRECISIONS)
         self.seed = seed
         self.precision = precision
         self.compile = compile
+        self.one_order = one_order
         self._compiled: CompiledModel | None = None
 
     def forward(self) -> Any:
@@ -95,11 +105,12 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 self.dataloader = JoiningLoader(self.dataloader)
             return
         index = self.experience.current_experience
-        order = generator(self.seed, "order", index) if shuffle else None
+        purpose = () if self.one_order else (index,)
+        order = generator(self.seed, "order", *purpose) if shuffle else None
         draws = derive_seed(self.seed, "transform", index)
         loader: TensorLoader | MixedLoader
         if isinstance(found.samples, MixedSamples):
-            order = order or generator(self.seed, "order", index)
+            order = order or generator(self.seed, "order", *purpose)
             loader = MixedLoader(found.samples, self.train_mb_size, order, found.train_transform, draws)
         else:
             loader = TensorLoader(found.samples, task, self.train_mb_size, order, found.train_transform, draws)

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of a task with their own learning-rate schedule, which starts at ``scale`` times the base rate."""
+    """Some epochs of a task, fractions included, with a learning-rate schedule of their own.
 
-    epochs: int
+    Attributes:
+        epochs: how many.
+        scale: the schedule starts at so many times the base rate.
+    """
+
+    epochs: float
     scale: float = 1.0

@@ -17,17 +17,19 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         schedule: one of :data:`~cl_powerprop.limits.SCHEDULES`.
         phases: the phases of a task, such as training and retraining; together they have the epochs of the task.
         warmup: share of a phase, in [0, 1), over which the rate first rises linearly from zero.
+        steps: of a task, which its phases then share; None if they last the epochs that they say.
 
     Raises:
         ConfigurationError: for an unknown schedule, or a warm-up outside [0, 1).
     """
 
-    def __init__(self, schedule: str, phases: Sequence[Phase], warmup: float = 0.0) -> None:
+    def __init__(self, schedule: str, phases: Sequence[Phase], warmup: float = 0.0, steps: int | None = None) -> None:
         super().__init__()
         check_schedule(schedule, warmup)
         self.schedule = schedule
         self.phases = list(phases)
         self.warmup = warmup
+        self.steps = steps
         self._base: list[float] = []
         self._step = 0
 
@@ -50,11 +52,16 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
 
     def retraining_begins(self, strategy: Any, **_: Any) -> None:
         """Go to the second phase, though the first may have been stopped early."""
-        self._step = self.phases[0].epochs * len(strategy.dataloader)
+        self._step = round(self.phases[0].epochs * len(strategy.dataloader))
 
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Set the rate of this step: the schedule's value at the middle of the step."""
-        factor = self.factor((self._step + 0.5) / len(strategy.dataloader))
+        factor = self.factor((self._step + 0.5) / self._steps_an_epoch(strategy))
         self._step += 1
         for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * factor
+
+    def _steps_an_epoch(self, strategy: Any) -> float:
+        if self.steps is None:
+            return len(strategy.dataloader)
+        return self.steps / sum(phase.epochs for phase in self.phases)

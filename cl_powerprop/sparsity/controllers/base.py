@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.optim import Optimizer
 
 from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.limits import SHARES_OF, check_sparsity
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity.distributions import Distribution, make_distribution
 from cl_powerprop.sparsity.maskable import Maskable, maskable_weights
@@ -59,8 +60,8 @@ class Controller:
         share_of: ShareOf = "masked",
         seed: int = 0,
     ) -> None:
-        check_sparsity(sparsity)
-        check_choice("share_of", share_of, ("masked", "all"))
+        check_sparsity("sparsity", sparsity)
+        check_choice("share_of", share_of, SHARES_OF)
         everything = maskable_weights(model)
         chosen = _without_exempt(model, everything, exempt)
         self.exempt = {name: each.stored.numel() for name, each in everything.items() if name not in chosen}
@@ -229,16 +230,6 @@ class Controller:
             each.load_state_dict(state)
         if self.needs_gradient and not self.is_final:
             self._watch(self.is_due(self.steps + 1))
-
-
-def check_sparsity(sparsity: float) -> None:
-    """Refuse a sparsity that leaves nothing, or is none.
-
-    Raises:
-        ConfigurationError: if it is not in [0, 1).
-    """
-    if not 0.0 <= sparsity < 1.0:
-        raise ConfigurationError(f"the sparsity must be in [0, 1), not {sparsity:g}: it is the share that is not used")
 
 
 def _without_exempt(model: nn.Module, weights: Mapping[str, Maskable], exempt: Exempt) -> dict[str, Maskable]:

@@ -6,27 +6,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import check_choice
+from cl_powerprop.limits import GROW_SCORES, check_drop_fraction, check_share
 from cl_powerprop.sparsity.controllers.base import Controller
 from cl_powerprop.sparsity.schedules import DECAYS, Updates
 from cl_powerprop.sparsity.scores import Random, Score, make_score
-
-DROP_FRACTION = 0.3
-GROWN_QUANTILE = 0.3
 
 
 class StaticRandom(Controller):
     """A random sparse network whose mask never changes.
 
     Args:
+        rescale: divide the initial weights of each layer by the square root of its density, so that its outputs keep
+            the variance that they have in the dense network (Evci et al., "Gradient Flow in Sparse Neural Networks and
+            How Lottery Tickets Win", AAAI 2022). Powerpropagation needs it most: its gradients shrink with the outputs
+            and with the weights themselves.
         options: of :class:`Controller`.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, **options: Any) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, rescale: bool = True, **options: Any) -> None:
         super().__init__(model, optimizer, **options)
         masks = self.highest(self.scores(Random(), "begin"), self.budgets(self.target))
         for each in self.weights:
             each.begin(masks[each.name])
+            if rescale:
+                each.place(each.active, each.theta * each.active.float().mean().rsqrt())
 
 
 class DropAndGrow(StaticRandom):
@@ -44,8 +48,9 @@ class DropAndGrow(StaticRandom):
         every: steps from one update to the next.
         drop_fraction: share of the weights in use that the first update exchanges, in (0, 1).
         decay: how that share falls until ``stop``: "cosine", "linear" or "constant".
-        drop, grow: scores by which weights are kept and grown: "magnitude", "random", "gradient", "saliency", or an
-            object.
+        drop: score by which weights are kept: "magnitude", "random", "gradient", "saliency", or an object.
+        grow: score by which they are grown: "random", "gradient", or an object; hidden weights are 0, and the other
+            scores say nothing of them.
         grown_quantile: see above, in [0, 1].
         options: of :class:`Controller`.
 
@@ -61,19 +66,20 @@ class DropAndGrow(StaticRandom):
         stop: int,
         start: int | None = None,
         every: int = 100,
-        drop_fraction: float = DROP_FRACTION,
+        drop_fraction: float = 0.3,
         decay: str = "cosine",
         drop: str | Score = "magnitude",
         grow: str | Score = "gradient",
-        grown_quantile: float = GROWN_QUANTILE,
+        grown_quantile: float = 0.1,
         **options: Any,
     ) -> None:
         start = min(every, stop) if start is None else start
         self.updates = Updates(start, stop, every)
-        check_drop_fraction(drop_fraction)
+        check_drop_fraction("drop_fraction", drop_fraction)
+        check_share("grown_quantile", grown_quantile)
         check_choice("decay", decay, tuple(DECAYS))
-        if not 0.0 <= grown_quantile <= 1.0:
-            raise ConfigurationError(f"grown_quantile must be in [0, 1], not {grown_quantile:g}")
+        if isinstance(grow, str):
+            check_choice("grow", grow, GROW_SCORES)
         self.drop_fraction = drop_fraction
         self.decay = DECAYS[decay]
         self.drop, self.grow = make_score(drop), make_score(grow)
@@ -139,13 +145,3 @@ class RigL(DropAndGrow):
     Args:
         options: of :class:`DropAndGrow`.
     """
-
-
-def check_drop_fraction(drop_fraction: float) -> None:
-    """Refuse a share of the weights that cannot be exchanged.
-
-    Raises:
-        ConfigurationError: if it is not in (0, 1).
-    """
-    if not 0.0 < drop_fraction < 1.0:
-        raise ConfigurationError(f"drop_fraction must be in (0, 1), not {drop_fraction:g}")

@@ -1,0 +1,1 @@
+"""The choices of sparse training, as `sparsity=NAME`; torch is imported only when a controller is made."""
