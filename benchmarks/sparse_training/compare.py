@@ -42,7 +42,7 @@ class Setting:
     alphas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
     sparsities: tuple[float, ...] = (0.98, 0.99, 0.95, 0.9)
     seeds: tuple[int, ...] = (0, 1, 2)
-    rates: tuple[float, ...] = (0.03, 0.1, 0.3)
+    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     tuned_at: float = 0.98
 
 
@@ -66,7 +66,7 @@ SETTINGS = {
         alphas=(1.0, 2.0),
         sparsities=(0.95, 0.9),
         seeds=(0, 1),
-        rates=(0.03, 0.1),
+        rates=(0.1, 0.3),
         tuned_at=0.95,
     ),
 }
