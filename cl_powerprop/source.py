@@ -38,7 +38,8 @@ class DataSource:
     @property
     def classes(self) -> int:
         """How many classes the images show."""
-        return int(self.dataset.classes)  # type: ignore[attr-defined]
+        known = self.dataset.classes
+        return self._images().classes if known is None else known
 
     def pixels(self) -> tuple[Pixels, Pixels]:
         """Return training and test images.
@@ -47,7 +48,9 @@ class DataSource:
             ConfigurationError: for a data set that is not divided into training and test images.
             DataError: if it is missing or damaged.
         """
-        images: Images = self._read("images")
+        images = self._images()
+        if self.dataset.mean is None:
+            self.dataset.mean, self.dataset.std = images.mean_and_std()
         train = to_pixels(self.dataset, images.train_images, images.train_labels, self.device)
         return train, to_pixels(self.dataset, images.test_images, images.test_labels, self.device)
 
@@ -60,6 +63,10 @@ class DataSource:
         """
         drawings: Drawings = self._read("drawings")
         return drawings
+
+    def _images(self) -> Images:
+        images: Images = self._read("images")
+        return images
 
     def _read(self, what: str) -> Any:
         root = data_root(self.config.root)

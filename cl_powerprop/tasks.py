@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cl_powerprop.data.dataset import Dataset
+from cl_powerprop.data.dataset import Dataset, PerChannel
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
 from cl_powerprop.sequences.base import check_n_tasks, refuse_class_scenario
@@ -30,13 +30,13 @@ class Pixels:
     Attributes:
         images: uint8 ``[n, channels, height, width]``.
         labels: int64 ``[n]``.
-        mean, std: of the pixels scaled to [0, 1].
+        mean, std: of the pixels scaled to [0, 1]: a number, or a tensor ``[channels, 1, 1]`` with one for each channel.
     """
 
     images: Tensor
     labels: Tensor
-    mean: float
-    std: float
+    mean: float | Tensor
+    std: float | Tensor
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,25 @@ class TaskSequence:
 
 
 def to_pixels(dataset: Dataset, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Pixels:
-    """Copy the images ``[n, height, width]`` and labels ``[n]`` of a data set to the device."""
-    return Pixels(
-        torch.tensor(images).unsqueeze(1).to(device), torch.tensor(labels).to(device), dataset.mean, dataset.std
+    """Copy the images and labels ``[n]`` of a data set to the device, and how it normalises them.
+
+    Args:
+        dataset: the data set, whose ``mean`` and ``std`` are known.
+        images: uint8 ``[n, height, width]`` or ``[n, channels, height, width]``.
+        labels: int64 ``[n]``.
+        device: where they go.
+    """
+    count, *channels, height, width = images.shape
+    pixels = torch.tensor(images).view(count, *(channels or [1]), height, width).to(device)
+    mean, std = (_of_channels(value, device) for value in (dataset.mean, dataset.std))
+    return Pixels(pixels, torch.tensor(labels).to(device), mean, std)
+
+
+def _of_channels(value: PerChannel | None, device: torch.device) -> float | Tensor:
+    """Return one number as it is, and numbers for each channel as a tensor ``[channels, 1, 1]``."""
+    values = np.asarray(value, dtype=np.float64)
+    return (
+        float(values) if values.ndim == 0 else torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
     )
 
 

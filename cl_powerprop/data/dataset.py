@@ -19,6 +19,11 @@ DEFAULT_ROOT = "~/.cache/cl-powerprop"
 
 Progress = Callable[[str, int, int], None]  # (file, done so far, total), in bytes or images
 
+PerChannel = float | Sequence[float]
+"""A number for each channel of the images, or one for all of them."""
+
+_AT_A_TIME = 1000  # images that are counted together, to save memory
+
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the data: ``root``, else $CL_POWERPROP_DATA, else ~/.cache/cl-powerprop."""
@@ -51,7 +56,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Images:
-    """Training and test data: images uint8 ``[n, height, width]``, labels int64 ``[n]``."""
+    """Training and test data.
+
+    Images are uint8 ``[n, height, width]`` or, in colour, ``[n, channels, height, width]``; labels int64 ``[n]``.
+    """
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
@@ -64,6 +72,27 @@ class Images:
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes())
         return digest.hexdigest()
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, if labels count from 0."""
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of each channel of the training pixels, scaled to [0, 1].
+
+        The standard deviation of a channel that is the same everywhere counts as 1.
+        """
+        images = self.train_images
+        channels = 1 if images.ndim == 3 else images.shape[1]
+        counts = np.zeros((channels, 256))  # of each pixel value
+        for first in range(0, len(images), _AT_A_TIME):
+            part = images[first : first + _AT_A_TIME].reshape(-1, channels, *images.shape[-2:])
+            counts += [np.bincount(part[:, channel].ravel(), minlength=256) for channel in range(channels)]
+        shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255.0
+        mean = shares @ values
+        std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
+        return tuple(mean.tolist()), tuple(np.where(std > 0.0, std, 1.0).tolist())
 
 
 @dataclass(frozen=True)
@@ -96,12 +125,15 @@ class Dataset(ABC):
 
     Attributes:
         name: as in ``data=<name>``.
-        mean, std: of the training pixels, scaled to [0, 1]; images are normalised by them.
+        classes: number of classes; labels count from 0. None: see :attr:`Images.classes`.
+        mean, std: of the training pixels, scaled to [0, 1]; images are normalised by them. None: see
+            :meth:`Images.mean_and_std`.
     """
 
     name: str
-    mean: float
-    std: float
+    classes: int | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
 
     @abstractmethod
     def status(self, root: Path) -> str:
@@ -166,11 +198,9 @@ class ImageDataset(Dataset):
     """A data set of labelled images, divided into training and test data.
 
     Attributes:
-        classes: number of classes; labels count from 0.
         sha256: of the images, as :meth:`Images.sha256` gives it; None if it is not known: they are not verified then.
     """
 
-    classes: int
     sha256: str | None = None
 
     @abstractmethod

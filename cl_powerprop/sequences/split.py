@@ -34,8 +34,8 @@ class SplitConfig(SequenceConfig):
 
     def check_data(self, dataset: Dataset) -> None:
         super().check_data(dataset)
-        if (classes := getattr(dataset, "classes", None)) is not None:
-            class_groups(classes, self.n_tasks, self.classes)
+        if dataset.classes is not None:
+            class_groups(dataset.classes, self.n_tasks, self.classes)
 
 
 def class_groups(classes: int, n_tasks: int, listed: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
