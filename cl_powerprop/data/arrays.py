@@ -29,7 +29,7 @@ class ArraysConfig(DataConfig):
         memory_gb: largest size of its arrays, in gigabytes.
     """
 
-    file: str
+    file: str = "arrays.npz"
     memory_gb: float = 8.0
 
     def check(self) -> None:

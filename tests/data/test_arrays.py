@@ -177,8 +177,6 @@ def test_options_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=said):
             compose_config("data=arrays", *words).check()
-    with pytest.raises(ConfigurationError, match=r"data\.file must be given"):
-        compose_config("data=arrays")
     with pytest.raises(DataError, match=r"no\.npz was not found; data\.file is relative to data\.root"):
         read(tmp_path, file="no.npz")
 
