@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import NORMS
+from cl_powerprop.models.resnet50 import resnet50
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.networks.independent import IndependentNetworks
 from cl_powerprop.networks.norm import make_norm
+from cl_powerprop.networks.residual import PreactivationBlock
 from cl_powerprop.registry import parts
 from cl_powerprop.saving import load, save
 from cl_powerprop.seeding import generator
@@ -26,6 +28,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lenet5": {},
     "convnet": {"width": 8, "norm": "batch"},
     "resnet18": {"width": 8, "norm": "batch"},
+    "resnet50": {},
+    "wide_resnet": {"depth": 10, "widen_factor": 1, "norm": "batch"},
 }
 
 
@@ -73,6 +77,67 @@ def test_sizes_are_the_published_ones() -> None:
     # 11,173,962 is what a CIFAR ResNet-18 has with three channels and ten classes with biases.
     resnet = count(make("resnet18", width=64, sample_shape=(3, 32, 32)))
     assert resnet + 512 * 10 + 10 == 11_173_962
+    colour = {"sample_shape": (3, 32, 32)}
+    for depth, widen_factor, parameters in ((28, 10, 36_479_194), (40, 2, 2_243_546), (16, 4, 2_748_890)):
+        wide = count(make("wide_resnet", depth=depth, widen_factor=widen_factor, **colour))
+        assert wide + (64 * widen_factor + 1) * 10 == parameters
+    assert count(make("resnet50", sample_shape=(3, 224, 224))) + 2048 * 1000 + 1000 == 25_557_032
+
+
+def relu_norm(maps: Tensor) -> Tensor:
+    return (
+        (maps - maps.mean((0, 2, 3), True)) / (maps.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    ).relu()
+
+
+def test_a_wide_resnet_is_the_published_one() -> None:
+    """WRN-10-2 written out: norm and ReLU before each convolution, the shortcut from after the first of them."""
+    network = make("wide_resnet", widen_factor=2, sample_shape=(3, 16, 16), bias="none", heads="shared").train()
+    weights = [value for name, value in network.state_dict().items() if name.startswith("features") and value.ndim == 4]
+    assert [tuple(weight.shape) for weight in weights[:4]] == [
+        (16, 3, 3, 3),
+        (32, 16, 3, 3),
+        (32, 32, 3, 3),
+        (32, 16, 1, 1),
+    ]
+    images = torch.randn(4, 3, 16, 16)
+    conv = nn.functional.conv2d
+    maps = conv(images, weights[0], padding=1)
+    for stage, (first, second, around) in enumerate(zip(weights[1::3], weights[2::3], weights[3::3], strict=True)):
+        active, stride = relu_norm(maps), 2 if stage else 1
+        inner = conv(relu_norm(conv(active, first, padding=1, stride=stride)), second, padding=1)
+        maps = inner + conv(active, around, stride=stride)
+    expected = relu_norm(maps).mean((2, 3))
+    torch.testing.assert_close(network.features(images).flatten(1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wide_resnet_halves_twice_and_keeps_its_input_within_a_stage() -> None:
+    model = make("wide_resnet", depth=16, widen_factor=2, sample_shape=(3, 32, 32))
+    blocks = [module for module in model.features if isinstance(module, PreactivationBlock)]
+    shapes: list[tuple[int, ...]] = []
+    for block in blocks:
+        block.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
+    model(torch.rand(2, 3, 32, 32))
+    assert shapes == [(32, 32, 32)] * 2 + [(64, 16, 16)] * 2 + [(128, 8, 8)] * 2
+    assert [block.shortcut is None for block in blocks] == [False, True] * 3
+
+
+def test_resnet50_is_that_of_torchvision() -> None:
+    import torchvision
+
+    ours = resnet50((3, 64, 64), bias=True).eval()
+    theirs = torchvision.models.resnet50().eval()
+    theirs.fc = nn.Identity()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+    std = float(make("resnet50").features.layer1[0].conv2.weight.std())  # type: ignore[union-attr]
+    assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02), "He's initial weights, by the number of outputs"
+
+
+def test_resnet50_of_greyscale_images_has_another_first_layer() -> None:
+    assert make("resnet50").features.conv1.weight.shape == (64, 1, 7, 7)  # type: ignore[union-attr]
 
 
 def test_a_resnet_halves_three_times() -> None:
@@ -99,6 +164,10 @@ def test_images_that_are_too_small_are_one_clear_error(name: str) -> None:
         ("convnet", {"norm": "instance"}, "none, batch, group, layer"),
         ("resnet18", {"norm": "group", "width": 12}, "12 channels do not divide into 8 groups"),
         ("mlp", {"hidden": [0]}, "model.hidden"),
+        ("wide_resnet", {"depth": 12}, "model.depth must be 6 n \\+ 4, such as 10, 16, 22, 28 or 40, not 12"),
+        ("wide_resnet", {"depth": 4}, "model.depth"),
+        ("wide_resnet", {"widen_factor": 0}, "model.widen_factor must be at least 1"),
+        ("wide_resnet", {"norm": "instance"}, "none, batch, group, layer"),
     ],
 )
 def test_impossible_models(name: str, options: dict[str, Any], message: str) -> None:

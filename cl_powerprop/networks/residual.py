@@ -1,4 +1,8 @@
-"""The residual block of ResNet-18: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, figure 2."""
+"""Residual blocks.
+
+That of ResNet-18: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, figure 2. That of wide residual
+networks: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, figure 1.
+"""
 
 from typing import Any
 
@@ -40,3 +44,31 @@ def _rename_shortcut(_: nn.Module, state: dict[str, Any], prefix: str, *unused: 
     """Accept a state dict that was saved when the shortcut was called ``around``."""
     for key in [key for key in state if key.startswith(f"{prefix}around.")]:
         state[f"{prefix}shortcut.{key.removeprefix(prefix + 'around.')}"] = state.pop(key)
+
+
+class PreactivationBlock(nn.Module):
+    """Two 3 x 3 convolutions, each after a norm and ReLU, and a shortcut.
+
+    The shortcut is the input or, where the shape changes, a 1 x 1 convolution of the input after its norm and ReLU.
+
+    Args:
+        inputs, outputs, stride, norm, bias: see :class:`ResidualBlock`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str, bias: bool) -> None:
+        super().__init__()
+        own_bias = bias and norm == "none"
+        self.activation = nn.Sequential(make_norm(norm, inputs, affine=bias), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=own_bias),
+            make_norm(norm, outputs, affine=bias),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=own_bias),
+        )
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=own_bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        active = self.activation(maps)
+        around = maps if self.shortcut is None else self.shortcut(active)
+        return self.body(active) + around  # type: ignore[no-any-return]

@@ -32,7 +32,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "strategy=gem",
         ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, untrained"],
     ),
-    "unknown model": ("model=resnet", ["unknown model 'resnet'", "convnet, lenet5, lenet_300_100, mlp, resnet18"]),
+    "unknown model": (
+        "model=resnet",
+        ["unknown model 'resnet'", "convnet, lenet5, lenet_300_100, mlp, resnet18, resnet50, wide_resnet"],
+    ),
     "unknown data": ("data=cifar", ["unknown data 'cifar'", "digits, fashion_mnist, kmnist, mnist, mnist5k, omniglot"]),
     "unknown optimizer": ("optimizer=lion", ["unknown optimizer 'lion'", "adam, adamw, sgd"]),
     "unknown experiment": ("experiment=nothing", ["unknown experiment 'nothing'", "mnist_pruning", "quickstart/epn"]),
@@ -132,6 +135,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown order": ("benchmark=rotated_mnist benchmark.order=up", ["benchmark.order", "fixed, random"]),
     "unknown norm": ("model=convnet model.norm=spectral", ["model.norm", "none, batch, group, layer"]),
     "groups of a later stage": ("model=resnet18 model.width=6 model.norm=group", ["model.norm=group", "12 channels"]),
+    "depth 12": ("model=wide_resnet model.depth=12", ["model.depth", "6 n + 4"]),
+    "widen factor 0": ("model=wide_resnet model.widen_factor=0", ["model.widen_factor", "at least 1"]),
     "width 0": ("model=resnet18 model.width=0", ["model.width", "at least 1"]),
     "images too small": ("model=convnet data=digits", ["(1, 8, 8)", "do not fit the model"]),
     "classes that are not there": (

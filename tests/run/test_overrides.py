@@ -237,7 +237,7 @@ def test_an_option_in_the_wrong_place_is_found(word: str, meant: str) -> None:
         (["logger=[wandb]", "logger.wandb.tags=a"], "logger.wandb.tags: is a list, with brackets"),
         (
             ["model.norm=none"],
-            r"unknown option 'model.norm'; choose from: .*; model=convnet, model=resnet18 can have it",
+            r"unknown option 'model.norm'; choose from: .*; model=convnet, model=resnet18, model=wide_resnet can",
         ),
         (
             ["benchmark=split", "benchmark.angles=[0,30]"],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.limits import NORMS
 from cl_powerprop.networks.classifier import Classifier
-from cl_powerprop.networks.residual import ResidualBlock
+from cl_powerprop.networks.residual import PreactivationBlock, ResidualBlock
 from cl_powerprop.registry import find
 
 CLASSES = 3
@@ -113,6 +113,10 @@ KINDS = {
     ),
     "residual": Kind(
         lambda: nn.Sequential(ResidualBlock(2, 4, 2, "batch", True), nn.Flatten(), nn.Linear(16, CLASSES)), (2, 4, 4)
+    ),
+    "preactivation": Kind(
+        lambda: nn.Sequential(PreactivationBlock(2, 4, 2, "batch", True), nn.Flatten(), nn.Linear(16, CLASSES)),
+        (2, 4, 4),
     ),
     **{f"convnet_{norm}": model("convnet", norm=norm) for norm in NORMS},
     **{f"resnet18_{norm}": model("resnet18", norm=norm) for norm in NORMS},

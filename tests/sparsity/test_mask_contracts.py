@@ -47,7 +47,7 @@ NETWORKS = (
 )
 # The package's own networks and their parts; they are slower, so they are tested with fewer recipes.
 BLOCKS = (
-    *("gru", "lstm_projected", "gru_cell", "attention", "group_norm", "residual", "lenet5"),
+    *("gru", "lstm_projected", "gru_cell", "attention", "group_norm", "residual", "preactivation", "lenet5"),
     *(f"{name}_{norm}" for name in ("convnet", "resnet18") for norm in NORMS),
 )
 
