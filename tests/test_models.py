@@ -132,7 +132,7 @@ def test_resnet50_is_that_of_torchvision() -> None:
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(ours(images), theirs(images))
-    std = float(make("resnet50").features.layer1[0].conv2.weight.std())  # type: ignore[union-attr]
+    std = float(make("resnet50").features.layer1[0].conv2.weight.detach().std())  # type: ignore[union-attr]
     assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02), "He's initial weights, by the number of outputs"
 
 

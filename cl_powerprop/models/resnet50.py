@@ -1,6 +1,7 @@
 """ResNet-50 for ImageNet, as torchvision builds it.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. torchvision's strides are those of "ResNet v1.5": a block that halves the image does so in its 3 x 3 convolution.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; with the strides of "ResNet v1.5": a block that
+halves the image does so in its 3 x 3 convolution.
 """
 
 from __future__ import annotations
