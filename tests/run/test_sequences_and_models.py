@@ -21,6 +21,7 @@ SMALL = ("train.epochs=2", "train.batch_size=50", "progress=false")
 EPN, PACKNET = ("strategy=epn", "strategy.retrain_epochs=1"), ("strategy=packnet", "strategy.retrain_epochs=1")
 CONVNET = ("model=convnet", "model.width=8", "optimizer.lr=0.1")
 RESNET = ("model=resnet18", "model.width=4", "data=digits", "benchmark.n_tasks=2")
+WIDE_RESNET = ("model=wide_resnet", "model.depth=10", "model.widen_factor=1", "data=digits")
 ROTATED = ("benchmark=rotated_mnist", "benchmark.n_tasks=2")
 OMNIGLOT = ("benchmark=omniglot", "benchmark.n_tasks=3", "model.width=8")
 RUNS: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "permuted-resnet-batch": (*EPN, *RESNET),
     "permuted-resnet-batch-packnet": (*PACKNET, *RESNET, "model.norm=batch", "optimizer.momentum=0.9"),
     "permuted-resnet-layer": (*EPN, *RESNET, "model.norm=layer"),
+    "rotated-wide-resnet": (*EPN, *WIDE_RESNET, *ROTATED),
     "rotated-lenet5": (*EPN, "model=lenet5", *ROTATED, "benchmark.angles=[0,37]"),
     "split-groups": (*EPN, "benchmark=split_mnist", "benchmark.n_tasks=2", "benchmark.classes=[[3,1,2],[0,9]]"),
     "omniglot": (*EPN, *OMNIGLOT, "train.shift=1", "train.rotate=5"),
@@ -82,6 +84,20 @@ def test_a_run(name: str, tmp_path: Path, omniglot_root: Path) -> None:
         has_batch_norm = getattr(config.model, "norm", "") == "batch"
         assert (set(norms.task) == set(range(len(matrix)))) == has_batch_norm
     check_loaded(result.path, config)
+
+
+@pytest.mark.parametrize("norms", ["per_task", "none"])
+def test_resnet50_trains_sparsely_and_is_saved(norms: str, tmp_path: Path) -> None:
+    words = ("benchmark=single", "data=digits", "model=resnet50", f"model.bias={norms}", "sparsity=static")
+    config = compose_config(*words, "train.steps=2", "train.batch_size=8", "progress=false")
+    result = run(config, tmp_path / "run")
+    assert read_record(result.path)["status"] == "complete"
+    (task,) = load_sequence(config, torch.device("cpu")).tasks
+    with torch.no_grad():
+        right = (
+            (cl_powerprop.load(result.path)(task.test.images(), task=0).argmax(1) == task.test.labels).double().mean()
+        )
+    assert float(right) == pytest.approx(read_matrix(result.path)[0, 0], abs=1e-12)
 
 
 def test_an_independent_network_does_not_depend_on_the_other_tasks(tmp_path: Path) -> None:
