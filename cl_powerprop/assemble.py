@@ -134,7 +134,8 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, alpha: float) -> t
         ConfigurationError: for a value that torch refuses.
     """
     # Decay is what makes weights sparse; heads, biases and norms are left out of it.
-    weights = {id(weight.stored) for weight in maskable_weights(model, exclude=(TaskHeads,)).values()}
+    maskable = maskable_weights(model, exclude=(TaskHeads,)).values()
+    weights = {id(value) for weight in maskable for value in weight.trained}
     decayed = [value for value in model.parameters() if id(value) in weights]
     others = [value for value in model.parameters() if id(value) not in weights]
     groups: list[dict[str, Any]] = [{"params": decayed}]
@@ -144,7 +145,8 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, alpha: float) -> t
         optimizer: torch.optim.Optimizer = find("optimizer", config.name).make(groups, config)
     except (ValueError, IndexError) as error:
         raise ConfigurationError(f"optimizer: {error}") from error
-    if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and is_adaptive(optimizer))):
+    single = all(len(weight.trained) == 1 for weight in maskable)
+    if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and single and is_adaptive(optimizer))):
         ThetaSpaceStep(optimizer, model)
     return optimizer
 

@@ -74,6 +74,7 @@ class RunConfig(RunOptions):
         self.strategy.check(self.train.epochs)
         self.strategy.check_tasks(self.benchmark.n_tasks)
         strategy = self.make_strategy()
+        self._check_product(strategy)
         self._check_task_identity(strategy)
         self.sparsity.check_strategy(self.strategy.name, strategy, self.benchmark.n_tasks)
         if self.train.steps is not None and len(strategy.phases(self.train.epochs)) > 1:
@@ -96,6 +97,17 @@ class RunConfig(RunOptions):
         """Return a new strategy with its options."""
         strategy: Strategy = find("strategy", self.strategy.name).make(self.strategy)
         return strategy
+
+    def _check_product(self, strategy: Strategy) -> None:
+        """Refuse what needs a weight that one tensor stands for, if weights are products."""
+        if self.model.reparam != "product":
+            return
+        if strategy.gives_masks:
+            raise ConfigurationError(
+                f"strategy={self.strategy.name} cannot freeze a product of two factors; use model.reparam=powerprop"
+            )
+        if self.optimizer.space == "theta":
+            raise ConfigurationError("model.reparam=product has no step in theta-space; use optimizer.space=auto")
 
     def _check_task_identity(self, strategy: Strategy) -> None:
         """Refuse a run whose tests could not know which mask, network or head to use."""

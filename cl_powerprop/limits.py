@@ -20,6 +20,7 @@ SHARES_OF = ("masked", "all")
 DECAYS = ("cosine", "constant", "linear")
 SCORES = ("magnitude", "random", "gradient", "saliency")
 GROW_SCORES = ("random", "gradient")
+REPARAMS = ("powerprop", "product")
 
 _NORM_GROUPS = 8
 _ROUNDING = 1e-9
@@ -45,6 +46,17 @@ def check_alpha(alpha: float) -> float:
     if not math.isfinite(alpha) or alpha < 1.0:
         raise ConfigurationError(f"alpha must be a finite number >= 1, not {alpha}")
     return alpha
+
+
+def check_reparam(reparam: str, alpha: float) -> None:
+    """Refuse a reparameterisation that does not exist, or a product of other than two factors.
+
+    Raises:
+        ConfigurationError: naming the choices or the fix.
+    """
+    check_choice("model.reparam", reparam, REPARAMS)
+    if reparam == "product" and alpha != 2.0:
+        raise ConfigurationError(f"a product has two factors: model.reparam=product needs model.alpha=2, not {alpha:g}")
 
 
 def check_init_scale(init_scale: float) -> None:

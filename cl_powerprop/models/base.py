@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cl_powerprop.errors import check_choice
-from cl_powerprop.limits import INITS, check_alpha, check_init_scale
+from cl_powerprop.limits import INITS, check_alpha, check_init_scale, check_reparam
 from cl_powerprop.registry import T, door
 
 HEADS = ("shared", "per_task")
@@ -18,6 +18,7 @@ class ModelConfig:
     Attributes:
         name: name of the model.
         alpha: exponent of Powerpropagation; 1 is the ordinary network.
+        reparam: "powerprop", or "product": a weight is the product of two trained factors, for comparison; alpha is 2.
         init_scale: factor of the initial weights.
         init: how they are drawn: as torch does for each layer ("default"), or from a normal distribution of variance
             1 / fan-in, truncated at two deviations, with biases 0 ("truncated_normal").
@@ -28,6 +29,7 @@ class ModelConfig:
 
     name: str
     alpha: float = 2.0
+    reparam: str = "powerprop"
     init_scale: float = 1.0
     init: str = "default"
     heads: str = "per_task"
@@ -42,6 +44,7 @@ class ModelConfig:
         check_choice("model.heads", self.heads, HEADS)
         check_choice("model.bias", self.bias, BIASES)
         check_alpha(self.alpha)
+        check_reparam(self.reparam, self.alpha)
         check_init_scale(self.init_scale)
         check_choice("model.init", self.init, INITS)
 

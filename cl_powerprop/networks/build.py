@@ -22,6 +22,7 @@ def build_model(
     heads: str,
     bias: str,
     alpha: float = 1.0,
+    reparam: str = "powerprop",
     init_scale: float = 1.0,
     init: str = "default",
     init_seed: int = 0,
@@ -36,7 +37,7 @@ def build_model(
         classes: number of classes of each task.
         heads: "shared" or "per_task".
         bias: "none" for a network without biases; "per_task" and "frozen" say how masks treat biases and norms.
-        alpha, init_scale: see :func:`powerpropagate`.
+        alpha, reparam, init_scale: see :func:`powerpropagate`.
         init: how initial weights are drawn: "default" or "truncated_normal".
         init_seed: seed of the initial weights.
         independent: make a whole network for each task.
@@ -57,4 +58,4 @@ def build_model(
         model = IndependentNetworks(network([count]) for count in classes) if independent else network(classes)
     if init == "truncated_normal":
         truncated_normal_(model, init_seed)
-    return powerpropagate(model, alpha, init_scale, exclude=(TaskHeads,))
+    return powerpropagate(model, alpha, init_scale, exclude=(TaskHeads,), reparam=reparam)

@@ -76,8 +76,8 @@ class MaskAllocator:
         history: the rows that :meth:`end_task` returned, of all finished tasks.
 
     Raises:
-        ConfigurationError: for another value of ``unmasked``, a model without a weight to mask, and as
-            :func:`maskable_weights` says.
+        ConfigurationError: for another value of ``unmasked``, a model without a weight to mask or with products
+            (see :class:`ProductWeight`), and as :func:`maskable_weights` says.
     """
 
     def __init__(
@@ -89,6 +89,10 @@ class MaskAllocator:
         self.layers: dict[str, Maskable] = maskable_weights(model, exclude)
         if not self.layers:
             raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to mask")
+        if any(len(layer.trained) > 1 for layer in self.layers.values()):
+            raise ConfigurationError(
+                "masks of tasks cannot freeze a product of two trained factors; they need model.reparam=powerprop"
+            )
         self.weights: dict[str, MaskedWeight] = {name: layer.mask() for name, layer in self.layers.items()}
         self._exclude = exclude
         self.has_excluded = any(True for _ in self._excluded())

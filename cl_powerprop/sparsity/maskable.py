@@ -17,11 +17,14 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_alpha, check_init_scale
+from cl_powerprop.limits import check_alpha, check_init_scale, check_reparam
 from cl_powerprop.sparsity.masked_weight import Initializer, MaskedWeight, MaskedWeightOnly, torch_default_init
 from cl_powerprop.sparsity.parametrized import add_parametrization, find_parametrization, original, parametrizations
+from cl_powerprop.sparsity.product import ProductWeight
 
 Types = tuple[type[nn.Module], ...]
+
+_REPARAMETERISATIONS = {"powerprop": MaskedWeight, "product": ProductWeight}
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,29 @@ class Maskable:
         return original(self.module, self.tensor) if self.masked is not None else self.value
 
     @property
+    def trained(self) -> tuple[Tensor, ...]:
+        """All that the optimizer moves for this weight: :attr:`stored`, and the second factor of a product."""
+        masked = self.masked
+        return (self.stored, *(masked.factors if masked is not None else ()))
+
+    @property
     def masked(self) -> MaskedWeight | None:
         """Its masks and reparameterisation; None if it has none."""
         return find_parametrization(self.module, self.tensor, MaskedWeight)
 
-    def mask(self, alpha: float = 1.0, init_scale: float = 1.0, initializer: Initializer | None = None) -> MaskedWeight:
+    def mask(
+        self,
+        alpha: float = 1.0,
+        init_scale: float = 1.0,
+        initializer: Initializer | None = None,
+        reparam: str = "powerprop",
+    ) -> MaskedWeight:
         """Return :attr:`masked`; if it has none, reparameterise the weight (see :func:`powerpropagate`)."""
         masked = self.masked
         if masked is None:
             value = self.value
-            masked = MaskedWeight(value.shape, alpha, init_scale, initializer or self.initializer, value.device)
+            kind = _REPARAMETERISATIONS[reparam]
+            masked = kind(value.shape, alpha, init_scale, initializer or self.initializer, value.device).to(value.dtype)
             add_parametrization(self.module, self.tensor, masked)
             self.module.parametrizations[self.tensor].__class__ = MaskedWeightOnly  # type: ignore[index]
         return masked
@@ -174,6 +190,7 @@ def powerpropagate(
     init_scale: float = 1.0,
     initializer: Callable[[torch.Size, torch.Generator], Tensor] | None = None,
     exclude: Types = (),
+    reparam: str = "powerprop",
 ) -> nn.Module:
     """Reparameterise every weight of ``model`` that can be masked in place, and return the model.
 
@@ -185,13 +202,16 @@ def powerpropagate(
         init_scale: multiplies the weights now, and every weight that is re-initialised for a later task.
         initializer: draws ``theta`` when weights are re-initialised; None draws as torch does for each kind of layer.
         exclude: module types that are left unchanged, with everything below them (such as per-task heads).
+        reparam: "powerprop", or "product" for a product of two trained factors, whose alpha is 2 (see
+            :class:`ProductWeight`). The second factors are new parameters: make the optimizer after this call.
 
     Raises:
-        ConfigurationError: for an impossible alpha or scale, a model without such weights or one that is
+        ConfigurationError: for an impossible alpha or scale, an unknown reparameterisation, a model without such weights or one that is
             reparameterised already, and as :func:`maskable_weights` says.
     """
     check_alpha(alpha)
     check_init_scale(init_scale)
+    check_reparam(reparam, alpha)
     weights = maskable_weights(model, exclude)
     if not weights:
         raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to reparameterise")
@@ -201,5 +221,5 @@ def powerpropagate(
     for weight in weights.values():
         if init_scale != 1.0:
             weight.value.mul_(init_scale)
-        weight.mask(alpha, init_scale, initializer)
+        weight.mask(alpha, init_scale, initializer, reparam)
     return model

@@ -80,15 +80,18 @@ class MaskedWeight(nn.Module, TaskAware):
 
     def forward(self, phi: Tensor) -> Tensor:
         """Return the effective weight: ``theta`` under the mask in use, shaped like ``phi``."""
+        return self._in_use(phi, self.alpha)
+
+    def _in_use(self, phi: Tensor, alpha: float) -> Tensor:
         visible, gate = self._visible, self._gate
-        if self.alpha == 1.0 and visible is None and gate is None and not self.is_watched:
+        if alpha == 1.0 and visible is None and gate is None and not self.is_watched:
             return phi
         size = phi.element_size()
         if visible is not None and visible.element_size() != size:  # still boolean, or the model's dtype has changed
             self._visible = visible = to_bits(visible, phi.dtype)
         if gate is not None and gate.element_size() != size:
             self._gate = gate = to_bits(gate, phi.dtype)
-        theta: Tensor = SparseWeightFunction.apply(phi, self.alpha, visible, gate, self.theta_gradient)
+        theta: Tensor = SparseWeightFunction.apply(phi, alpha, visible, gate, self.theta_gradient)
         if self.is_watched and theta.requires_grad:
             theta.register_hook(self._add_gradient)
         return theta
@@ -112,6 +115,11 @@ class MaskedWeight(nn.Module, TaskAware):
     def theta(self, phi: Tensor) -> Tensor:
         """Return the weight with no mask applied, detached from autograd."""
         return to_theta(phi.detach(), self.alpha)
+
+    @property
+    def factors(self) -> tuple[nn.Parameter, ...]:
+        """What is trained beside ``phi``; empty where ``theta`` is computed from ``phi`` alone."""
+        return ()
 
     @property
     def tasks(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.powerprop import magnitude_power
@@ -29,12 +30,17 @@ class ThetaSpaceStep:
     Args:
         optimizer: the optimizer of the model.
         model: the model; its weights with ``alpha`` above 1 are stepped in theta-space.
+
+    Raises:
+        ConfigurationError: if a weight is a product of two factors.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
         self._weights: list[tuple[Tensor, MaskedWeight]] = []
         for weight in maskable_weights(model).values():
             masked = weight.masked
+            if masked is not None and masked.factors:
+                raise ConfigurationError("a product of two trained factors has no step in theta-space; use space=phi")
             if masked is not None and masked.alpha != 1.0:
                 masked.theta_gradient = True
                 self._weights.append((weight.stored, masked))

@@ -114,6 +114,7 @@ class Strategy:
 
     Attributes:
         needs_task: a test must say which task its samples are of, for tasks have masks or networks of their own.
+        gives_masks: each task has a mask over shared weights, and the weights in it are frozen.
         tests_unseen: a task that was not learned yet can be tested, as forward transfer asks for.
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
@@ -124,6 +125,7 @@ class Strategy:
     """
 
     needs_task = False
+    gives_masks = False
     tests_unseen = True
     resumable = False
     infers_task = False

@@ -108,6 +108,7 @@ class ReportsMasks(Strategy):
 class MaskingStrategy(ReportsMasks):
     """Lets a plugin of its own give each task its mask; a derived strategy says which."""
 
+    gives_masks = True
     task_hint = "strategy.task_inference=entropy infers it"
     config: MaskingConfig
 
