@@ -206,8 +206,8 @@ def powerpropagate(
             :class:`ProductWeight`). The second factors are new parameters: make the optimizer after this call.
 
     Raises:
-        ConfigurationError: for an impossible alpha or scale, an unknown reparameterisation, a model without such weights or one that is
-            reparameterised already, and as :func:`maskable_weights` says.
+        ConfigurationError: for an impossible alpha or scale, an unknown reparameterisation, a model without such
+            weights or one that is reparameterised already, and as :func:`maskable_weights` says.
     """
     check_alpha(alpha)
     check_init_scale(init_scale)
