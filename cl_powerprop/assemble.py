@@ -146,8 +146,9 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, alpha: float) -> t
     except (ValueError, IndexError) as error:
         raise ConfigurationError(f"optimizer: {error}") from error
     single = all(len(weight.trained) == 1 for weight in maskable)
-    if alpha != 1.0 and (config.space == "theta" or (config.space == "auto" and single and is_adaptive(optimizer))):
-        ThetaSpaceStep(optimizer, model)
+    asked = config.space == "theta" or config.power is not None
+    if alpha != 1.0 and (asked or (config.space == "auto" and single and is_adaptive(optimizer))):
+        ThetaSpaceStep(optimizer, model, config.power)
     return optimizer
 
 

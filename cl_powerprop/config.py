@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
-from cl_powerprop.limits import check_device
+from cl_powerprop.limits import check_device, check_power
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
@@ -74,6 +74,7 @@ class RunConfig(RunOptions):
         self.strategy.check(self.train.epochs)
         self.strategy.check_tasks(self.benchmark.n_tasks)
         strategy = self.make_strategy()
+        check_power(self.optimizer.power, self.model.alpha)
         self._check_product(strategy)
         self._check_task_identity(strategy)
         self.sparsity.check_strategy(self.strategy.name, strategy, self.benchmark.n_tasks)
@@ -106,8 +107,10 @@ class RunConfig(RunOptions):
             raise ConfigurationError(
                 f"strategy={self.strategy.name} cannot freeze a product of two factors; use model.reparam=powerprop"
             )
-        if self.optimizer.space == "theta":
-            raise ConfigurationError("model.reparam=product has no step in theta-space; use optimizer.space=auto")
+        if self.optimizer.space == "theta" or self.optimizer.power is not None:
+            raise ConfigurationError(
+                "model.reparam=product has no step in theta-space; leave optimizer.space and optimizer.power out"
+            )
 
     def _check_task_identity(self, strategy: Strategy) -> None:
         """Refuse a run whose tests could not know which mask, network or head to use."""

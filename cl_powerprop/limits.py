@@ -59,6 +59,16 @@ def check_reparam(reparam: str, alpha: float) -> None:
         raise ConfigurationError(f"a product has two factors: model.reparam=product needs model.alpha=2, not {alpha:g}")
 
 
+def check_power(power: float | None, alpha: float) -> None:
+    """Refuse an exponent of the step's scale that is not from 0 to alpha - 1; None is Powerpropagation's.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if power is not None and not 0.0 <= power <= alpha - 1.0:
+        raise ConfigurationError(f"optimizer.power must be from 0 to model.alpha - 1 = {alpha - 1:g}, not {power}")
+
+
 def check_init_scale(init_scale: float) -> None:
     """Refuse a factor of the initial weights that is not finite and above 0.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cl_powerprop.errors import check_choice
+from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import check_at_least_0
 from cl_powerprop.registry import T, door
 
@@ -20,12 +20,15 @@ class OptimizerConfig:
         weight_decay: weight decay of Linear and Conv weights; heads, biases and norms are not decayed.
         space: the gradient from which steps are computed with Powerpropagation: dL/dphi ("phi"), dL/dtheta ("theta"),
             or "auto", which is "theta" for adaptive optimizers and "phi" for SGD.
+        power: scale the step in theta-space by ``alpha * |phi|^power`` (ReWA, for comparison); None is ``alpha - 1``,
+            as in Powerpropagation, and leaves the space as it is.
     """
 
     name: str
     lr: float = 1.0e-3
     weight_decay: float = 0.0
     space: str = "auto"
+    power: float | None = None
 
     def check(self) -> None:
         """Reject impossible values.
@@ -36,6 +39,8 @@ class OptimizerConfig:
         check_choice("optimizer.space", self.space, SPACES)
         check_at_least_0("optimizer.lr, the learning rate,", self.lr)
         check_at_least_0("optimizer.weight_decay", self.weight_decay)
+        if self.power is not None and self.space == "phi":
+            raise ConfigurationError("optimizer.power scales the step in theta-space; leave optimizer.space=phi out")
 
 
 def register_optimizer(name: str, config: type, *, aliases: Sequence[str] = ()) -> Callable[[T], T]:

@@ -3,6 +3,11 @@
 Adam, RMSProp and Adagrad normalise the gradient, so the factor ``alpha * |phi|^(alpha - 1)`` cancels. As in the paper
 (Schwarz et al. 2021, section 2), the step and its moments are computed from dL/dtheta, then scaled and applied to
 ``phi``.
+
+That scale vanishes at 0, so a small weight hardly moves and one at 0 never does. Xu et al., "Theoretical Analysis of
+Sparse Optimization with Reparameterization, Weight Decay, and Adaptive Learning Rate" (ReWA), ICML 2026,
+arXiv:2605.25134, multiply the learning rate of each weight by ``y^M / (y^(K-1) + eps)`` (our ``phi`` is their ``y``,
+alpha their ``K``), after which the scale is ``alpha * |phi|^M`` for eps 0: with ``M = 0`` it is the same everywhere.
 """
 
 import torch
@@ -10,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.limits import check_power
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.powerprop import magnitude_power
@@ -30,18 +36,21 @@ class ThetaSpaceStep:
     Args:
         optimizer: the optimizer of the model.
         model: the model; its weights with ``alpha`` above 1 are stepped in theta-space.
+        power: ReWA's ``M``, from 0 to alpha - 1; None for Powerpropagation's scale, which is that of alpha - 1.
 
     Raises:
-        ConfigurationError: if a weight is a product of two factors.
+        ConfigurationError: if a weight is a product of two factors, or for an impossible ``power``.
     """
 
-    def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
+    def __init__(self, optimizer: Optimizer, model: nn.Module, power: float | None = None) -> None:
+        self._power = power
         self._weights: list[tuple[Tensor, MaskedWeight]] = []
         for weight in maskable_weights(model).values():
             masked = weight.masked
             if masked is not None and masked.factors:
                 raise ConfigurationError("a product of two trained factors has no step in theta-space; use space=phi")
             if masked is not None and masked.alpha != 1.0:
+                check_power(power, masked.alpha)
                 masked.theta_gradient = True
                 self._weights.append((weight.stored, masked))
         self._decays: list[float] = []
@@ -58,9 +67,13 @@ class ThetaSpaceStep:
         for _, weight in self._weights:
             weight.theta_gradient = False
 
+    def _scale(self, phi: Tensor, alpha: float) -> Tensor:
+        """Return what the step is multiplied by, shaped like ``phi``."""
+        return magnitude_power(phi, alpha if self._power is None else self._power + 1.0).mul_(alpha)
+
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *unused: object) -> None:
-        scales = [magnitude_power(phi, weight.alpha).mul_(weight.alpha) for phi, weight in self._weights]
+        scales = [self._scale(phi, weight.alpha) for phi, weight in self._weights]
         self._decays = [group.get("weight_decay", 0.0) for group in optimizer.param_groups]
         for group, decay in zip(optimizer.param_groups, self._decays, strict=True):
             if decay:
