@@ -99,8 +99,8 @@ def minimum(curvature: float, target: float, decay: float, start: float) -> floa
     """Return theta after long descent on ``curvature * (theta - target)^2 / 2`` with decay on both factors."""
     layer = powerpropagate(nn.Linear(1, 1, bias=False).double(), 2.0, reparam="product")
     layer.weight = torch.full((1, 1), start, dtype=torch.float64)
-    optimizer = torch.optim.SGD(factors(layer), lr=0.05, weight_decay=decay)
-    for _ in range(2500):
+    optimizer = torch.optim.SGD(factors(layer), lr=0.2, weight_decay=decay)
+    for _ in range(600):
         optimizer.zero_grad()
         (curvature * (layer.weight - target) ** 2 / 2).sum().backward()
         optimizer.step()
@@ -122,8 +122,8 @@ def test_powerpropagation_cannot_change_a_sign_and_a_product_can() -> None:
     for reparam in ("powerprop", "product"):
         layer = powerpropagate(nn.Linear(1, 1, bias=False).double(), 2.0, reparam=reparam)
         layer.weight = torch.full((1, 1), -0.3, dtype=torch.float64)
-        optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
-        for _ in range(2000):
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.2)
+        for _ in range(500):
             optimizer.zero_grad()
             ((layer.weight - 0.5) ** 2 / 2).sum().backward()
             optimizer.step()

@@ -1,12 +1,14 @@
 """The step in theta-space against references written from the optimizers' formulas."""
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive, powerpropagate
 
 INPUTS = torch.randn(40, 16, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -51,16 +53,17 @@ class Moments:
 
 
 def reference(
-    kind: str, alpha: float, rates: list[float], decay: float, phi: Tensor, bias: Tensor
+    kind: str, alpha: float, rates: list[float], decay: float, phi: Tensor, bias: Tensor, power: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """Moments from dL/dtheta; the step scaled by alpha |phi|^(alpha-1); decay straight on the parameters."""
+    exponent = alpha - 1.0 if power is None else power
     of_weight, of_bias = Moments(kind), Moments(kind)
     for step, lr in enumerate(rates):
         theta = (phi.sign() * phi.abs() ** alpha).requires_grad_()
         free_bias = bias.clone().requires_grad_()
         loss = nn.functional.cross_entropy(INPUTS[step] @ theta.T + free_bias, LABELS[step])
         dtheta, dbias = torch.autograd.grad(loss, (theta, free_bias))
-        scale = alpha * phi.abs() ** (alpha - 1.0)
+        scale = alpha * phi.abs() ** exponent
         phi = phi - lr * decay * phi - lr * of_weight.direction(dtheta) * scale
         bias = bias - lr * decay * bias - lr * of_bias.direction(dbias)
     return phi, bias
@@ -159,6 +162,99 @@ def test_a_step_from_zero_stays_at_zero() -> None:
     phi, _ = parameters(layer)
     assert phi[0].tolist() == [0.0] * 5
     assert phi[1:].isfinite().all()
+
+
+def sgd_with_power(alpha: float, power: float, start: Tensor, lr: float, decay: float, steps: int) -> Tensor:
+    """Return phi after steps of ReWA as in the paper: lr * y^M / y^(K-1) times dL/dy, and decay at the rate lr."""
+    y, bias = start.clone(), torch.zeros(3, dtype=torch.float64)
+    for step in range(steps):
+        free = y.clone().requires_grad_()
+        free_bias = bias.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(
+            INPUTS[step] @ (free.sign() * free.abs() ** alpha).T + free_bias, LABELS[step]
+        )
+        dy, dbias = torch.autograd.grad(loss, (free, free_bias))
+        y = y - lr * (y.abs() ** power / y.abs() ** (alpha - 1.0) * dy + decay * y)
+        bias = bias - lr * dbias - lr * decay * bias
+    return y
+
+
+@pytest.mark.parametrize(("alpha", "power"), [(2.0, 0.0), (3.0, 0.0), (3.0, 1.0), (3.0, 0.5), (9.0, 2.0)])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_step_with_a_power_is_that_of_rewa(alpha: float, power: float, decay: float) -> None:
+    layer = make_layer(alpha)
+    with torch.no_grad():
+        layer.bias.zero_()
+    start, _ = parameters(layer)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01, weight_decay=decay)
+    ThetaSpaceStep(optimizer, layer, power)
+    run(layer, optimizer, range(20))
+    phi, _ = parameters(layer)
+    assert (phi - start).abs().max() > 0.02
+    torch.testing.assert_close(phi, sgd_with_power(alpha, power, start, 0.01, decay, 20), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_adaptive_step_with_a_power(kind: str) -> None:
+    layer = make_layer(3.0)
+    start = parameters(layer)
+    optimizer = MAKERS[kind](layer.parameters(), lr=0.02, weight_decay=0.05)
+    ThetaSpaceStep(optimizer, layer, 0.0)
+    run(layer, optimizer, range(25))
+    expected = reference(kind, 3.0, [0.02] * 25, 0.05, *start, power=0.0)
+    torch.testing.assert_close(parameters(layer), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("alpha", [2.0, 2.5, 4.0])
+def test_power_of_alpha_minus_1_is_powerpropagation_bit_for_bit(alpha: float) -> None:
+    ended = []
+    for power in (None, alpha - 1.0):
+        layer = make_layer(alpha)
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.02)
+        ThetaSpaceStep(optimizer, layer, power)
+        run(layer, optimizer, range(10))
+        ended.append(parameters(layer)[0])
+    assert torch.equal(*ended)
+
+
+def descend(alpha: float, power: float | None, theta: float, target: float, decay: float = 0.0) -> float:
+    """Return where descent on ``(theta - target)^2 / 2`` ends."""
+    layer = powerpropagate(nn.Linear(1, 1, bias=False).double(), alpha)
+    layer.weight = torch.full((1, 1), theta, dtype=torch.float64)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, weight_decay=decay)
+    ThetaSpaceStep(optimizer, layer, power)
+    for _ in range(400):
+        optimizer.zero_grad()
+        ((layer.weight - target) ** 2 / 2).sum().backward()
+        optimizer.step()
+    return layer.weight.item()
+
+
+@pytest.mark.parametrize("alpha", [2.0, 3.0])
+@pytest.mark.parametrize("start", [0.0, -0.3])
+def test_a_scale_that_does_not_vanish_leaves_0_and_changes_the_sign(alpha: float, start: float) -> None:
+    assert descend(alpha, 0.0, start, 0.5) == pytest.approx(0.5, abs=1e-6)
+    for power in (None, 1.0):  # these vanish at 0
+        stuck = descend(alpha, power, start, 0.5)
+        assert -0.02 < stuck <= 0.0
+
+
+@pytest.mark.parametrize(("alpha", "power"), [(2.0, 0.0), (3.0, 0.0), (3.0, 1.0), (3.0, 2.0), (2.0, None)])
+def test_what_decay_penalises(alpha: float, power: float | None) -> None:
+    """Decay is an L_p penalty, p = 1 + (1 - power) / alpha: L1 for power 1, L_(2 / alpha) for Powerpropagation."""
+    decay, target = 0.2, 0.9
+    exponent = alpha - 1.0 if power is None else power
+    p = 1 + (1 - exponent) / alpha
+    theta = descend(alpha, power, 0.9, target, decay)
+    assert 0.3 < theta < 0.89
+    assert theta - target == pytest.approx(-decay / alpha * theta ** (p - 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("power", [-0.5, 1.5, math.nan])
+def test_impossible_power(power: float) -> None:
+    layer = make_layer(2.0)
+    with pytest.raises(ConfigurationError, match=r"from 0 to model.alpha - 1 = 1"):
+        ThetaSpaceStep(torch.optim.SGD(layer.parameters(), lr=0.1), layer, power)
 
 
 def test_is_adaptive() -> None:
