@@ -116,6 +116,10 @@ class MaskedWeight(nn.Module, TaskAware):
         """Return the weight with no mask applied, detached from autograd."""
         return to_theta(phi.detach(), self.alpha)
 
+    def place(self, phi: Tensor, where: Tensor, theta: Tensor) -> None:
+        """Set the weights at ``where`` (boolean, shaped like ``phi``) to ``theta``, in place; ``phi`` is detached."""
+        phi.copy_(torch.where(where, to_phi(theta, self.alpha), phi))
+
     @property
     def factors(self) -> tuple[nn.Parameter, ...]:
         """What is trained beside ``phi``; empty where ``theta`` is computed from ``phi`` alone."""

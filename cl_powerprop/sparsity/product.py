@@ -15,6 +15,11 @@ from cl_powerprop.sparsity.masked_weight import Initializer, MaskedWeight, torch
 BALANCE = 1.0  # factor^2 - phi^2 of a new weight
 
 
+def _factor(theta: Tensor) -> Tensor:
+    """Return the second factor of new weights; it is above 0, so that ``phi`` has the sign of ``theta``."""
+    return ((BALANCE + torch.hypot(2 * theta, torch.full_like(theta, BALANCE))) / 2).sqrt()
+
+
 class ProductWeight(MaskedWeight):
     """Maps ``phi`` to ``phi * factor`` under a mask; both are trained.
 
@@ -38,11 +43,16 @@ class ProductWeight(MaskedWeight):
 
     @torch.no_grad()
     def right_inverse(self, theta: Tensor) -> Tensor:
-        self.factor.copy_(((BALANCE + torch.hypot(2 * theta, torch.full_like(theta, BALANCE))) / 2).sqrt())
+        self.factor.copy_(_factor(theta))
         return theta / self.factor
 
     def theta(self, phi: Tensor) -> Tensor:
         return phi.detach() * self.factor.detach()
+
+    def place(self, phi: Tensor, where: Tensor, theta: Tensor) -> None:
+        factor = _factor(theta)
+        phi.copy_(torch.where(where, theta / factor, phi))
+        self.factor.data.copy_(torch.where(where, factor, self.factor.detach()))
 
     @property
     def factors(self) -> tuple[nn.Parameter, ...]:

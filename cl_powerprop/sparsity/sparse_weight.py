@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from cl_powerprop.sparsity.maskable import Maskable
 from cl_powerprop.sparsity.packing import pack, unpack
-from cl_powerprop.sparsity.powerprop import to_phi
 from cl_powerprop.sparsity.ranks import sum_over_ranks_
 
 _HISTORY = ("active", "ever_active", "ever_dropped")
@@ -134,8 +133,9 @@ class SparseWeight:
 
     @torch.no_grad()
     def place(self, where: Tensor, theta: Tensor) -> None:
-        """Set the weights at ``where`` (boolean, shaped like the weight) to ``theta``."""
-        self.phi.copy_(torch.where(where, to_phi(theta, self.masked.alpha), self.phi))
+        """Set the weights at ``where`` (boolean, shaped like the weight) to ``theta``; they start without moments."""
+        self.masked.place(self.phi, where, theta)
+        self._forget_moments(~where)  # decay moves the second factor of a hidden product, and so its moments
 
     def show(self, learning: Tensor | None = None) -> None:
         """Compute with the active weights only; ``learning`` are those that get a gradient, by default the same."""
@@ -143,9 +143,10 @@ class SparseWeight:
 
     def _forget_moments(self, keep: Tensor) -> None:
         """Set the optimizer's moments to 0 except for the weights to keep."""
-        for value in self._optimizer.state.get(self.weight.stored, {}).values():
-            if isinstance(value, Tensor) and value.shape == keep.shape:
-                value.masked_fill_(~keep, 0.0)
+        for trained in self.weight.trained:
+            for value in self._optimizer.state.get(trained, {}).values():
+                if isinstance(value, Tensor) and value.shape == keep.shape:
+                    value.masked_fill_(~keep, 0.0)
 
     def quantile(self, share: float) -> Tensor:
         """Return the magnitude that a share of the active weights does not exceed; a scalar, 0 if none is active."""

@@ -42,6 +42,8 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=packnet", *MASKED, "optimizer=adam", "optimizer.lr=0.01", "optimizer.space=phi"),
         *("model.bias=frozen", "strategy.shares=[0.2,0.5,0.1]"),
     ),
+    "naive-product-momentum": ("strategy=naive", *MOMENTUM, "model.reparam=product"),
+    "naive-sgd-power": ("strategy=naive", *MOMENTUM, "model.alpha=3", "optimizer.power=0"),
     "epn-momentum-frozen-biases": ("strategy=epn", *MASKED, *MOMENTUM, "model.bias=frozen"),
     "epn-adam-shared-biases": (
         *("strategy=epn", *MASKED, "optimizer=adam", "optimizer.lr=0.01"),

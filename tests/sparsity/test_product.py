@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sparsity import MaskAllocator, ThetaSpaceStep, maskable_weights, powerpropagate
+from cl_powerprop.sparsity import MaskAllocator, RigL, ThetaSpaceStep, TopKAST, maskable_weights, powerpropagate
 from cl_powerprop.sparsity.product import ProductWeight
 
 from .networks import KINDS, make_batch, make_network
@@ -159,8 +159,46 @@ def test_state_copies_and_dtypes() -> None:
         powerpropagate(nn.Linear(5, 3).double(), 2.0).load_state_dict(state)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_sparse_training_hides_drops_and_grows_both_factors(kind: str) -> None:
+    torch.manual_seed(3)
+    network = powerpropagate(
+        nn.Sequential(nn.Linear(5, 24), nn.ReLU(), nn.Linear(24, 3)).double(), 2.0, reparam="product"
+    )
+    parameters = network.parameters()
+    if kind == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=0.01)
+    controller = RigL(network, optimizer, sparsity=0.75, stop=30, every=5)
+    layers = controller.layers.values()
+    grown = 0
+    for step in range(40):
+        before = [each.value != 0 for each in layers]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(INPUTS[step]), LABELS[step]).backward()
+        optimizer.step()
+        controller.step()
+        assert sum(int((each.value != 0).sum()) for each in layers) <= round(0.25 * (5 * 24 + 24 * 3))
+        for each, used in zip(layers, before, strict=True):
+            new = (each.value != 0) & ~used
+            phi, factor = each.trained
+            assert torch.equal(phi != 0, each.value != 0)
+            balance = factor[new] ** 2 - phi[new] ** 2
+            torch.testing.assert_close(balance, torch.ones_like(balance))
+            moments = [value for tensor in each.trained for value in optimizer.state[tensor].values() if value.dim()]
+            assert moments
+            assert all(value[new].eq(0).all() for value in moments)
+            grown += int(new.sum())
+    controller.finalize()
+    assert grown > 10
+    assert controller.sparsity == pytest.approx(0.75, abs=1 / 192)
+
+
 def test_what_needs_one_tensor_is_refused() -> None:
     layer = product()
+    with pytest.raises(ConfigurationError, match="Top-KAST"):
+        TopKAST(product(), torch.optim.SGD(layer.parameters(), lr=0.1), sparsity=0.5, stop=10)
     with pytest.raises(ConfigurationError, match="cannot freeze a product"):
         MaskAllocator(layer)
     with pytest.raises(ConfigurationError, match="space=phi"):

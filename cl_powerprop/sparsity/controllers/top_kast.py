@@ -59,6 +59,11 @@ class TopKAST(Controller):
             raise ConfigurationError(
                 f"backward_sparsity must be from 0 to the sparsity, {self.target:g}, not {self.backward_sparsity:g}"
             )
+        if any(each.masked.factors for each in self.weights):
+            raise ConfigurationError(
+                "Top-KAST cannot keep hidden weights as they are if they are products of two factors; it needs "
+                "model.reparam=powerprop"
+            )
         self.backward: dict[str, Tensor] = {}
         self._held: dict[str, tuple[Tensor, Tensor]] = {}
         self._hook = optimizer.register_step_pre_hook(self._add_penalty)
