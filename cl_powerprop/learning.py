@@ -11,9 +11,11 @@ from typing import Any
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.parts import Parts
 from cl_powerprop.plugins.sparse_training import SparseTraining
+from cl_powerprop.results.efficiency import measure_efficiency
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
+from cl_powerprop.training.sparsity_meter import SparsityMeter
 
 
 def learn(parts: Parts, results: Results) -> Results:
@@ -47,7 +49,7 @@ def learn(parts: Parts, results: Results) -> Results:
                 parts.save(results)
         if parts.sparsity is not None:
             results.pruned(density_curve(parts.sparsity, lambda: measure("test", range(parts.n_tasks))))
-        results.finish(parts.strategy.summary(parts.learner.model))
+        results.finish(parts.strategy.summary(parts.learner.model), measure_efficiency(parts, results.capacity.rows))
     return results
 
 
@@ -98,6 +100,8 @@ def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     # Meters come first: a loss that is not finite stops the run before anything is made of it, and logits are seen
     # before task inference puts others in their place. What is not used would cost a call a step.
     learner.plugins = [TrainingMeter(results.epoch_ended), meter, *theirs, results.display]
+    if parts.sparsity is not None:
+        learner.plugins.append(SparsityMeter(parts.sparsity, results.sparsified))
     learner.plugins += [within, clock] if plan.every_epochs or plan.every_steps else [clock]
     try:
         yield measure

@@ -14,9 +14,15 @@ Row: TypeAlias = Mapping[str, Any]
 # Settings that do not change what is measured.
 _WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
 _NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "run.")
-_PREFERRED = ("alpha", "model", "optimizer")  # the first choice for naming a group, where settings vary together
-_NAMED_BY_VALUE = ("strategy", "benchmark", "data", "model", "optimizer", "experiment")  # "adam", not "optimizer adam"
+SPARSE_TRAINING = ("controller", "target_sparsity")  # facts of a run that trains sparsely, null for others
+# The first choice for naming a group, where settings vary together.
+_PREFERRED = (*SPARSE_TRAINING, "alpha", "model", "optimizer")
+# "adam", not "optimizer adam".
+_NAMED_BY_VALUE = ("strategy", "controller", "benchmark", "data", "model", "optimizer", "experiment")
 _PARTS = ("strategy", "benchmark", "data", "model", "optimizer")  # groups of options, each of which has its own ones
+_NAMES = {"sparsity": "controller"}  # of the part that has these options, where it is not under the group's own name
+_HEADINGS = {"target_sparsity": "target"}
+DENSE = "dense"  # what has no controller
 _ALWAYS = ("strategy", "benchmark", "data", "scenario", "n_tasks")  # a label has these, if it is asked for them
 _MOST_VALUES = 5  # of a setting that a line lists
 _DIGITS = (6, 9)  # significant ones of a number
@@ -35,8 +41,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def settings(columns: Collection[str]) -> list[str]:
     """Return the columns that can change what a run measures, its strategy and seed apart, in the order of names."""
     dotted = [name for name in columns if "." in name and not name.startswith(_NOT_SETTINGS)]
-    alpha = "model.alpha" if "alpha" in columns else None  # which is a fact of every run folder
-    left_out = (*_WITHOUT_EFFECT, alpha)
+    facts = {"alpha": "model.alpha", "target_sparsity": "sparsity.target"}  # of every run folder
+    left_out = (*_WITHOUT_EFFECT, *(option for fact, option in facts.items() if fact in columns))
     named = [name for name in dotted if name not in left_out and not name.endswith(".name")]
     return [*(name for name in _PREFERRED if name in columns), *named]
 
@@ -66,7 +72,7 @@ def _differ(rows: Sequence[Row], column: str) -> bool:
 def _part_of(column: str) -> str | None:
     """Return the column that says which part's option this is; None for a setting of every run."""
     group, dot, _ = column.partition(".")
-    return group if dot and group in _PARTS else None
+    return _NAMES.get(group, group) if dot and group in (*_PARTS, *_NAMES) else None
 
 
 def unlabelled(rows: Sequence[Row], columns: Sequence[str], by: Sequence[str]) -> dict[str, str]:
@@ -135,7 +141,8 @@ def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
     """Return the label of each row's group, as in "epn, alpha 2, lr 0.1", by the row's name.
 
     Rows that are alike in all columns have the same label, others another one. A column that does not vary among the
-    runs of a strategy is left out, unless it says what is learned: benchmark, data, scenario and number of tasks.
+    runs of a strategy is left out, unless it says what is learned: benchmark, data, scenario and number of tasks. The
+    strategy is left out of runs that differ in their controller, and not in the strategy.
     """
     shown = _shown(list(rows.values()), columns)
     digits = {column: _digits(list(rows.values()), column) for column in columns}
@@ -143,11 +150,16 @@ def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
     for row in rows.values():
         key = tuple(_key(row, column) for column in columns)
         if key not in found:
-            named = [column for column in columns if column in shown[_kind(row, columns)]]
+            named = [column for column in _applicable(row, columns) if column in shown[_kind(row, columns)]]
             written = ", ".join(_part(row, column, columns, digits[column]) for column in named) or "all runs"
             taken = written in found.values()  # as by the number 1 and the text "1"
             found[key] = f"{written} ({', '.join(map(repr, key))})" if taken else written
     return {name: found[tuple(_key(row, column) for column in columns)] for name, row in rows.items()}
+
+
+def _applicable(row: Row, columns: Sequence[str]) -> list[str]:
+    """Return the columns without the target sparsity of a run that has none."""
+    return [column for column in columns if column != "target_sparsity" or _key(row, column) is not None]
 
 
 def _shown(rows: Sequence[Row], columns: Sequence[str]) -> dict[Hashable, set[str]]:
@@ -156,6 +168,8 @@ def _shown(rows: Sequence[Row], columns: Sequence[str]) -> dict[Hashable, set[st
     for row in rows:
         kinds.setdefault(_kind(row, columns), []).append(row)
     always = {column for column in columns if column in _ALWAYS or column.startswith(("benchmark.", "data."))}
+    if "controller" in columns and len(kinds) == 1:
+        always -= {"strategy"}  # what runs are compared by is how sparse they are
     return {kind: always | set(varying(alike, columns, None)) for kind, alike in kinds.items()}
 
 
@@ -210,13 +224,14 @@ def values(row: Row, columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 def _part(row: Row, column: str, among: Sequence[str], digits: int) -> str:
     """Return one setting of a label, as in "lr 0.1"; the name of a part stands alone."""
-    value = "null" if _key(row, column) is None else text(row[column], digits)
+    none = DENSE if column == "controller" else "null"
+    value = none if _key(row, column) is None else text(row[column], digits)
     return value if column in _NAMED_BY_VALUE else f"{heading(column, among)} {value}"
 
 
 def heading(column: str, among: Sequence[str]) -> str:
     """Return a column's name: its last part, unless that of another column is the same."""
-    last = column.rpartition(".")[2]
+    last = _HEADINGS.get(column, column.rpartition(".")[2])
     alike = [other for other in among if other.rpartition(".")[2] == last]
     return last if len(alike) < 2 else column
 

@@ -70,6 +70,8 @@ class Facts:
         data_verified: the content of all of the data was compared with a checksum; None if that is not known.
         scenario: what a test says about the task: "task", "domain" or "class".
         alpha: Powerpropagation's.
+        controller: of sparse training; None for none.
+        target_sparsity: that it is to reach; None without a controller.
         task_names: of each task.
         device: what it trains on.
         git_commit: of the source checkout that runs; None for an installed package.
@@ -86,6 +88,8 @@ class Facts:
     strategy: str = "strategy"
     model: str | None = None
     alpha: float = 1.0
+    controller: str | None = None
+    target_sparsity: float | None = None
     optimizer: str | None = None
     seed: int = 0
     task_names: Sequence[str] = ()
@@ -167,6 +171,7 @@ class State:
         task_seconds: what training each task took, search included.
         references: run id and average accuracy of each reference run.
         searches: how each task's mask was found.
+        exempt_layers: weights of each layer that sparse training leaves dense.
         mask_coverage: share of the network's weights that can have masks; None without masks.
         diverged_tasks: those that are no better than guessing.
         messages: what a user should know.
@@ -184,6 +189,7 @@ class State:
     zero_forgetting_verified: bool | None = None
     references: dict[str, ReferenceAccuracy] = field(default_factory=dict)
     searches: list[Mapping[str, Any]] = field(default_factory=list)
+    exempt_layers: dict[str, int] = field(default_factory=dict)
     mask_coverage: float | None = None
     diverged_tasks: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.learning import refuse_trained
 from cl_powerprop.parts import Parts
+from cl_powerprop.results.efficiency import measure_efficiency
 from cl_powerprop.results.results import Results
 from cl_powerprop.tracking.stream import SinkConfig
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
@@ -102,7 +103,8 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
             return self._fail(RuntimeError(f"the run was ended after {trained} of {tasks} tasks"))
         self._end()
         with self._recording:
-            self.results.finish(self._parts.strategy.summary(self._parts.learner.model))
+            efficiency = measure_efficiency(self._parts, self.results.capacity.rows)
+            self.results.finish(self._parts.strategy.summary(self._parts.learner.model), efficiency)
 
     def _fail(self, error: BaseException) -> None:
         """Mark the run failed."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cl_powerprop.analysis import mask_charts, series
+from cl_powerprop.analysis import mask_charts, series, sparsity_charts
 from cl_powerprop.analysis.chart import Chart
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.plotly_elements import (
@@ -36,6 +36,7 @@ def make_charts(comparison: Comparison, summary: pd.DataFrame) -> Iterable[Chart
     yield _pareto(comparison)
     yield mask_charts.overlap(comparison)
     yield mask_charts.weights(comparison)
+    yield from sparsity_charts.make_charts(comparison)
 
 
 def _forgetting(comparison: Comparison) -> Chart | None:

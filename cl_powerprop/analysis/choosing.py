@@ -11,7 +11,7 @@ import yaml
 from cl_powerprop import registry
 from cl_powerprop.analysis.runs import FACTS
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.evaluation.metrics import Metric, find_metric
+from cl_powerprop.evaluation.metrics import Metric, find_metric, headline_for
 
 _LISTS = ("messages", "diverged_tasks", "error")  # facts that no runs have alike
 _NAME, _WIDTH = 29, 100  # columns of the terminal that a metric's name takes, and that there are
@@ -47,11 +47,12 @@ def measured_metrics(runs: pd.DataFrame, columns: Sequence[str]) -> dict[str, Me
     """Return the metrics that some run has: those registered, then those of plugins that are not imported now."""
     known: dict[str, Metric] = registry.metrics()
     known |= {name: Metric(name, name, "", None, None) for name in columns if name not in known}
-    return {
+    measured = {
         name: metric
         for name, metric in known.items()
         if name in runs and pd.to_numeric(runs[name], errors="coerce").notna().any()
     }
+    return headline_for(measured, runs["controller"], int(runs["n_tasks"].max()))
 
 
 def choose_metrics(measured: dict[str, Metric], names: Sequence[str]) -> dict[str, Metric]:

@@ -27,6 +27,7 @@ class Comparison:
         by: the columns that distinguish groups.
         metrics: the metrics that are reported, by name; each is a column of ``runs.runs``.
         warnings: what a reader should know, one line each.
+        whole: the comparison whose best groups these are; None if they are all.
     """
 
     runs: Runs
@@ -34,6 +35,7 @@ class Comparison:
     by: list[str]
     metrics: dict[str, Metric]
     warnings: list[str]
+    whole: "Comparison | None" = None
 
     @property
     def headline(self) -> list[Metric]:
@@ -67,7 +69,10 @@ class Comparison:
         chosen = {*ranked[:most]} if keep is None else {keep, *[label for label in ranked if label != keep][: most - 1]}
         groups = {label: names for label, names in self.groups.items() if label in chosen}
         return replace(
-            self, runs=self.runs.select([name for names in groups.values() for name in names]), groups=groups
+            self,
+            runs=self.runs.select([name for names in groups.values() for name in names]),
+            groups=groups,
+            whole=self,
         )
 
     def ranked(self) -> list[str]:
@@ -86,7 +91,7 @@ class Comparison:
     @functools.cached_property
     def unlabelled(self) -> dict[str, str]:
         """The settings in which groups differ and which the labels of some do not tell, with their values as text."""
-        return naming.unlabelled(list(_rows(self.runs.runs).values()), _settings(self.runs), self.by)
+        return naming.unlabelled(list(rows_of(self.runs.runs).values()), _settings(self.runs), self.by)
 
     @functools.cached_property
     def group_of(self) -> dict[str, str]:
@@ -132,7 +137,7 @@ def compare_runs(
         chosen = check_columns(complete, by, settings)
     else:
         base = [*mixed, "strategy"]
-        chosen = [*base, *naming.distinguishing(list(_rows(complete).values()), settings, base)]
+        chosen = [*base, *naming.distinguishing(list(rows_of(complete).values()), settings, base)]
     complete, repeated = _without_repeats(complete, [*settings, *chosen], loaded.metrics)
     warnings += repeated
     groups = _groups(complete, chosen)
@@ -180,7 +185,7 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def _rows(runs: pd.DataFrame) -> dict[str, naming.Row]:
+def rows_of(runs: pd.DataFrame) -> dict[str, naming.Row]:
     """Return each run's row of the table by its name."""
     columns = list(map(str, runs.columns))
     cells = zip(map(str, runs.index), runs.to_numpy(object), strict=True)
@@ -206,7 +211,7 @@ def _without_repeats(
 
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> dict[str, list[str]]:
     """Return the runs of each group, ordered by seed; the groups are in the order of their first runs."""
-    labels = naming.labels(_rows(runs), by)
+    labels = naming.labels(rows_of(runs), by)
     groups: dict[str, list[str]] = {label: [] for label in labels.values()}
     for name in map(str, runs.sort_values("seed", kind="stable").index):
         groups[labels[name]].append(name)
@@ -220,7 +225,7 @@ def _varying(runs: pd.DataFrame, groups: dict[str, list[str]], settings: list[st
         rows = runs.loc[names, columns]
         varying = [
             f"{column} ({', '.join(sorted(set(map(_text, rows[column]))))})"
-            for column in naming.differing(list(_rows(rows).values()), columns)
+            for column in naming.differing(list(rows_of(rows).values()), columns)
         ]
         if varying:
             lines.append(f"{label}: its runs differ in {', '.join(varying)} and are averaged anyway")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from cl_powerprop.analysis import series
+from cl_powerprop.analysis import series, sparsity_figures
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.matplotlib_elements import (
     FORMATS,
@@ -24,6 +24,7 @@ from cl_powerprop.analysis.matplotlib_elements import (
     count_ticks,
     draw_legend,
     draw_lines,
+    drawn_together,
     few_points,
     heat_maps,
     label_panels,
@@ -37,8 +38,8 @@ from cl_powerprop.analysis.matplotlib_elements import (
     spread,
     within_shares,
 )
-from cl_powerprop.analysis.style import DISTINCT, Style, group_styles, shades
-from cl_powerprop.analysis.wording import all_task_labels, first_of, over_seeds, repeated
+from cl_powerprop.analysis.style import shades
+from cl_powerprop.analysis.wording import all_task_labels, first_of, over_seeds, repeated, with_intervals
 
 
 def draw_figures(comparison: Comparison, folder: Path, formats: Sequence[str] = FORMATS[:2]) -> list[str]:
@@ -68,23 +69,11 @@ def _figures(comparison: Comparison, names: Iterable[str]) -> Iterator[tuple[str
                 yield name, figure
 
 
-def _drawn_together(comparison: Comparison) -> tuple[dict[str, Style], str]:
-    """Return the groups that a figure can tell apart, with their styles, and a note for its title if there are more."""
-    styles = group_styles(comparison.groups)
-    shown = dict(list(styles.items())[:DISTINCT])
-    return shown, first_of(len(shown), len(styles), "groups")
-
-
-def _with_intervals(comparison: Comparison, what: str) -> str:
-    """Return what a title says of the intervals, if there are any."""
-    return f" ({what}: 95 % t-interval)" if repeated(comparison) else ""
-
-
 def _forgetting_curves(comparison: Comparison) -> Figure:
     table = series.forgetting_curves(comparison)
     labels = all_task_labels(comparison)
     shown = spread(len(labels))
-    styles, note = _drawn_together(comparison)
+    styles, note = drawn_together(comparison.groups)
     intervals = "; bands: 95 % t-interval" if repeated(comparison) else ""
     title = f"Test accuracy on a task over the sequence{note} (grey: its own training{intervals})"
     figure, panels = many_panels([labels[task] for task in shown], title, sharex=True, sharey=True)
@@ -105,8 +94,8 @@ def _average_accuracy(comparison: Comparison) -> Figure | None:
     table = table[table["task"] == series.AVERAGE]
     if table.empty:
         return None
-    styles, note = _drawn_together(comparison)
-    title = f"Average over the tasks learned so far{note}{_with_intervals(comparison, 'bands')}"
+    styles, note = drawn_together(comparison.groups)
+    title = f"Average over the tasks learned so far{note}{with_intervals(comparison, 'bands')}"
     figure, axes = one_panel(title)
     draw_lines(axes, styles, table, "progress", few_points(table, "progress"))
     axes.set(xlabel="tasks trained", ylabel="average test accuracy")
@@ -134,8 +123,8 @@ def _capacity_growth(comparison: Comparison) -> Figure | None:
     table = series.capacity_growth(comparison)
     if table.empty:
         return None
-    styles, note = _drawn_together(comparison)
-    figure, axes = one_panel(f"Capacity used{note}{_with_intervals(comparison, 'bands')}")
+    styles, note = drawn_together(comparison.groups)
+    figure, axes = one_panel(f"Capacity used{note}{with_intervals(comparison, 'bands')}")
     draw_lines(axes, styles, table, "tasks", few_points(table, "tasks"))
     axes.set(xlabel="tasks trained", ylabel="maskable weights in use", ylim=(0, None))
     count_axis(axes, 1, int(table["tasks"].max()))
@@ -193,8 +182,8 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
     points = list(series.pareto_points(comparison))
     if not points:
         return None
-    styles, note = _drawn_together(comparison)
-    figure, axes = one_panel(f"Accuracy against capacity{note}{_with_intervals(comparison, 'bars')}")
+    styles, note = drawn_together(comparison.groups)
+    figure, axes = one_panel(f"Accuracy against capacity{note}{with_intervals(comparison, 'bars')}")
     for label, capacity, accuracy in points:
         if label in styles:
             style = styles[label]
@@ -224,7 +213,7 @@ def _weights(comparison: Comparison) -> Figure | None:
     table = table[table["low"] > 0]
     if table.empty:
         return None
-    styles, note = _drawn_together(comparison)
+    styles, note = drawn_together(comparison.groups)
     title = f"Magnitudes of the used weights, in bins of a tenth of a decade{over_seeds(comparison)}{note}"
     figure, axes = one_panel(title)
     for label, style in styles.items():
@@ -247,4 +236,5 @@ DRAWINGS: dict[str, Callable[[Comparison], Figure | None]] = {
     "accuracy_against_capacity": _accuracy_against_capacity,
     "mask_overlap": _mask_overlap,
     "weights": _weights,
+    **sparsity_figures.DRAWINGS,
 }

@@ -4,7 +4,7 @@ Figures are made without pyplot, which would keep them in memory and choose a ba
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from cl_powerprop.analysis.style import Style
+from cl_powerprop.analysis.style import DISTINCT, Style, group_styles
 from cl_powerprop.analysis.wording import axis_names, first_of, wrap
 
 FORMATS = ("png", "svg", "pdf")
@@ -61,6 +61,13 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]
     for name, suffix in zip(names, formats, strict=True):
         figure.savefig(path.with_name(name), dpi=DPI, metadata=_METADATA.get(suffix))
     return names
+
+
+def drawn_together(labels: Iterable[str], what: str = "groups") -> tuple[dict[str, Style], str]:
+    """Return the groups that a figure can tell apart, with their styles, and a note for its title if there are more."""
+    styles = group_styles(labels)
+    shown = dict(list(styles.items())[:DISTINCT])
+    return shown, first_of(len(shown), len(styles), what)
 
 
 def one_panel(title: str) -> tuple[Figure, Axes]:

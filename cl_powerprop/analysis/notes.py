@@ -1,6 +1,7 @@
 """What a reader of a comparison should know of its tables and figures: one line each, below the table."""
 
 from cl_powerprop.analysis.comparison import Comparison
+from cl_powerprop.analysis.sparsity_series import is_sparse
 from cl_powerprop.analysis.tables import MOST_PAIRED
 from cl_powerprop.analysis.verdicts import confused_groups, confusion_note
 
@@ -25,7 +26,8 @@ def notes(comparison: Comparison, baseline: str | None = None) -> list[str]:
     if count > MOST_DRAWN:
         metric = comparison.decisive
         chosen = f"{MOST_DRAWN} best of {count} groups by {metric.label}" if metric else f"first {MOST_DRAWN} groups"
-        lines.append(f"figures show the {chosen}; tables have all")
+        everywhere = ", and so have the figures of accuracy against density and FLOPs" if is_sparse(comparison) else ""
+        lines.append(f"figures show the {chosen}; tables have all{everywhere}")
     if count > MOST_PAIRED and baseline is None:
         lines.append(
             f"{count} groups have too many pairs: each is compared with the best one, {comparison.ranked()[0]!r}; as "

@@ -76,6 +76,15 @@ def _weights(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
     return _unequal(masked.set_index(["run", "layer"])["weights"], weights.groupby(["run", "layer"])["weights"].sum())
 
 
+def _sparsity(tables: Tables, runs: Mapping[str, int]) -> dict[str, str]:
+    """Every task has rows, and whenever layers were counted, all were."""
+    sparsity = tables["sparsity"]
+    last = sparsity.groupby("run")["task"].max()
+    counted = sparsity.groupby(["run", "task", "step"])["layer"].size().groupby("run").nunique()
+    short = (run for run, tasks in runs.items() if last.get(run) != tasks - 1 or counted[run] > 1)
+    return dict.fromkeys(short, _MISSING)
+
+
 def _masked(tables: Tables) -> pd.DataFrame:
     capacity = tables["capacity"]
     return capacity[capacity["kind"] == "masked"]
@@ -93,4 +102,5 @@ _CHECKS: dict[str, Callable[[Tables, Mapping[str, int]], dict[str, str]]] = {
     "reuse": _reuse,
     "overlap": _overlap,
     "weights": _weights,
+    "sparsity": _sparsity,
 }

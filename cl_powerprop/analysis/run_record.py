@@ -30,6 +30,8 @@ _DIFFERENCES = ("average_forgetting", "backward_transfer", "forward_transfer", "
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_SHARES, (0.0, 1.0)),
     **dict.fromkeys(_DIFFERENCES, (-1.0, 1.0)),
+    "sparsity": (0.0, 1.0),
+    **dict.fromkeys(("training_flops", "inference_flops"), (0.0, _LARGEST)),
     **dict.fromkeys(("capacity_used", "dense_weights", "mask_bits"), (0.0, _LARGEST)),
 }
 _ROUNDING = 1e-6
@@ -89,6 +91,8 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("n_tasks", "trained_tasks"), _is_count),
     "seed": _is_whole,
     "alpha": _is_number,
+    "controller": _is_name,
+    "target_sparsity": _is_size,
     "peak_memory_mb": _is_size,
     "metrics": _are_numbers,
     "seconds": _are_times,

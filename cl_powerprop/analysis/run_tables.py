@@ -149,6 +149,21 @@ def _check_weights(frame: pd.DataFrame) -> None:
         raise ValueError("it counts no weights")
 
 
+def _check_sparsity(frame: pd.DataFrame) -> None:
+    if (frame["weights"] == 0).any():
+        raise ValueError("a layer has no weights")
+    if (frame["active"] > frame["ever_active"]).any() or (frame["ever_active"] > frame["weights"]).any():
+        raise ValueError("more weights are active than there are, or than ever were")
+    if (frame["regrown"] > frame["grown"]).any():
+        raise ValueError("more weights were grown again than were grown")
+
+
+def _check_pruning(frame: pd.DataFrame) -> None:
+    _check_shares(frame["accuracy"].to_numpy(float))
+    if not (frame["density"].gt(0) & frame["density"].le(1)).all():
+        raise ValueError("a density is not within 0 and 1")
+
+
 TIDY: dict[str, Tidy] = {
     "curves": Tidy(
         "curves.csv",
@@ -177,6 +192,14 @@ TIDY: dict[str, Tidy] = {
         ("layer", "state", "low"),
         _check_weights,
     ),
+    "sparsity": Tidy(
+        "sparsity.csv",
+        {"run_id": str, "task": int, "epoch": int, "step": int, "layer": str, "weights": int, "active": int}
+        | dict.fromkeys(("ever_active", "dropped", "grown", "regrown", "dead_units"), int),
+        ("task", "step", "layer"),
+        _check_sparsity,
+    ),
+    "pruning": Tidy("pruning.csv", {"density": float, "accuracy": float}, ("density",), _check_pruning),
 }
 """The tidy files of a run folder, by the name of their table. A file that is absent adds nothing to it."""
 

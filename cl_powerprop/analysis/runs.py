@@ -21,11 +21,24 @@ from cl_powerprop.run_folder import COPY
 _MANY = 50  # from this many runs on, a progress bar is shown
 _AT_A_TIME = 100  # files that are parsed together
 _OF_MASKS = ("capacity", "reuse", "overlap")  # tables that a run has if it has masks
+_OPTIONAL = ("pruning",)  # tables that a run may have
 
 # Keys of run.json that become columns, besides metrics and seconds.
 FACTS = (
-    *("run_id", "status", "error", "benchmark", "scenario", "data", "strategy", "model", "alpha", "optimizer", "seed"),
-    *("n_tasks", "trained_tasks", "device", "host", "git_commit", "started", "finished", "peak_memory_mb"),
+    *("run_id", "status", "error", "benchmark", "scenario", "data", "strategy", "model", "alpha", "controller"),
+    *(
+        "target_sparsity",
+        "optimizer",
+        "seed",
+        "n_tasks",
+        "trained_tasks",
+        "device",
+        "host",
+        "git_commit",
+        "started",
+        "finished",
+        "peak_memory_mb",
+    ),
     *("zero_forgetting_verified", "diverged_tasks", "messages"),
 )
 _ALREADY_FACTS = ("seed", "name")  # keys of the config whose values run.json has too
@@ -46,6 +59,8 @@ class Runs:
         reuse: run, task, layer, from_task, weights; only of runs with masks.
         overlap: run, task, other, weights: how many weights two masks share; only of runs with masks.
         weights: run, layer, state, low, high, weights: the histogram of weight magnitudes at the end.
+        sparsity: run, and the columns of `sparsity.csv`; only of runs that were trained sparsely.
+        pruning: run, density, accuracy of the trained network that was then pruned further; only of runs that were.
         problems: one line for each run folder, or file in one, that could not be read.
     """
 
@@ -57,6 +72,8 @@ class Runs:
     reuse: pd.DataFrame
     overlap: pd.DataFrame
     weights: pd.DataFrame
+    sparsity: pd.DataFrame
+    pruning: pd.DataFrame
     problems: list[str] = field(default_factory=list)
 
     def select(self, names: Sequence[str]) -> "Runs":
@@ -191,6 +208,8 @@ class _Reader:
         self._folders[name] = folder
         there = {table: os.path.lexists(folder / tidy.file) for table, tidy in TIDY.items()}
         masks = (row.get("mask_bits") or 0) > 0 or any(there[table] for table in _OF_MASKS)
+        needed = {table for table in TIDY if table not in (*_OF_MASKS, *_OPTIONAL, "sparsity")}
+        needed |= ({*_OF_MASKS} if masks else set()) | ({"sparsity"} if row["controller"] else set())
         for table, tidy in TIDY.items():
             if there[table]:
                 try:
@@ -199,7 +218,7 @@ class _Reader:
                         self._complete[table][name] = row["n_tasks"]
                 except (OSError, ValueError) as error:
                     self._leave_out(table, name, reason_of(error))
-            elif row["status"] == "complete" and (masks or table not in _OF_MASKS):
+            elif row["status"] == "complete" and table in needed:
                 self._problems.append(f"{folder}: {tidy.file} is missing")
             if len(self._waiting[table]) == _AT_A_TIME:
                 self._parse(table)

@@ -22,7 +22,7 @@ def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
     averaged = _average(points)
     points["task"] = points["eval_task"].astype(str)
     both = pd.concat([averaged, points[["run", "task", "progress", "value"]]], ignore_index=True)
-    return _over_runs(comparison, both, ["task", "progress"])
+    return over_runs(comparison, both, ["task", "progress"])
 
 
 def _points(comparison: Comparison) -> pd.DataFrame:
@@ -56,10 +56,10 @@ def _average(points: pd.DataFrame) -> pd.DataFrame:
     return whole.assign(task=AVERAGE)[["run", "task", "progress", "value"]]
 
 
-def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return n, mean, low and high of ``value``, a share, over the seeds of each group.
+def over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str], most: float = 1.0) -> pd.DataFrame:
+    """Return n, mean, low and high of ``value`` over the seeds of each group.
 
-    low and high are the part of the 95 % t-interval within 0 and 1; NaN for one seed.
+    low and high are the part of the 95 % t-interval within 0 and ``most``; NaN for one seed.
     """
     seeds = comparison.runs.runs["seed"]
     rows = rows.assign(group=rows["run"].map(comparison.group_of), seed=rows["run"].map(seeds))
@@ -68,7 +68,7 @@ def _over_runs(comparison: Comparison, rows: pd.DataFrame, keys: list[str]) -> p
     table = table.rename(columns={"count": "n"})
     quantiles = {n: t_quantile(int(n) - 1) for n in table["n"].unique() if n > 1}
     half = table["n"].map(quantiles) * table["std"] / table["n"] ** 0.5
-    table["low"], table["high"] = (table["mean"] - half).clip(lower=0.0), (table["mean"] + half).clip(upper=1.0)
+    table["low"], table["high"] = (table["mean"] - half).clip(lower=0.0), (table["mean"] + half).clip(upper=most)
     table = (
         table.sort_values(keys, kind="stable") if keys[0] != "task" else table.sort_values("progress", kind="stable")
     )
@@ -118,7 +118,7 @@ def capacity_growth(comparison: Comparison) -> pd.DataFrame:
     rows = pd.DataFrame(
         {"run": total["run"], "tasks": total["task"] + 1, "value": 1.0 - total["free"] / total["weights"]}
     )
-    return _over_runs(comparison, rows, ["tasks"])
+    return over_runs(comparison, rows, ["tasks"])
 
 
 def mask_composition(comparison: Comparison) -> pd.DataFrame:

@@ -15,10 +15,11 @@ from cl_powerprop.analysis.runs import read_settings
 from cl_powerprop.analysis.tables import format_value
 from cl_powerprop.analysis.verdicts import CONFUSED, NONE, TITLE, VERIFIED, confusion_note
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.evaluation.metrics import Metric
+from cl_powerprop.evaluation.metrics import Metric, headline_for
+from cl_powerprop.naming import SPARSE_TRAINING
 from cl_powerprop.output import say, say_table
 
-_FACTS = ("strategy", "benchmark", "data", "scenario", "model", "alpha", "optimizer", "seed")
+_FACTS = ("strategy", "benchmark", "data", "scenario", "model", "alpha", *SPARSE_TRAINING, "optimizer", "seed")
 _VERIFIED = {True: VERIFIED, False: "no", None: NONE}
 _ALSO = "validation_accuracy"  # what settings are chosen by
 _MOST_SETTINGS = 6  # columns of the table; where more settings differ, only those that tell the runs apart
@@ -106,9 +107,10 @@ def _confused(run: dict[str, Any]) -> bool:
 
 def _shown(runs: list[dict[str, Any]]) -> list[Metric]:
     """Return the headline metrics that some run has, and validation accuracy."""
-    metrics: list[Metric] = [
-        metric for metric in registry.metrics().values() if metric.level == "headline" or metric.name == _ALSO
-    ]
+    known = headline_for(
+        registry.metrics(), [run.get("controller") for run in runs], max(run["n_tasks"] for run in runs)
+    )
+    metrics = [metric for metric in known.values() if metric.level == "headline" or metric.name == _ALSO]
     return [metric for metric in metrics if any(not pd.isna(_number(run, metric)) for run in runs)]
 
 

@@ -21,6 +21,11 @@ def over_seeds(comparison: Comparison) -> str:
     return ", mean over seeds" if repeated(comparison) else ""
 
 
+def with_intervals(comparison: Comparison, what: str) -> str:
+    """Return what a title says of the intervals, if there are any."""
+    return f" ({what}: 95 % t-interval)" if repeated(comparison) else ""
+
+
 def all_task_labels(comparison: Comparison) -> list[str]:
     """Return "task 3: name" for each task, or "task 3" where groups differ in the name."""
     tasks = int(comparison.runs.runs["n_tasks"].max())

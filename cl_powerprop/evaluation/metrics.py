@@ -8,9 +8,9 @@ dashboards all read the list at the end of this file; :func:`register_metric` ad
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.record import RESERVED
@@ -41,6 +41,7 @@ class Measurements:
         capacity_used: share of the maskable weights that at least one task uses.
         dense_weights: number of parameters of single tasks that no mask covers: heads, biases, norms.
         mask_bits: size of the stored masks, in bits.
+        sparsity, training_flops, inference_flops: see :class:`~cl_powerprop.results.efficiency.Efficiency`.
     """
 
     matrix: Matrix
@@ -52,6 +53,9 @@ class Measurements:
     capacity_used: float = 1.0
     dense_weights: int = 0
     mask_bits: int = 0
+    sparsity: float | None = None
+    training_flops: float | None = None
+    inference_flops: float | None = None
 
     def reference(self, name: str) -> Matrix:
         """Return the accuracy ``[T]`` of a reference run; NaN if there was none."""
@@ -264,6 +268,31 @@ def _mean(values: Mapping[int, float]) -> float | None:
     return float(np.mean(list(values.values()))) if values else None
 
 
+OF_SPARSE_TRAINING = ("sparsity", "training_flops", "inference_flops")
+"""Metrics that are headline metrics where some run trains sparsely; of other runs they say little."""
+
+
+_OF_SEQUENCES = ("average_forgetting", "learning_accuracy", "capacity_used")
+
+
+def headline_for(metrics: Mapping[str, Metric], controllers: Iterable[object], n_tasks: int) -> dict[str, Metric]:
+    """Return the metrics with those of sparse training as headline metrics if some run trains sparsely.
+
+    On a single task, they take the place of those that only say something of a sequence.
+
+    Args:
+        metrics: by name.
+        controllers: of each run; None for none.
+        n_tasks: the most that a run has.
+    """
+    if not any(isinstance(name, str) for name in controllers):
+        return dict(metrics)
+    levels: dict[str, Any] = dict.fromkeys(OF_SPARSE_TRAINING, "headline")
+    if n_tasks == 1:
+        levels |= dict.fromkeys(_OF_SEQUENCES, "detail")
+    return {name: replace(metric, level=levels.get(name, metric.level)) for name, metric in metrics.items()}
+
+
 # In the order of tables; time and memory come last.
 for _metric in (
     Metric(
@@ -318,6 +347,9 @@ for _metric in (
     Metric("joint_gap", "gap to joint training", "", "min", lambda run: joint_gap(run.matrix, run.reference("joint"))),
     Metric("task_identification", "tasks identified", "%", "max", lambda run: _mean(run.identified), "headline"),
     Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline", ("capacity",)),
+    Metric("sparsity", "sparsity", "%", None, lambda run: run.sparsity),
+    Metric("training_flops", "training FLOPs", "%", "min", lambda run: run.training_flops),
+    Metric("inference_flops", "inference FLOPs", "%", "min", lambda run: run.inference_flops, aliases=("flops",)),
     Metric("dense_weights", "weights beside masks", "weights", None, lambda run: run.dense_weights, "detail"),
     Metric("mask_bits", "bits of masks", "bits", "min", lambda run: run.mask_bits, "detail"),
     Metric("validation_accuracy", "validation accuracy", "", "max", lambda run: _mean(run.validation), "detail"),

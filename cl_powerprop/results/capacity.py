@@ -1,11 +1,17 @@
-"""What each task holds of the network: `capacity.csv` and `reuse.csv`."""
+"""What each task holds of the network: `capacity.csv` and `reuse.csv`, and at the end `weights.csv` and more."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, astuple, fields
+from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.sparsity import LayerCapacity
+
+if TYPE_CHECKING:
+    from cl_powerprop.strategies.base import Summary
 
 
 class CapacityTable:
@@ -19,6 +25,11 @@ class CapacityTable:
     def __init__(self) -> None:
         self.rows: list[LayerCapacity] = []
         self.used = 1.0
+
+    @property
+    def said(self) -> str:
+        """How much is in use, as text."""
+        return f"capacity {100 * self.used:.1f} %"
 
     @property
     def dense_weights(self) -> int:
@@ -60,3 +71,13 @@ class CapacityTable:
         """Take back what :meth:`state_dict` returned."""
         self.rows[:] = [LayerCapacity(**{**row, "reused_from": tuple(row["reused_from"])}) for row in state["rows"]]
         self.used = state["used"]
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Write how large the weights are at the end and, of a strategy with masks, how far they overlap."""
+    header = [each.name for each in fields(WeightCount)]
+    folder.write_csv("weights.csv", header, map(astuple, summary.weights))
+    if summary.overlaps is not None:
+        table = summary.overlaps.tolist()
+        pairs = ([task, other, table[task][other]] for task in range(len(table)) for other in range(task + 1))
+        folder.write_csv("mask_overlap.csv", ["task", "other", "weights"], pairs)

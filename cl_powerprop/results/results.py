@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, RunFolderError
-from cl_powerprop.evaluation.weights import WeightCount
 from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
-from cl_powerprop.results.capacity import CapacityTable
+from cl_powerprop.results.capacity import CapacityTable, write_summary
+from cl_powerprop.results.efficiency import Efficiency
 from cl_powerprop.results.evaluations import Evaluations
+from cl_powerprop.results.guessing import only_guesses
 from cl_powerprop.results.outlet import Outlet
 from cl_powerprop.results.own_run import describe, group_name
+from cl_powerprop.results.sparsity import SparsityTable
 from cl_powerprop.results.task_line import task_line
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
@@ -37,10 +39,6 @@ if TYPE_CHECKING:
     from cl_powerprop.training.meters import Measured
 
 log = logging.getLogger("cl_powerprop")
-
-# An accuracy counts as having learned nothing if it exceeds guessing by less than a fifth of what that reaches, and by
-# less than a tenth of what that misses.
-_OF_REACHED, _OF_MISSED = 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,10 @@ class Results:
         self.state = State()
         self.evaluations = Evaluations(facts.n_tasks)
         self.capacity = CapacityTable()
+        self.sparsity = SparsityTable()
         self._title = f"{job.title}: " if job else ""
-        self.display = ProgressDisplay(progress, job is None or job.live, job.title if job else "")
+        share = "capacity" if facts.controller is None else "sparsity"
+        self.display = ProgressDisplay(progress, job is None or job.live, job.title if job else "", share)
         self._outlet = Outlet(folder, sinks or {}, config or {}, multirun, job.name if job else None)
         self._rows: RowStream
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
@@ -206,6 +206,14 @@ class Results:
         self._write_row(self.trained_tasks, epoch, step, task, "train", measured)
         self.display.show(loss=measured.loss, accuracy=measured.accuracy)
 
+    def sparsified(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Enter which weights of each layer were active at one or more moments of training (see `sparsity.csv`)."""
+        for whole, layers in self.sparsity.add(self.trained_tasks, rows):
+            self._rows.write(whole)
+            for layer in layers:
+                self._rows.show(layer)
+            self.display.show(sparsity=whole.value)
+
     def tested_within(self, epoch: int, step: int, measured: Mapping[int, Measured]) -> None:
         """Enter a test of the task in training and all before it."""
         before = {index: value.logits for index, value in measured.items() if index < self.trained_tasks}
@@ -281,12 +289,7 @@ class Results:
         if trained is None:  # nothing was
             return
         split, learned = ("test", tested) if tested is not None else ("training", trained)
-        # A test of one class, say, is no guess for a network that was trained on many.
-        guess = min(trained.majority, learned.majority)
-        if guess == 1.0:  # one class: there is nothing to tell apart
-            return
-        margin = min(_OF_REACHED * guess, _OF_MISSED * (1.0 - guess))
-        if learned.accuracy < 1.0 and learned.accuracy <= guess + margin:
+        if only_guesses(learned, trained):
             self.state.diverged_tasks.append(task)
             self.tell(
                 f"task {task}: {split} accuracy {learned.accuracy:.3f} is no better than guessing: training diverged?"
@@ -313,7 +316,8 @@ class Results:
             self._rows.flush()
             self.write()
             if self.trained_tasks:
-                line = task_line(self.facts, self.evaluations, self.trained_tasks, self.capacity.used, self._fitted)
+                share = self.sparsity.said if self.sparsity.rows else self.capacity.said
+                line = task_line(self.facts, self.evaluations, self.trained_tasks, share, self._fitted)
                 self.display.lines.write(line, self.trained_experiences)
 
     def write(self) -> None:
@@ -321,6 +325,7 @@ class Results:
         self.state.peak_memory_mb = round(peak_memory_mb(self.facts.device), 1)
         self.folder.write_csv("accuracy_matrix.csv", list(self.facts.task_names), self.evaluations.matrix.tolist())
         self.capacity.write(self.folder)
+        self.sparsity.write(self.folder, self.facts.run_id)
         self.folder.write_json("run.json", self.as_json())
 
     def as_json(self) -> dict[str, Any]:
@@ -328,28 +333,27 @@ class Results:
         about = {"schema_version": SCHEMA_VERSION, "status": self.state.status}  # first of all
         return about | self.facts.as_json() | asdict(self.state) | self._outlet.memories()
 
-    def finish(self, summary: Summary) -> None:
-        """Enter what is known at the end, compute the metrics, and mark the run complete."""
+    def finish(self, summary: Summary, efficiency: Efficiency) -> None:
+        """Enter what is known at the end, compute the metrics, and mark the run complete.
+
+        Args:
+            summary: what the strategy has to report.
+            efficiency: how sparse the network is, and what that saves.
+        """
         with self.time("logging"):
-            self._write_masks_and_weights(summary)
+            write_summary(self.folder, summary)
             self.state.mask_coverage = summary.coverage
+            self.state.exempt_layers = dict(efficiency.exempt_layers)
             measurements = self.evaluations.measurements(
                 capacity_used=self.capacity.used,
                 dense_weights=self.capacity.dense_weights,
                 mask_bits=summary.mask_bits,
+                **efficiency.metrics(),
             )
             computed = [metric for metric in metrics().values() if metric.function is not None]
             self.state.metrics = {metric.name: self._compute(metric, measurements) for metric in computed}
             self.state.zero_forgetting_verified = self.evaluations.zero_forgetting
         self._end("complete")
-
-    def _write_masks_and_weights(self, summary: Summary) -> None:
-        header = [each.name for each in fields(WeightCount)]
-        self.folder.write_csv("weights.csv", header, map(astuple, summary.weights))
-        if summary.overlaps is not None:
-            table = summary.overlaps.tolist()
-            pairs = ([task, other, table[task][other]] for task in range(len(table)) for other in range(task + 1))
-            self.folder.write_csv("mask_overlap.csv", ["task", "other", "weights"], pairs)
 
     def _compute(self, metric: Metric, measurements: Measurements) -> float | None:
         """Return the metric's value; a function that fails costs this one number, not the run."""
@@ -374,6 +378,7 @@ class Results:
             "run": self.as_json(),
             "rows": self._rows.written,
             "capacity": self.capacity.state_dict(),
+            "sparsity": self.sparsity.state_dict(),
             "evaluations": self.evaluations.state_dict(),
         }
 
@@ -390,6 +395,7 @@ class Results:
         self.state.status, self.state.finished, self.state.error = "running", None, None
         self.state.resumed.append(now())
         self.capacity.load_state_dict(state["capacity"])
+        self.sparsity.load_state_dict(state.get("sparsity", {}), self.folder)
         self.evaluations.load_state_dict(state["evaluations"])
         with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
             before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))

@@ -6,14 +6,14 @@ from cl_powerprop.record import Facts
 from cl_powerprop.results.evaluations import Evaluations
 
 
-def task_line(facts: Facts, evaluations: Evaluations, tasks: int, capacity: float, fitted: float) -> str:
-    """Return the last task's number and name, its accuracy, average accuracy and forgetting so far, and the capacity.
+def task_line(facts: Facts, evaluations: Evaluations, tasks: int, share: str, fitted: float) -> str:
+    """Return the last task's number and name, its accuracy, average accuracy and forgetting so far, and the share.
 
     Args:
         facts: of the run.
         evaluations: so far.
         tasks: how many are learned.
-        capacity: share of the maskable weights in use.
+        share: of the weights that are in use, as text.
         fitted: training accuracy, for a task that is neither tested nor validated yet; NaN if nothing was trained.
     """
     task, average = tasks - 1, evaluations.average_accuracy(tasks)
@@ -28,7 +28,7 @@ def task_line(facts: Facts, evaluations: Evaluations, tasks: int, capacity: floa
     parts = (
         f"{name} {_number(measured[name])}{so_far}",
         f"forgetting {_number(evaluations.average_forgetting(tasks))}{confused}",
-        f"capacity {100 * capacity:.1f} %",
+        share,
     )
     return f"task {tasks}/{facts.n_tasks} {facts.task_names[task]}: {', '.join(parts)}"
 

@@ -36,6 +36,10 @@ _LAYOUT = {
         "reused, of each layer's weights": ["Multiline", [r"^capacity/.*/reused$"]],
         "free, of each layer's weights": ["Multiline", [r"^capacity/.*/free$"]],
     },
+    "Sparse training": {
+        "sparsity": ["Multiline", [r"^sparsity/all$"]],
+        "sparsity of each layer": ["Multiline", [r"^sparsity/.*"]],
+    },
 }
 
 

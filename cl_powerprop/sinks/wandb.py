@@ -23,7 +23,7 @@ from cl_powerprop.tracking.wandb_service import end_service
 log = logging.getLogger("cl_powerprop")
 
 _PATIENCE = 60  # seconds to wait for W&B's service, without the time that it waits for the network
-_TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap")
+_TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap", "sparsity")
 
 
 MODES = ("online", "offline", "disabled")
@@ -222,7 +222,8 @@ class WandbSink:
     def _introduce(self) -> None:
         """Define the x-axes of curves, and remember in the run folder where the W&B run is."""
         run = self._run
-        run.define_metric("train/*", step_metric="step")
+        for curves in ("train/*", "sparsity/*"):
+            run.define_metric(curves, step_metric="step")
         for curves in ("valid/*", "test/*", "capacity/*"):
             run.define_metric(curves, step_metric="progress")
         memory = self._view.memory

@@ -1,4 +1,4 @@
-"""The progress of a run: on a terminal, its task, epoch, loss, accuracy, capacity used and time left."""
+"""The progress of a run: on a terminal, its task, epoch, loss, accuracy, capacity or sparsity, and time left."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,10 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         enabled: show anything.
         live: show the bar; False for one of several runs that share a terminal.
         title: of the run, where there are several.
+        share: the share of the weights that the bar shows: "capacity" or "sparsity".
     """
 
-    def __init__(self, enabled: bool = True, live: bool = True, title: str = "") -> None:
+    def __init__(self, enabled: bool = True, live: bool = True, title: str = "", share: str = "capacity") -> None:
         super().__init__()
         console = Console(stderr=True)
         self.lines = ProgressLines(enabled and not has_bar(console), title)
@@ -31,14 +32,15 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         self._progress = Progress(
             TextColumn("task {task.fields[task]}  epoch {task.fields[epoch]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  capacity {task.fields[capacity]}"),
+            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
+            TextColumn(f"{share} {{task.fields[{share}]}}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             disable=not (enabled and live and console.is_terminal),
         )
-        start: dict[str, Any] = dict.fromkeys(("task", "epoch", "loss", "accuracy", "capacity"), "-")
+        start: dict[str, Any] = dict.fromkeys(("task", "epoch", "loss", "accuracy", share), "-")
         self._bar = self._progress.add_task("", total=None, **start)
         self._steps = 0
 
@@ -73,6 +75,6 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
             self._steps = 0
 
     def show(self, **values: float) -> None:
-        """Show measured values (loss, accuracy, capacity) from now on."""
+        """Show measured values (loss, accuracy, capacity or sparsity) from now on."""
         shown: dict[str, Any] = {name: f"{value:.3f}" for name, value in values.items()}
         self._progress.update(self._bar, **shown)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 AVERAGE = "average_accuracy"  # a row's metric that belongs to no single task
+SPARSITY = "sparsity"  # likewise: of all masked weights; followed by the name of a layer, of that layer's
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Row:
         """Name of the row's curve in dashboards, such as `test/accuracy/task_03`."""
         if self.metric == "capacity_used":  # of the network, whichever task was trained last
             return "capacity/used"
+        if self.metric == SPARSITY:
+            return f"{SPARSITY}/all"
+        if self.metric.startswith(f"{SPARSITY}/"):
+            return self.metric
         if self.metric == AVERAGE:  # of all tasks so far
             return f"{self.split}/{self.metric}"
         return f"{self.split}/{self.metric}/task_{self.eval_task:02}"

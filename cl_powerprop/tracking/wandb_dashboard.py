@@ -82,12 +82,17 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
         all_curves("Training loss", "train/loss/.*", "step", "optimizer steps"),
         all_curves("Training accuracy", "train/accuracy/.*", "step", "optimizer steps"),
     ]
+    sparsity = [
+        all_curves("Sparsity", "sparsity/all", "step", "optimizer steps"),
+        all_curves("Sparsity of each layer", "sparsity/.*", "step", "optimizer steps"),
+    ]
     sections = {
         "Forgetting curves": forgetting,
         "Groups compared": compared,
         "Accuracy matrix and masks": matrices,
         "Capacity": capacity,
         "Training": training,
+        "Sparse training": sparsity,
         _FURTHER: further,
     }
     return ws.Workspace(

@@ -128,6 +128,38 @@ def _write_masks(folder: Path, tasks: int) -> None:
     pd.DataFrame(overlap, columns=["task", "other", "weights"]).to_csv(folder / "mask_overlap.csv", index=False)
 
 
+LAYERS = {"features.1": 235_200, "features.3": 30_000, "output": 1_000}
+
+
+def write_sparse_run(
+    folder: Path, controller: str | None, target: float, seed: int = 0, accuracy: float = 0.9, alpha: float = 1.0
+) -> Path:
+    """Write the files of one run on a single task, which a controller made sparse over six epochs."""
+    density = 1.0 - target
+    facts = {"controller": controller, "target_sparsity": None if controller is None else target}
+    metrics = {"sparsity": target, "training_flops": (1 + density) / 2, "inference_flops": 1.2 * density}
+    write_run(folder, "naive", seed, np.array([[accuracy]]), alpha=alpha, record=facts, metrics=metrics, config={})
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"sparsity:\n  name: {controller or 'none'}\n  target: {target}\n")
+    if controller is not None:
+        write_sparsity(folder, target)
+    return folder
+
+
+def write_sparsity(folder: Path, target: float) -> None:
+    """Write a `sparsity.csv` in which each layer is pruned in equal steps, and a tenth of it is exchanged."""
+    rows = []
+    for epoch in range(1, 7):
+        for index, (layer, weights) in enumerate(LAYERS.items()):
+            active = round(weights * (1.0 - target) ** (epoch / 6 / (index + 1)))
+            grown = weights // 10 * epoch
+            ever = min(weights, active + grown)
+            counts = (weights, active, ever, weights - active + grown, grown, grown // 3, 10 * epoch * (index < 2))
+            rows.append(("x", 0, epoch, 100 * epoch, layer, *counts))
+    columns = ["run_id", "task", "epoch", "step", "layer", "weights", "active", "ever_active", "dropped", "grown"]
+    pd.DataFrame(rows, columns=[*columns, "regrown", "dead_units"]).to_csv(folder / "sparsity.csv", index=False)
+
+
 def write_sweep(root: Path, seeds: int = 3, tasks: int = 3) -> Path:
     """Write runs of three strategies over some seeds."""
     for seed in range(seeds):

@@ -59,7 +59,7 @@
   async function download(drawn, name) {
     await Plotly.relayout(drawn, { ...colours(true), paper_bgcolor: "#ffffff", showlegend: true });
     await Plotly.downloadImage(drawn, { format: "svg", filename: name });
-    await Plotly.relayout(drawn, { ...colours(), showlegend: false });
+    await Plotly.relayout(drawn, { ...colours(), showlegend: specifications[name].layout.showlegend ?? false });
   }
 
   function refresh() {

@@ -1,0 +1,95 @@
+"""Which weights are active while a network trains sparsely: `sparsity.csv`, one row a layer and epoch."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.tracking.stream import SPARSITY, Row
+
+FILE = "sparsity.csv"
+_COUNTS = ("weights", "active", "ever_active", "dropped", "grown", "regrown", "dead_units")
+_MOMENT = ("task", "epoch", "step")
+COLUMNS = ("run_id", *_MOMENT, "layer", *_COUNTS)
+"""Of the file. Epochs are those of the task; steps are counted from the beginning of the run."""
+
+
+class SparsityTable:
+    """The rows of `sparsity.csv`, in the order they were measured.
+
+    Attributes:
+        rows: each has :data:`COLUMNS` but the run's id; without a controller there are none.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, trained: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Row, list[Row]]]:
+        """Enter the layers at one or more moments of training.
+
+        Of two rows of one layer and step the later one holds: the last epoch ends before the controller's last update.
+
+        Args:
+            trained: tasks whose training is finished.
+            rows: in the order they were measured.
+
+        Yields:
+            For each moment, its sparsity as a row of `curves.csv`, and that of each layer, for dashboards.
+        """
+        for (task, epoch, step), layers in itertools.groupby(rows, key=lambda row: tuple(row[key] for key in _MOMENT)):
+            new = [{name: row[name] for name in COLUMNS[1:]} for row in layers]
+            while self.rows and (self.rows[-1]["task"], self.rows[-1]["step"]) == (task, step):
+                self.rows.pop()
+            self.rows += new
+            where = (trained, epoch, step, task, "train")
+            each = [Row(*where, f"{SPARSITY}/{row['layer']}", count_sparsity([row])) for row in new]
+            yield Row(*where, SPARSITY, count_sparsity(new)), each
+
+    @property
+    def said(self) -> str:
+        """The share of the masked weights that were not active when they were last counted, as text."""
+        last = (row for row in self.rows if row["step"] == self.rows[-1]["step"])
+        return f"sparsity {100 * count_sparsity(last):.1f} %"
+
+    def write(self, folder: RunFolder, run_id: str) -> None:
+        """Write the file, if there is anything to write."""
+        if self.rows:
+            folder.write_csv(FILE, COLUMNS, ([run_id, *row.values()] for row in self.rows))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows there are: the file has them."""
+        return {"rows": len(self.rows)}
+
+    def load_state_dict(self, state: Mapping[str, Any], folder: RunFolder) -> None:
+        """Take back the rows that the file had when :meth:`state_dict` was called; later ones are dropped.
+
+        Raises:
+            RunFolderError: if the file has fewer, or is damaged.
+        """
+        kept = state.get("rows", 0)  # a run of an earlier version has none
+        self.rows = _read(folder, kept) if kept else []
+
+
+def count_sparsity(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Return the share of the weights of some layers that are not active."""
+    active, weights = map(sum, zip(*((row["active"], row["weights"]) for row in rows), strict=True))
+    return float(1.0 - active / weights)
+
+
+def _read(folder: RunFolder, kept: int) -> list[dict[str, Any]]:
+    path = folder.path / FILE
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                {name: value if name == "layer" else int(value) for name, value in row.items() if name != "run_id"}
+                for row in csv.DictReader(file)
+            ][:kept]
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    if len(rows) < kept:
+        raise RunFolderError(f"{path} has {len(rows)} rows of the {kept} that it had")
+    return rows
