@@ -158,8 +158,9 @@ def labels(rows: Mapping[str, Row], columns: Sequence[str]) -> dict[str, str]:
 
 
 def _applicable(row: Row, columns: Sequence[str]) -> list[str]:
-    """Return the columns without the target sparsity of a run that has none."""
-    return [column for column in columns if column != "target_sparsity" or _key(row, column) is not None]
+    """Return the columns without the target sparsity of a run without a controller, which says that it is dense."""
+    dense = "controller" in columns and _key(row, "controller") is None
+    return [column for column in columns if not (dense and column == "target_sparsity")]
 
 
 def _shown(rows: Sequence[Row], columns: Sequence[str]) -> dict[Hashable, set[str]]:
@@ -224,8 +225,9 @@ def values(row: Row, columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 def _part(row: Row, column: str, among: Sequence[str], digits: int) -> str:
     """Return one setting of a label, as in "lr 0.1"; the name of a part stands alone."""
-    none = DENSE if column == "controller" else "null"
-    value = none if _key(row, column) is None else text(row[column], digits)
+    if column in SPARSE_TRAINING and _key(row, column) is None:
+        return DENSE
+    value = "null" if _key(row, column) is None else text(row[column], digits)
     return value if column in _NAMED_BY_VALUE else f"{heading(column, among)} {value}"
 
 

@@ -93,7 +93,7 @@ class Tidy:
                 io.BytesIO(b"".join([header, b"\n", *lines])),
                 dtype=dict(self.columns),
                 keep_default_na=False,
-                na_values={"value": [""]},  # a curve has gaps, nothing else has
+                na_values={"value": [""], "loss": [""]},  # a curve has gaps, nothing else has
             )
         if len(frame) != sum(counts) or list(frame.columns) != list(self.columns):
             raise ValueError("a row has too many or too few fields")
@@ -199,7 +199,12 @@ TIDY: dict[str, Tidy] = {
         ("task", "step", "layer"),
         _check_sparsity,
     ),
-    "pruning": Tidy("pruning.csv", {"density": float, "accuracy": float}, ("density",), _check_pruning),
+    "pruning": Tidy(
+        "pruning.csv",
+        {"run_id": str, "density": float, "eval_task": int, "accuracy": float, "loss": float},
+        ("density", "eval_task"),
+        _check_pruning,
+    ),
 }
 """The tidy files of a run folder, by the name of their table. A file that is absent adds nothing to it."""
 

@@ -60,7 +60,8 @@ class Runs:
         overlap: run, task, other, weights: how many weights two masks share; only of runs with masks.
         weights: run, layer, state, low, high, weights: the histogram of weight magnitudes at the end.
         sparsity: run, and the columns of `sparsity.csv`; only of runs that were trained sparsely.
-        pruning: run, density, accuracy of the trained network that was then pruned further; only of runs that were.
+        pruning: run, density, eval_task, accuracy, loss: of the trained network that was then pruned further; only of
+            runs in which that was tested.
         problems: one line for each run folder, or file in one, that could not be read.
     """
 

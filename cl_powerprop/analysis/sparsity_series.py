@@ -63,7 +63,8 @@ def accuracy_against(comparison: Comparison, axis: str) -> pd.DataFrame:
             )
     table = pd.DataFrame(points, columns=["group", "pruned", "x", "n", "mean", "low", "high"])
     if axis == DENSITY and len(whole.runs.pruning):
-        curves = over_runs(whole, whole.runs.pruning.rename(columns={"density": "x", "accuracy": "value"}), ["x"])
+        averaged = whole.runs.pruning.groupby(["run", "density"], sort=False)["accuracy"].mean().reset_index()
+        curves = over_runs(whole, averaged.rename(columns={"density": "x", "accuracy": "value"}), ["x"])
         table = pd.concat([table, curves.assign(pruned=True)], ignore_index=True)
     first = {label: names[0] for label, names in whole.groups.items()}
     table["controller"] = ["/".join(dict.fromkeys(controllers[whole.groups[label]])) for label in table["group"]]
