@@ -106,6 +106,8 @@ def open_results(
         strategy=config.strategy.name,
         model=config.model.name,
         alpha=config.model.alpha,
+        controller=None if parts.sparsity is None else config.sparsity.name,
+        target_sparsity=getattr(config.sparsity, "target", None),
         optimizer=config.optimizer.name,
         seed=config.seed,
         task_names=parts.task_names,

@@ -5,7 +5,7 @@ from typing import Any
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
-from cl_powerprop.plugins.sparse_training import SparseTraining
+from cl_powerprop.plugins.sparse_training import sparse_training_of
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.strategies.masking import strategy_of
 from cl_powerprop.training.batches import count_batches
@@ -61,7 +61,7 @@ class Parts:
         self.architecture = dict(architecture or {})
         self.train_options = dict(train_options or {})
         self.steps_a_task = steps_a_task
-        self.sparsity: SparseTraining | None = None
+        self.sparsity = sparse_training_of(learner)
         self.save: Callable[[Any], None] | None = None
         self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
         _check(self.curriculum, len(tasks))

@@ -22,6 +22,7 @@ from cl_powerprop.results.efficiency import measure_efficiency
 from cl_powerprop.results.results import Results
 from cl_powerprop.tracking.stream import SinkConfig
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
+from cl_powerprop.training.sparsity_meter import SparsityMeter
 
 _STREAMS = ("valid", "test")
 
@@ -71,6 +72,7 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._train_time, self._eval_time = contextlib.ExitStack(), contextlib.ExitStack()
         self._training = TrainingMeter(self._epoch_ended)
         self._evaluation = EvaluationMeter()
+        self._sparsity: SparsityMeter | None = None
         # By task, since the last training, and within it.
         self._tested: dict[str, dict[int, Measured]] = {name: {} for name in _STREAMS}
         self._within: dict[int, Measured] = {}
@@ -129,6 +131,8 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
             results = Results.open(self._path, self._parts, progress=False, **self._about)
             self._recording.enter_context(results.recording(self._parts.steps(), self._parts.n_tasks))
             self.results = results
+            if self._parts.sparsity is not None:
+                self._sparsity = SparsityMeter(self._parts.sparsity, results.sparsified)
             atexit.register(self.close)
         return self.results
 
@@ -243,6 +247,8 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self._task < 0 and strategy.tests_unseen and len(tested["test"]) == self._parts.n_tasks:
             results.tested_untrained(tested["test"])
         if not self._is_entered and not self._in_training:
+            if self._sparsity is not None:
+                self._sparsity.take()
             results.trained(self._task, strategy.report(), self._epochs, self._steps)
             results.validated(tested["valid"])
             results.tested(tested["test"], strategy.identified() if tested["test"] else {})

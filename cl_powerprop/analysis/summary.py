@@ -77,12 +77,13 @@ def settings_of(folder: Path, run: Mapping[str, Any]) -> naming.Row:
 
 
 def _columns(runs: Sequence[Mapping[str, Any]], rows: Sequence[naming.Row]) -> list[str]:
-    """Return the strategy, the settings in which the runs differ, and the seed."""
+    """Return the strategy, how runs are trained sparsely if any is, the settings in which they differ, and the seed."""
     settings = naming.differing(rows, _settings(rows))
     if len(settings) > _MOST_SETTINGS:
         settings = naming.distinguishing(rows, settings)
     scenario = [] if {run["scenario"] for run in runs} == {"task"} else ["scenario"]
-    return [*scenario, "strategy", *settings, "seed"]
+    sparse = SPARSE_TRAINING if any(run.get("controller") for run in runs) else ()
+    return list(dict.fromkeys([*scenario, "strategy", *sparse, *settings, "seed"]))
 
 
 def _settings(rows: Sequence[naming.Row]) -> list[str]:

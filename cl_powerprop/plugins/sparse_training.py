@@ -69,3 +69,8 @@ class SparseTraining(SupervisedPlugin):  # type: ignore[misc]
     def _show(self, masks: dict[str, torch.Tensor]) -> None:
         for each in self.controller.weights:
             each.masked.set_training_view(masks[each.name])
+
+
+def sparse_training_of(learner: Any) -> SparseTraining | None:
+    """Return the plugin that trains a learner sparsely; None if none does."""
+    return next((plugin for plugin in learner.plugins if isinstance(plugin, SparseTraining)), None)

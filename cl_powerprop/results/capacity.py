@@ -27,11 +27,6 @@ class CapacityTable:
         self.used = 1.0
 
     @property
-    def said(self) -> str:
-        """How much is in use, as text."""
-        return f"capacity {100 * self.used:.1f} %"
-
-    @property
     def dense_weights(self) -> int:
         """Parameters that tasks have to themselves beside masked weights."""
         return sum(row.weights for row in self.rows if row.kind == "dense")

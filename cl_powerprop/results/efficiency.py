@@ -47,8 +47,8 @@ def measure_efficiency(parts: Parts, capacity: Sequence[LayerCapacity]) -> Effic
         parts: of the run. Where the shape of its samples is not known, FLOPs are not known either.
         capacity: how much of each layer each task uses; empty without masks of tasks.
     """
-    controller = parts.sparsity.controller if parts.sparsity is not None else None
-    if controller is not None:
+    if parts.sparsity is not None:
+        controller = parts.sparsity.controller
         active = {row.layer: row.active / row.weights for row in controller.report()}
         inference, training = _relative_flops(parts, [active, controller.training_density()])
         return Efficiency(controller.sparsity, training, inference, controller.exempt)

@@ -45,6 +45,9 @@ def describe(
     alphas = {module.alpha for module in learner.model.modules() if isinstance(module, MaskedWeight)}
     if len(alphas) == 1:
         known["alpha"] = alphas.pop()
+    if parts.sparsity is not None:
+        controller = parts.sparsity.controller
+        known |= {"controller": type(controller).__name__, "target_sparsity": controller.target}
     written: dict[str, Any] = {}
     if config is not None:
         known |= {"benchmark": config.benchmark.name, "data": config.data.name, "scenario": config.benchmark.scenario}

@@ -25,7 +25,7 @@ from cl_powerprop.results.evaluations import Evaluations
 from cl_powerprop.results.guessing import only_guesses
 from cl_powerprop.results.outlet import Outlet
 from cl_powerprop.results.own_run import describe, group_name
-from cl_powerprop.results.sparsity import SparsityTable
+from cl_powerprop.results.sparsity import SparsityTable, write_pruning
 from cl_powerprop.results.task_line import task_line
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
@@ -302,13 +302,7 @@ class Results:
 
     def pruned(self, measured: Mapping[float, Mapping[int, Measured]]) -> None:
         """Enter a test of the trained network, pruned to some densities without retraining, by density and task."""
-        if measured:
-            rows = [
-                [self.facts.run_id, density, task, value.accuracy, value.loss]
-                for density, tasks in measured.items()
-                for task, value in tasks.items()
-            ]
-            self.folder.write_csv("pruning.csv", ["run_id", "density", "eval_task", "accuracy", "loss"], rows)
+        write_pruning(self.folder, self.facts.run_id, measured)
 
     def flush(self) -> None:
         """Bring sinks and files up to what is known, and say how far the run is."""
@@ -316,8 +310,8 @@ class Results:
             self._rows.flush()
             self.write()
             if self.trained_tasks:
-                share = self.sparsity.said if self.sparsity.rows else self.capacity.said
-                line = task_line(self.facts, self.evaluations, self.trained_tasks, share, self._fitted)
+                shares = self.capacity.used, self._fitted, self.sparsity.last
+                line = task_line(self.facts, self.evaluations, self.trained_tasks, *shares)
                 self.display.lines.write(line, self.trained_experiences)
 
     def write(self) -> None:
@@ -334,12 +328,7 @@ class Results:
         return about | self.facts.as_json() | asdict(self.state) | self._outlet.memories()
 
     def finish(self, summary: Summary, efficiency: Efficiency) -> None:
-        """Enter what is known at the end, compute the metrics, and mark the run complete.
-
-        Args:
-            summary: what the strategy has to report.
-            efficiency: how sparse the network is, and what that saves.
-        """
+        """Enter what is known at the end, compute the metrics, and mark the run complete."""
         with self.time("logging"):
             write_summary(self.folder, summary)
             self.state.mask_coverage = summary.coverage

@@ -1,15 +1,18 @@
-"""Which weights are active while a network trains sparsely: `sparsity.csv`, one row a layer and epoch."""
+"""Which weights are active while a network trains sparsely: `sparsity.csv`; and `pruning.csv`, after training."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.tracking.stream import SPARSITY, Row
+
+if TYPE_CHECKING:
+    from cl_powerprop.training.meters import Measured
 
 FILE = "sparsity.csv"
 _COUNTS = ("weights", "active", "ever_active", "dropped", "grown", "regrown", "dead_units")
@@ -50,10 +53,10 @@ class SparsityTable:
             yield Row(*where, SPARSITY, count_sparsity(new)), each
 
     @property
-    def said(self) -> str:
-        """The share of the masked weights that were not active when they were last counted, as text."""
-        last = (row for row in self.rows if row["step"] == self.rows[-1]["step"])
-        return f"sparsity {100 * count_sparsity(last):.1f} %"
+    def last(self) -> float | None:
+        """Share of the masked weights that were not active when they were last counted; None if they never were."""
+        last = [row for row in self.rows if row["step"] == self.rows[-1]["step"]]
+        return count_sparsity(last) if last else None
 
     def write(self, folder: RunFolder, run_id: str) -> None:
         """Write the file, if there is anything to write."""
@@ -78,6 +81,17 @@ def count_sparsity(rows: Iterable[Mapping[str, Any]]) -> float:
     """Return the share of the weights of some layers that are not active."""
     active, weights = map(sum, zip(*((row["active"], row["weights"]) for row in rows), strict=True))
     return float(1.0 - active / weights)
+
+
+def write_pruning(folder: RunFolder, run_id: str, measured: Mapping[float, Mapping[int, Measured]]) -> None:
+    """Write `pruning.csv`, what each task measures at each density of a trained network, if anything was measured."""
+    rows = [
+        [run_id, density, task, value.accuracy, value.loss]
+        for density, tasks in measured.items()
+        for task, value in tasks.items()
+    ]
+    if rows:
+        folder.write_csv("pruning.csv", ["run_id", "density", "eval_task", "accuracy", "loss"], rows)
 
 
 def _read(folder: RunFolder, kept: int) -> list[dict[str, Any]]:

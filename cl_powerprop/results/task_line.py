@@ -6,15 +6,23 @@ from cl_powerprop.record import Facts
 from cl_powerprop.results.evaluations import Evaluations
 
 
-def task_line(facts: Facts, evaluations: Evaluations, tasks: int, share: str, fitted: float) -> str:
-    """Return the last task's number and name, its accuracy, average accuracy and forgetting so far, and the share.
+def task_line(
+    facts: Facts,
+    evaluations: Evaluations,
+    tasks: int,
+    capacity: float,
+    fitted: float,
+    sparsity: float | None = None,
+) -> str:
+    """Return the last task's number and name, its accuracy, average accuracy and forgetting so far, and the capacity.
 
     Args:
         facts: of the run.
         evaluations: so far.
         tasks: how many are learned.
-        share: of the weights that are in use, as text.
+        capacity: share of the maskable weights in use.
         fitted: training accuracy, for a task that is neither tested nor validated yet; NaN if nothing was trained.
+        sparsity: of the masked weights, which is said in place of the capacity; None without a controller.
     """
     task, average = tasks - 1, evaluations.average_accuracy(tasks)
     measured = {
@@ -28,7 +36,7 @@ def task_line(facts: Facts, evaluations: Evaluations, tasks: int, share: str, fi
     parts = (
         f"{name} {_number(measured[name])}{so_far}",
         f"forgetting {_number(evaluations.average_forgetting(tasks))}{confused}",
-        share,
+        f"capacity {100 * capacity:.1f} %" if sparsity is None else f"sparsity {100 * sparsity:.1f} %",
     )
     return f"task {tasks}/{facts.n_tasks} {facts.task_names[task]}: {', '.join(parts)}"
 
