@@ -34,8 +34,6 @@ class SparsityTable:
     def add(self, trained: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Row, list[Row]]]:
         """Enter the layers at one or more moments of training.
 
-        Of two rows of one layer and step the later one holds: the last epoch ends before the controller's last update.
-
         Args:
             trained: tasks whose training is finished.
             rows: in the order they were measured.
@@ -45,8 +43,6 @@ class SparsityTable:
         """
         for (task, epoch, step), layers in itertools.groupby(rows, key=lambda row: tuple(row[key] for key in _MOMENT)):
             new = [{name: row[name] for name in COLUMNS[1:]} for row in layers]
-            while self.rows and (self.rows[-1]["task"], self.rows[-1]["step"]) == (task, step):
-                self.rows.pop()
             self.rows += new
             where = (trained, epoch, step, task, "train")
             each = [Row(*where, f"{SPARSITY}/{row['layer']}", count_sparsity([row])) for row in new]

@@ -1,30 +1,22 @@
 """Reports which weights are active while a network trains sparsely."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
-
-class MeasuresSparsity(Protocol):
-    """What counts a network's active weights: the plugin of sparse training.
-
-    Attributes:
-        rows: one for each layer at the end of each epoch, and once more when training is finished.
-    """
-
-    rows: list[dict[str, Any]]
+from cl_powerprop.plugins.sparse_training import SparseTraining
 
 
 class SparsityMeter(SupervisedPlugin):  # type: ignore[misc]
-    """Reports the rows of sparse training as they come. It must come after the plugin that counts them.
+    """Reports the rows of :class:`SparseTraining` as they come. It must come after that plugin.
 
     Args:
-        training: the plugin that counts.
+        training: the plugin.
         report: called with the rows that are new, if there are any.
     """
 
-    def __init__(self, training: MeasuresSparsity, report: Callable[[Sequence[Mapping[str, Any]]], None]) -> None:
+    def __init__(self, training: SparseTraining, report: Callable[[Sequence[Mapping[str, Any]]], None]) -> None:
         super().__init__()
         self.training = training
         self.report = report
@@ -39,8 +31,4 @@ class SparsityMeter(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Report the epoch."""
-        self.take()
-
-    def after_training(self, strategy: Any, **_: Any) -> None:
-        """Report what the controller has changed at the end."""
         self.take()

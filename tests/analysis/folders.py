@@ -146,16 +146,16 @@ def write_sparse_run(
     return folder
 
 
-def write_sparsity(folder: Path, target: float) -> None:
-    """Write a `sparsity.csv` in which each layer is pruned in equal steps, and a tenth of it is exchanged."""
+def write_sparsity(folder: Path, target: float, tasks: int = 1) -> None:
+    """Write a `sparsity.csv` in which each layer is pruned in six equal steps, and a tenth of it is exchanged."""
     rows = []
-    for epoch in range(1, 7):
+    for epoch in range(1, max(7, tasks + 1)):
+        task = min(epoch, tasks) - 1
         for index, (layer, weights) in enumerate(LAYERS.items()):
-            active = round(weights * (1.0 - target) ** (epoch / 6 / (index + 1)))
+            active = round(weights * (1.0 - target) ** (min(1.0, epoch / 6) / (index + 1)))
             grown = weights // 10 * epoch
-            ever = min(weights, active + grown)
-            counts = (weights, active, ever, weights - active + grown, grown, grown // 3, 10 * epoch * (index < 2))
-            rows.append(("x", 0, epoch, 100 * epoch, layer, *counts))
+            counts = (weights, active, weights, weights - active + grown, grown, grown // 3, 10 * epoch * (index < 2))
+            rows.append(("x", task, epoch, 100 * epoch, layer, *counts))
     columns = ["run_id", "task", "epoch", "step", "layer", "weights", "active", "ever_active", "dropped", "grown"]
     pd.DataFrame(rows, columns=[*columns, "regrown", "dead_units"]).to_csv(folder / "sparsity.csv", index=False)
 

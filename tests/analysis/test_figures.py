@@ -1,6 +1,5 @@
 """The figures of a comparison: nothing cropped or overlapping, readable ticks, right ranges, stable colours."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ from cl_powerprop.analysis.compare import compare
 from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.figures import DRAWINGS
 from cl_powerprop.analysis.matplotlib_elements import RC, lay_out, power_of_ten
-from cl_powerprop.analysis.pruning import plot_pruning, print_pruning, summarize_pruning
 from cl_powerprop.analysis.statistics import estimate
 from cl_powerprop.analysis.style import COLOURS, DISTINCT, group_styles, shades
 from cl_powerprop.analysis.tables import summary_table
 from cl_powerprop.cli import main
 from cl_powerprop.errors import ConfigurationError
 
-from .folders import forgetful, write_run
+from .folders import forgetful, write_run, write_sparsity
 
 LONG = "an_extraordinarily_long_name_of_a_task_that_no_panel_of_a_figure_is_wide_enough_for"
 STRATEGIES = ("epn", "naive", "packnet", "ewc", "joint", "mine, which has a rather long name $x$", "other", "third")
@@ -45,7 +43,10 @@ def compared(root: Path, tasks: int, groups: int, seeds: int = 2) -> Comparison:
     for strategy in STRATEGIES[:groups]:
         for seed in range(seeds):
             matrix = np.clip(forgetful(tasks, 9 * seed, 0.5 / tasks), 0, 1)
-            run = write_run(root / f"{strategy}-{seed}", strategy, seed, matrix, masked=strategy != "naive")
+            sparse: Any = {"record": {"controller": "set", "target_sparsity": 0.9}}
+            sparse |= {"metrics": {"sparsity": 0.9, "training_flops": 0.3 + 0.1 * seed, "inference_flops": 0.2}}
+            run = write_run(root / f"{strategy}-{seed}", strategy, seed, matrix, masked=strategy != "naive", **sparse)
+            write_sparsity(run, 0.9, tasks)
             name_tasks(run, [LONG, *(f"Alphabet {task}" for task in range(1, tasks))])
             low = 10.0 ** np.arange(-8, 1)  # the free ones, then those used
             rows = pd.DataFrame({"layer": "fc", "state": ["free", *["used"] * 8], "low": low, "high": low * 10**0.1})
@@ -330,32 +331,3 @@ def _command(runs: Path, out: Path, formats: str) -> object:
     with pytest.raises(SystemExit) as done:
         main(["compare", str(runs), "--out", str(out), "--format", formats])
     return done.value.code
-
-
-def test_the_plot_of_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        {"alpha": alpha, "seed": seed, "density": density, "accuracy": min(1.0, 0.9 + 0.1 * seed) * density**0.01}
-        for alpha in (1.0, 2.0)
-        for seed in (0, 1)
-        for density in (1.0, 0.1, 0.004)
-    ]
-    table = pd.DataFrame(rows)
-    figures: list[Figure] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", _kept(figures))
-        plot_pruning(summarize_pruning(table), tmp_path / "pruning")
-    figure = figures[0]
-    (axes,) = panels(figure)
-    assert "1%" in [text.get_text() for text in ticks(axes.xaxis)]
-    assert axes.get_ylim()[1] <= 1
-    assert "2 seeds" in figure.get_suptitle()
-    print_pruning(summarize_pruning(table[table["seed"] == 0]))
-    assert "mean over" not in capsys.readouterr().out
-
-
-def _kept(figures: list[Figure]) -> Callable[..., None]:
-    def save(figure: Figure, *_: Any, **__: Any) -> None:
-        FigureCanvasAgg(figure).draw()
-        figures.append(figure)
-
-    return save

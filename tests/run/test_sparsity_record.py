@@ -104,13 +104,6 @@ def test_rows_become_a_file_and_curves(tmp_path: Path) -> None:
     assert frame["active"].tolist() == [50, 20]
 
 
-def test_of_one_step_the_last_count_holds() -> None:
-    table = SparsityTable()
-    list(table.add(0, measured(1, [50, 20]) + measured(2, [40, 20])))
-    list(table.add(0, measured(2, [10, 20])))
-    assert [row["active"] for row in table.rows] == [50, 20, 10, 20]
-
-
 def test_a_resumed_run_keeps_the_rows_of_its_checkpoint_only(tmp_path: Path) -> None:
     folder, table = RunFolder(tmp_path / "run"), SparsityTable()
     list(table.add(0, measured(1, [50, 20])))
