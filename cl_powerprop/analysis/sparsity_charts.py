@@ -14,7 +14,7 @@ from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import Style, group_styles, shades
 from cl_powerprop.analysis.wording import over_seeds, plotly_text, repeated
 
-_DECADE = 10.0  # from which on an axis has ticks at 1, 2 and 5 only
+_DECADE = 10.0  # that shares must span for a logarithmic axis: Plotly labels few ticks of less
 
 
 def make_charts(comparison: Comparison) -> Iterator[Chart]:
@@ -38,7 +38,7 @@ def _accuracy_against(comparison: Comparison, axis: str) -> Iterator[Chart]:
         for label, style in styles.items():
             traces += _lines(table[table["group"] == label], label, style, panel or None, everything["x"])
     layout = axes(series.AXES[axis], "average test accuracy", hovermode="closest", showlegend=True)
-    layout["xaxis"] |= _log_shares(everything["x"]) | ({"autorange": "reversed"} if axis == series.DENSITY else {})
+    layout["xaxis"] |= _axis_of_shares(everything["x"]) | ({"autorange": "reversed"} if axis == series.DENSITY else {})
     layout["yaxis"] |= SHARES
     intervals = " Mean over seeds, with the 95 % t-interval as a band." if repeated(comparison) else ""
     dense = " Dotted: the dense network." if shown.has_dense else ""
@@ -53,10 +53,10 @@ def _accuracy_against(comparison: Comparison, axis: str) -> Iterator[Chart]:
     )
 
 
-def _log_shares(values: "pd.Series[float]") -> dict[str, Any]:
-    """Return the options of a logarithmic axis of shares."""
-    spans_much = values.max() > _DECADE * values.min()
-    return {"type": "log", "tickformat": "~%", "dtick": "D2" if spans_much else "D1"}
+def _axis_of_shares(values: "pd.Series[float]") -> dict[str, Any]:
+    """Return the options of an axis of shares, logarithmic if they span much."""
+    scale = {"type": "log", "dtick": "D2"} if values.max() > _DECADE * values.min() else {}
+    return {"tickformat": "~%"} | scale
 
 
 def _lines(
@@ -96,7 +96,7 @@ def _layer_density(comparison: Comparison) -> Chart:
         for (label, layer), rows in table.groupby(["group", "layer"], sort=False)
     ]
     layout = axes("optimizer steps", "weights left, of the layer's", showlegend=True)
-    layout["yaxis"] |= _log_shares(table["density"])
+    layout["yaxis"] |= _axis_of_shares(table["density"])
     last = table.groupby(["group", "layer"], sort=False)["density"].last().reset_index()
     return Chart(
         "layer_density",

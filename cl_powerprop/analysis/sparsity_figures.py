@@ -55,6 +55,9 @@ def _accuracy_against(axis: str, comparison: Comparison) -> Figure | None:
         figure, panels = many_panels(names, title, sharex=True, sharey=True)
     for axes, table in zip(panels, shown.panels.values(), strict=False):
         _draw_accuracies(axes, table, styles)
+    places = {row.x for table in shown.panels.values() for row in each_row(table[~table["dense"]])}
+    if len(places) == 1:
+        panels[0].set_xlim(min(places) / 2, 2 * min(places))
     log_axis(panels[0], "x", _percent)
     if axis == series.DENSITY:
         panels[0].invert_xaxis()
