@@ -156,10 +156,9 @@ def make_augmentation(train: TrainConfig) -> Augmentation | None:
     """Return what is done to training batches, if anything.
 
     Raises:
-        ConfigurationError: for a negative or infinite shift or rotation.
+        ConfigurationError: for an impossible amount.
     """
-    augmentation = Augmentation(train.shift, train.rotate)
-    return augmentation if train.shift or train.rotate else None
+    return Augmentation(train.shift, train.rotate, train.crop, train.flip) or None
 
 
 def training_plugins(config: RunConfig, strategy: Strategy) -> list[Any]:
@@ -196,6 +195,8 @@ def make_learner(
             precision=train.precision,
             compile=train.compile,
             one_order=one_order,
+            channels_last=train.channels_last,
+            label_smoothing=train.label_smoothing,
         )
 
 

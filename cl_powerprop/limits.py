@@ -177,8 +177,8 @@ def check_clip_norm(clip_norm: float) -> None:
         raise ConfigurationError(f"train.clip_norm must be > 0, not {clip_norm}")
 
 
-def check_augmentation(shift: float, rotate: float) -> None:
-    """Refuse a largest shift or rotation that is negative or not finite.
+def check_augmentation(shift: float, rotate: float, crop: float) -> None:
+    """Refuse a largest shift or rotation that is negative or not finite, and a crop without area.
 
     Raises:
         ConfigurationError: naming the option.
@@ -186,6 +186,18 @@ def check_augmentation(shift: float, rotate: float) -> None:
     for option, value in (("shift", shift), ("rotate", rotate)):
         if not 0 <= value < math.inf:
             raise ConfigurationError(f"train.{option} must be a finite number of at least 0, not {value}")
+    if not 0.0 < crop <= 1.0:
+        raise ConfigurationError(f"train.crop must be in (0, 1], not {crop}; 1 is for no crops")
+
+
+def check_label_smoothing(share: float) -> None:
+    """Refuse to give less than nothing, or all, of a label to the other classes.
+
+    Raises:
+        ConfigurationError: for a share outside [0, 1).
+    """
+    if not 0.0 <= share < 1.0:
+        raise ConfigurationError(f"train.label_smoothing must be in [0, 1), not {share}")
 
 
 def check_epn(

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.limits import PRECISIONS, check_augmentation, check_clip_norm, check_schedule
+from cl_powerprop.limits import (
+    PRECISIONS,
+    check_augmentation,
+    check_clip_norm,
+    check_label_smoothing,
+    check_schedule,
+)
 
 
 @dataclass
@@ -19,9 +25,13 @@ class TrainConfig:
     threads: int
     precision: str = "fp32"
     compile: bool = False
+    channels_last: bool = False
+    label_smoothing: float = 0.0
     shift: float = 0.0
     rotate: float = 0.0
     steps: int | None = None
+    crop: float = 1.0
+    flip: bool = False
 
     def check(self) -> None:
         """Refuse what no loop can do.
@@ -38,7 +48,8 @@ class TrainConfig:
         if self.clip_norm is not None:
             check_clip_norm(self.clip_norm)
         check_choice("train.precision", self.precision, PRECISIONS)
-        check_augmentation(self.shift, self.rotate)
+        check_label_smoothing(self.label_smoothing)
+        check_augmentation(self.shift, self.rotate, self.crop)
 
 
 SCHEDULES = ("every_task", "diagonal_and_last", "last")

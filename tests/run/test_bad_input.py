@@ -144,6 +144,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["benchmark.classes", "0 to 9"],
     ),
     "shift negative": ("train.shift=-1", ["train.shift", "-1"]),
+    "crop of nothing": ("train.crop=0", ["train.crop", "(0, 1]"]),
+    "labels smoothed away": ("train.label_smoothing=1", ["train.label_smoothing", "[0, 1)"]),
     "rotation infinite": ("train.rotate=inf", ["train.rotate", "inf"]),
     "class scenario with a head for each task": (
         "strategy=naive benchmark=split benchmark.scenario=class",
