@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -49,7 +49,10 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     device = choose_device(config.device)
     sequence = sequence or load_sequence(config, device)
     strategy = config.make_strategy()
-    benchmark = to_avalanche(sequence, make_augmentation(config.train), strategy.training_samples(sequence.tasks))
+    # Pictures that are read whenever they are needed are cropped as they are read.
+    cropped = config.train if sequence.workers is None else replace(config.train, crop=1.0)
+    trained = strategy.training_samples(sequence.tasks)
+    benchmark = to_avalanche(sequence, make_augmentation(cropped), trained, crop=config.train.crop)
     architecture = strategy.architecture(describe_model(config, sequence))
     model = build_model(**architecture).to(device)
     context = Context(
@@ -60,7 +63,7 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
         validation=benchmark.streams["valid"],
     )
     plugins = [*training_plugins(config, strategy), *strategy.plugins(context)]
-    learner = make_learner(config, model, plugins, device, one_order=sequence.is_whole)
+    learner = make_learner(config, model, plugins, device, one_order=sequence.is_whole, workers=sequence.workers)
     parts = Parts(
         benchmark,
         learner=learner,
@@ -175,7 +178,12 @@ def training_plugins(config: RunConfig, strategy: Strategy) -> list[Any]:
 
 
 def make_learner(
-    config: RunConfig, model: nn.Module, plugins: Sequence[Any], device: torch.device, one_order: bool = False
+    config: RunConfig,
+    model: nn.Module,
+    plugins: Sequence[Any],
+    device: torch.device,
+    one_order: bool = False,
+    workers: int | None = None,
 ) -> FastSupervisedTemplate:
     """Return Avalanche's strategy object, which trains the model."""
     train = config.train
@@ -197,6 +205,7 @@ def make_learner(
             one_order=one_order,
             channels_last=train.channels_last,
             label_smoothing=train.label_smoothing,
+            workers=workers,
         )
 
 

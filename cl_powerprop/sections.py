@@ -29,9 +29,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     shift: float = 0.0
     rotate: float = 0.0
-    steps: int | None = None
     crop: float = 1.0
     flip: bool = False
+    steps: int | None = None
 
     def check(self) -> None:
         """Refuse what no loop can do.

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from cl_powerprop.data.dataset import DataConfig, Dataset, Drawings, Images, data_root, doubt
+from cl_powerprop.data.dataset import DataConfig, Dataset, Drawings, Images, StreamedImages, data_root, doubt
 from cl_powerprop.registry import find
-from cl_powerprop.tasks import Pixels, to_pixels
+from cl_powerprop.tasks import Pixels
 
 log = logging.getLogger("cl_powerprop")
 
@@ -48,11 +48,7 @@ class DataSource:
             ConfigurationError: for a data set that is not divided into training and test images.
             DataError: if it is missing or damaged.
         """
-        images = self._images()
-        if self.dataset.mean is None:
-            self.dataset.mean, self.dataset.std = images.mean_and_std()
-        train = to_pixels(self.dataset, images.train_images, images.train_labels, self.device)
-        return train, to_pixels(self.dataset, images.test_images, images.test_labels, self.device)
+        return self._images().pixels(self.dataset, self.device)
 
     def drawings(self) -> Drawings:
         """Return drawings of which it is known who made them.
@@ -64,8 +60,8 @@ class DataSource:
         drawings: Drawings = self._read("drawings")
         return drawings
 
-    def _images(self) -> Images:
-        images: Images = self._read("images")
+    def _images(self) -> Images | StreamedImages:
+        images: Images | StreamedImages = self._read("images")
         return images
 
     def _read(self, what: str) -> Any:

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_powerprop.data.dataset import Dataset, PerChannel
+from cl_powerprop.data.pictures import Pictures
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.seeding import generator
 from cl_powerprop.sequences.base import check_n_tasks, refuse_class_scenario
@@ -23,6 +24,21 @@ View = Callable[[Tensor], Tensor]
 """A task's transformation of images: from uint8 ``[k, channels, height, width]`` to the same shape, values 0 to 255."""
 
 
+class ImageStore(Protocol):
+    """What images are taken from: a tensor uint8 ``[n, channels, height, width]``, or what acts like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape that all images together have."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the images that are taken."""
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Return the images at the given positions; ``dim`` is 0."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """All images of a data set on the device, and how to normalise them.
@@ -31,12 +47,14 @@ class Pixels:
         images: uint8 ``[n, channels, height, width]``.
         labels: int64 ``[n]``.
         mean, std: of the pixels scaled to [0, 1]: a number, or a tensor ``[channels, 1, 1]`` with one for each channel.
+        pictures: the files that images are read from whenever they are needed, on the CPU; None if all are in memory.
     """
 
-    images: Tensor
+    images: ImageStore
     labels: Tensor
     mean: float | Tensor
     std: float | Tensor
+    pictures: Pictures | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,10 @@ class Split:
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
         """Return the normalised images at the given positions, float32 ``[k, channels, height, width]``."""
-        pixels = self.source.images.index_select(0, self.rows[which])
+        return self.prepared(self.source.images.index_select(0, self.rows[which]))
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """Return images uint8 ``[k, channels, height, width]`` as the task has them: transformed and normalised."""
         if self.view is not None:
             pixels = self.view(pixels)
         return pixels.float().div_(255.0).sub_(self.source.mean).div_(self.source.std)
@@ -114,6 +135,12 @@ class TaskSequence:
         return len(self.tasks)
 
     @property
+    def workers(self) -> int | None:
+        """Processes that read images from files whenever they are needed; None if all are in memory."""
+        pictures = self.tasks[0].train.source.pictures
+        return None if pictures is None else pictures.workers
+
+    @property
     def classes(self) -> tuple[int, ...]:
         """Number of classes of each task."""
         return tuple(task.classes for task in self.tasks)
@@ -130,11 +157,11 @@ def to_pixels(dataset: Dataset, images: NDArray[np.uint8], labels: NDArray[np.in
     """
     count, *channels, height, width = images.shape
     pixels = torch.tensor(images).view(count, *(channels or [1]), height, width).to(device)
-    mean, std = (_of_channels(value, device) for value in (dataset.mean, dataset.std))
+    mean, std = (of_channels(value, device) for value in (dataset.mean, dataset.std))
     return Pixels(pixels, torch.tensor(labels).to(device), mean, std)
 
 
-def _of_channels(value: PerChannel | None, device: torch.device) -> float | Tensor:
+def of_channels(value: PerChannel | None, device: torch.device) -> float | Tensor:
     """Return one number as it is, and numbers for each channel as a tensor ``[channels, 1, 1]``."""
     values = np.asarray(value, dtype=np.float64)
     return (

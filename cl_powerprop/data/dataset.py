@@ -1,17 +1,26 @@
 """The interface of data sets. Imports no torch, so that `cl-powerprop data status` is quick."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.registry import T, door
+
+if TYPE_CHECKING:
+    import torch
+
+    from cl_powerprop.data.pictures import Pictures
+    from cl_powerprop.tasks import Pixels
 
 DATA_ROOT_VARIABLE = "CL_POWERPROP_DATA"
 
@@ -94,6 +103,38 @@ class Images:
         std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
         return tuple(mean.tolist()), tuple(np.where(std > 0.0, std, 1.0).tolist())
 
+    def pixels(self, dataset: Dataset, device: torch.device) -> tuple[Pixels, Pixels]:
+        """Return training and test images on a device, and how they are normalised."""
+        from cl_powerprop.tasks import to_pixels
+
+        if dataset.mean is None:
+            dataset.mean, dataset.std = self.mean_and_std()
+        train = to_pixels(dataset, self.train_images, self.train_labels, device)
+        return train, to_pixels(dataset, self.test_images, self.test_labels, device)
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """Training and test data in files, which are read whenever they are needed.
+
+    Attributes:
+        train, test: where the pictures are; they have the same classes.
+    """
+
+    train: Pictures
+    test: Pictures
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.train.classes)
+
+    def pixels(self, dataset: Dataset, device: torch.device) -> tuple[Pixels, Pixels]:
+        """Return training and test images; they stay on the CPU, where they are decoded."""
+        from cl_powerprop.streaming import stream_pixels
+
+        return stream_pixels(dataset, self.train), stream_pixels(dataset, self.test)
+
 
 @dataclass(frozen=True)
 class Drawings:
@@ -159,7 +200,7 @@ class Dataset(ABC):
             DataError: if no source sends a file with the expected checksum, or ``root`` cannot be written.
         """
 
-    def images(self, root: Path, config: DataConfig) -> Images:
+    def images(self, root: Path, config: DataConfig) -> Images | StreamedImages:
         """Return training and test images, for task sequences that are made from labelled images.
 
         Raises:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from cl_powerprop.data.dataset import Dataset, Drawings
 from cl_powerprop.data.omniglot import DRAWERS
 from cl_powerprop.errors import ConfigurationError, check_choice
@@ -153,7 +155,7 @@ def omniglot_rotation(
     """
     import torch
 
-    from cl_powerprop.tasks import Pixels, Split, Task, TaskSequence, to_pixels
+    from cl_powerprop.tasks import Split, Task, TaskSequence, to_pixels
 
     characters = list(range(int(drawings.character.max()) + 1))
     most = len(characters) // CHARACTERS_A_TASK
@@ -161,9 +163,8 @@ def omniglot_rotation(
         raise ConfigurationError(f"benchmark.n_tasks={n_tasks}: omniglot_rotation has {most} tasks of 12 characters")
     chosen = _ordered(order, characters, n_tasks * CHARACTERS_A_TASK, "characters", seed)
     check_choice("benchmark.split_by", split_by, SPLITS_BY)
-    base = to_pixels(dataset, drawings.images, drawings.character, device)
-    turned = torch.cat([base.images.rot90(quarter, (2, 3)) for quarter in range(_ROTATIONS)])
-    pixels = Pixels(turned, base.labels.repeat(_ROTATIONS), base.mean, base.std)
+    turned = np.concatenate([np.rot90(drawings.images, quarter, (1, 2)) for quarter in range(_ROTATIONS)])
+    pixels = to_pixels(dataset, turned, np.tile(drawings.character, _ROTATIONS), device)
     drawer = torch.from_numpy(drawings.drawer).to(device).repeat(_ROTATIONS)
     alphabets = torch.from_numpy(drawings.alphabet).to(device).repeat(_ROTATIONS)
     by_drawer = divide_drawers(drawer, alphabets, validation, test, seed) if split_by == "drawer" else None

@@ -5,6 +5,7 @@ Goodfellow et al., "An Empirical Investigation of Catastrophic Forgetting in Gra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,7 +83,7 @@ def permuted(
 
     from cl_powerprop.tasks import same_images
 
-    device, pixels = train.images.device, train.images[0, 0].numel()
+    device, pixels = train.images.device, math.prod(train.images.shape[2:])
 
     def view(task: int) -> Permutation | None:
         if task == 0 and not permute_first:

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.tasks import TaskSequence
+from cl_powerprop.tasks import Split, TaskSequence
+from cl_powerprop.training.streamed_data import streamed
 from cl_powerprop.training.tensor_data import Samples, TensorDataset, Transform, join, one_by_one
 from cl_powerprop.training.with_datasets import describe_classes, list_classes, with_datasets
 
@@ -28,7 +29,10 @@ _READ_AT_A_TIME = 1000
 
 
 def to_avalanche(
-    sequence: TaskSequence, train_transform: Transform | None = None, trained: Sequence[Samples] | None = None
+    sequence: TaskSequence,
+    train_transform: Transform | None = None,
+    trained: Sequence[Samples] | None = None,
+    crop: float = 1.0,
 ) -> CLScenario[Any]:
     """Return the Avalanche benchmark of a sequence, with the streams train, valid and test.
 
@@ -38,26 +42,36 @@ def to_avalanche(
         sequence: the tasks.
         train_transform: applied to batches that are trained on, and to no others.
         trained: the samples of each experience of the train stream; None for each task's training samples.
+        crop: the least area of the random crops with which pictures are trained on that are read from files whenever
+            they are needed, as a share of the picture; 1 for their centres.
+
+    Raises:
+        ConfigurationError: for samples of several tasks in one experience whose pictures are read from files.
     """
-    trained = [task.train for task in sequence.tasks] if trained is None else trained
-    streams = {
-        "train": [TensorDataset(samples, train_transform) for samples in trained],
-        "valid": [TensorDataset(task.valid) for task in sequence.tasks],
-        "test": [TensorDataset(task.test) for task in sequence.tasks],
+    streams: dict[str, Sequence[Samples]] = {
+        "train": [task.train for task in sequence.tasks] if trained is None else trained,
+        "valid": [task.valid for task in sequence.tasks],
+        "test": [task.test for task in sequence.tasks],
     }
     targets: dict[int, DataAttribute[int]] = {}
 
-    def labelled(part: TensorDataset, data: Any, task: int) -> AvalancheDataset[Any]:
-        labels = part.samples.labels
+    def labelled(samples: Samples, data: Any, task: int) -> AvalancheDataset[Any]:
+        labels = samples.labels
         # Avalanche wants labels as a Python list; tasks that share a label tensor share the list too.
         if id(labels) not in targets:
             targets[id(labels)] = DataAttribute(labels.tolist(), "targets")
-        attributes = [targets[id(labels)], TaskLabels(ConstantSequence(task, len(part)))]
+        attributes = [targets[id(labels)], TaskLabels(ConstantSequence(task, len(samples)))]
         return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
 
+    def data(name: str, stream: Sequence[Samples]) -> list[Any]:
+        change, least = (train_transform, crop) if name == "train" else (None, 1.0)
+        if sequence.workers is None:
+            return join([TensorDataset(samples, change) for samples in stream])
+        return [_streamed(samples, least, change) for samples in stream]
+
     datasets = {
-        name: [labelled(part, data, task) for task, (part, data) in enumerate(zip(parts, join(parts), strict=True))]
-        for name, parts in streams.items()
+        name: [labelled(*part, task) for task, part in enumerate(zip(stream, data(name, stream), strict=True))]
+        for name, stream in streams.items()
     }
     benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**datasets)))
     for stream in benchmark.streams.values():
@@ -67,6 +81,14 @@ def to_avalanche(
             experience.benchmark = benchmark
     describe_classes(benchmark)
     return benchmark
+
+
+def _streamed(samples: Samples, crop: float, transform: Transform | None) -> Any:
+    if not isinstance(samples, Split) or samples.source.pictures is None:
+        raise ConfigurationError(
+            "pictures of several tasks can be mixed, as by strategy=joint, only in memory: use data.in_memory=true"
+        )
+    return streamed(samples, samples.source.pictures, crop, transform)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
 from cl_powerprop.training.batches import count_batches
 from cl_powerprop.training.compiled import CompiledModel
+from cl_powerprop.training.streamed_data import StreamLoader
 from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
 
 Listener = Callable[..., Any]
@@ -46,6 +47,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         channels_last: lay out images with the channels of a pixel together, which is faster for convolutions on a GPU.
         label_smoothing: share of each training label that is spread evenly over all classes (Szegedy et al. 2016); the
             loss is cross-entropy then. That of an evaluation is not smoothed.
+        workers: number of processes that load data which is not in tensors, in an order and with random numbers that
+            depend on (seed, k) alone, too; None leaves such data to Avalanche's own loader.
 
     Evaluation always runs eagerly in the model's own precision, so that a task's logits do not depend on compilation.
 
@@ -69,6 +72,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         one_order: bool = False,
         channels_last: bool = False,
         label_smoothing: float = 0.0,
+        workers: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -79,6 +83,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.one_order = one_order
         self.channels_last = channels_last
         self.label_smoothing = label_smoothing
+        self.workers = workers
         self._compiled: CompiledModel | None = None
 
     def forward(self) -> Any:
@@ -109,37 +114,54 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **options: Any) -> None:
         """Load batches from tensors; other data, such as data mixed by a replay plugin, uses Avalanche's own loader.
 
-        Either way a lone sample at the end of an epoch joins the batch before it.
+        What ``workers`` load comes in an order of our own too. A lone sample at the end of an epoch always joins the
+        batch before it.
         """
         found = None if drop_last else find_tensors(self.adapted_dataset)
         task = self._task_label()
+        if found is None and self.workers is not None and not drop_last:
+            order = self._order() if shuffle else None
+            self.dataloader = self._stream(self.train_mb_size, order=order, seed=self._transform_seed())
+            return
         if found is None or task is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)
             groups = getattr(self.dataloader, "datasets", [self.adapted_dataset])  # each has samples in every batch
             if len(groups) == 1 and count_batches(len(groups[0]), self.train_mb_size) < len(self.dataloader):
                 self.dataloader = JoiningLoader(self.dataloader)
             return
-        index = self.experience.current_experience
-        purpose = () if self.one_order else (index,)
-        order = generator(self.seed, "order", *purpose) if shuffle else None
-        draws = derive_seed(self.seed, "transform", index)
+        transform, seed = found.train_transform, self._transform_seed()
         loader: TensorLoader | MixedLoader
         if isinstance(found.samples, MixedSamples):
-            order = order or generator(self.seed, "order", *purpose)
-            loader = MixedLoader(found.samples, self.train_mb_size, order, found.train_transform, draws)
+            loader = MixedLoader(found.samples, self.train_mb_size, self._order(), transform, seed)
         else:
-            loader = TensorLoader(found.samples, task, self.train_mb_size, order, found.train_transform, draws)
+            order = self._order() if shuffle else None
+            loader = TensorLoader(found.samples, task, self.train_mb_size, order, transform, seed)
         self.dataloader = loader
+
+    def _order(self) -> torch.Generator:
+        """Return a new generator of the order of the experience's samples."""
+        purpose = () if self.one_order else (self.experience.current_experience,)
+        return generator(self.seed, "order", *purpose)
+
+    def _transform_seed(self) -> int:
+        return derive_seed(self.seed, "transform", self.experience.current_experience)
 
     def make_eval_dataloader(self, **options: Any) -> None:
         """Load batches from tensors, in order; other data uses Avalanche's own loader."""
         found, task = find_tensors(self.adapted_dataset), self._task_label()
+        if found is None and self.workers is not None:
+            self.dataloader = self._stream(self.eval_mb_size, join_lone=False)
+            return
         if found is None or task is None:
             super().make_eval_dataloader(**options)
             return
         self.dataloader = TensorLoader(
             found.samples, task, self.eval_mb_size, transform=found.eval_transform, join_lone=False
         )
+
+    def _stream(self, batch_size: int, **options: Any) -> StreamLoader:
+        on_gpu = self.device.type == "cuda"
+        return StreamLoader(self.adapted_dataset, batch_size, self.workers or 0, pin_memory=on_gpu, **options)
 
     def _task_label(self) -> int | None:
         """Return the one task label of the current data, 0 if it has none, or None if it has several."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cl_powerprop.training.batches import count_batches, divide
+
+_MOST_HELD = 2**30  # bytes of images of a task that a loader computes at once
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """``(batch, generator) -> batch``, all on the device: what is done to a batch before the network gets it."""
@@ -242,7 +245,7 @@ class TensorLoader:
     """Batches ``[images, labels, task ids]`` of some samples, gathered on the device by one operation per batch.
 
     The images are computed once (normalised, permuted), when the loader is made, and freed with it: only the current
-    task takes memory.
+    task takes memory. Those that would take more than a gigabyte are computed batch by batch.
 
     Args:
         samples: the samples to load.
@@ -264,12 +267,17 @@ class TensorLoader:
         seed: int = 0,
         join_lone: bool = True,
     ) -> None:
-        self.images = samples.images()
+        self._slice: Callable[[slice], Tensor] = samples.images
+        self._gather: Callable[[Tensor], Tensor] = samples.images
+        first = samples.images(slice(1))
+        if len(samples) * first.nelement() * first.element_size() <= _MOST_HELD:
+            images = samples.images()
+            self._slice, self._gather = images.__getitem__, partial(torch.index_select, images, 0)
         self.labels = samples.labels
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.transform = transform
-        self._draws = torch.Generator(self.images.device).manual_seed(seed)
+        self._draws = torch.Generator(self.labels.device).manual_seed(seed)
         self._join_lone = join_lone
         self._task_ids = torch.full((batch_size + 1,), task, device=self.labels.device)  # + 1 for one that joins
 
@@ -286,12 +294,12 @@ class TensorLoader:
         parts = divide(count, self.batch_size, self._join_lone)
         if self.shuffle is None:
             for rows in parts:
-                yield self.images[rows], self.labels[rows]
+                yield self._slice(rows), self.labels[rows]
             return
         order = torch.randperm(count, generator=self.shuffle).to(self.labels.device)
         for rows in parts:
             which = order[rows]
-            yield self.images.index_select(0, which), self.labels.index_select(0, which)
+            yield self._gather(which), self.labels.index_select(0, which)
 
 
 class JoiningLoader:
