@@ -1,4 +1,7 @@
-"""Where a run stands between two tasks, in one file: what `cl-powerprop resume` goes on from. Nothing is pickled."""
+"""Where a run stands between two tasks, or two epochs of one: the file that `cl-powerprop resume` goes on from.
+
+Nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,9 @@ from cl_powerprop.saving import write_tensors
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
     from cl_powerprop.results.results import Results
-    from cl_powerprop.strategies.base import Strategy
 
 FILE = "checkpoint.safetensors"
-_OF_THE_STRATEGY = "strategy/"  # what the names of the strategy's own tensors begin with
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Checkpoint:
     Attributes:
         model: the network's tensors by name.
         strategy: the strategy's state by name.
+        sparsity: the state of the sparse training by name; empty for a dense one.
+        task: the state of the task in training by name; empty between two tasks.
         results: the state of its results.
         step: optimizer steps that were done.
         config: what must match.
@@ -42,45 +45,54 @@ class Checkpoint:
 
     model: dict[str, Tensor]
     strategy: dict[str, Any]
+    sparsity: dict[str, Any]
+    task: dict[str, Any]
     results: dict[str, Any]
     step: int
     config: dict[str, Any]
 
 
-def write_checkpoint(folder: Path, parts: Parts, results: Results, config: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    folder: Path, parts: Parts, results: Results, config: Mapping[str, Any], task: Mapping[str, Any] | None = None
+) -> None:
     """Write where a run stands as one file, which is either the old or the new one at any time.
 
     Args:
         folder: of the run.
         parts, results: of the run.
         config: what a run that goes on must match (see :func:`must_match`).
+        task: the state of the task in training; None between two tasks.
 
     Raises:
         ConfigurationError: if the strategy's state cannot be written.
     """
-    strategy = parts.strategy.state_dict()
-    own = {name: value.clone() for name, value in strategy.items() if isinstance(value, Tensor)}
-    for name in strategy.keys() - own.keys():
-        _check_json(parts.strategy, name, strategy[name])
-    state = {
+    strategy, sparsity = parts.strategy.state_dict(), {} if parts.sparsity is None else parts.sparsity.state_dict()
+    owners = {"strategy": parts.strategy, "sparsity": parts.sparsity, "task": parts.learner}
+    states = {"strategy": strategy, "sparsity": sparsity, "task": task or {}}
+    tensors: dict[str, Tensor] = parts.learner.model.state_dict()
+    state: dict[str, Any] = {
         "format": _FORMAT,
         "results": results.state_dict(),
-        "strategy": {name: value for name, value in strategy.items() if name not in own},
         "step": parts.learner.clock.train_iterations,
         "config": config,
     }
-    tensors = parts.learner.model.state_dict() | {_OF_THE_STRATEGY + name: value for name, value in own.items()}
+    for section, values in states.items():
+        own = {name: value.clone() for name, value in values.items() if isinstance(value, Tensor)}
+        state[section] = {name: value for name, value in values.items() if name not in own}
+        _check_json(owners[section], state[section])
+        tensors |= {f"{section}/{name}": value for name, value in own.items()}
     write_tensors(folder / FILE, tensors, {"state": redact(json.dumps(state))})
 
 
-def _check_json(strategy: Strategy, name: str, value: Any) -> None:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{type(strategy).__name__}.state_dict() must give JSON values, or tensors by name; {name!r} has a "
-            f"{type(value).__name__}: {error}"
-        ) from error
+def _check_json(owner: object, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{type(owner).__name__}.state_dict() must give JSON values, or tensors by name; {name!r} has a "
+                f"{type(value).__name__}: {error}"
+            ) from error
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -91,17 +103,23 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / FILE
     if not path.exists():
-        raise RunFolderError(f"{folder} has no {FILE}: no task was finished, or the strategy cannot be resumed")
+        raise RunFolderError(f"{folder} has no {FILE}: nothing was finished yet, or the strategy cannot be resumed")
     try:
         with safe_open(path, "pt") as content:
             state = json.loads((content.metadata() or {})["state"])
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         state = state if "format" in state else _from_format_1(state)
-        model = {name: value for name, value in tensors.items() if not name.startswith(_OF_THE_STRATEGY)}
-        own = {name.removeprefix(_OF_THE_STRATEGY): tensors[name] for name in tensors.keys() - model.keys()}
-        return Checkpoint(model, state["strategy"] | own, state["results"], state["step"], state["config"])
+        strategy = state["strategy"] | _take(tensors, "strategy")
+        sparsity, task = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task"))
+        return Checkpoint(tensors, strategy, sparsity, task, state["results"], state["step"], state["config"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
+
+
+def _take(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:
+    """Take out of a checkpoint's tensors those of a section, and return them by their own names."""
+    own = [name for name in tensors if name.startswith(f"{section}/")]
+    return {name.removeprefix(f"{section}/"): tensors.pop(name) for name in own}
 
 
 def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:

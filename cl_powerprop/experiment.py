@@ -21,6 +21,7 @@ from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, finite
 from cl_powerprop.saving import save
 from cl_powerprop.source import is_verified
+from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints, load_task_state, task_state
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def run(
     if checkpoint is not None:
         _restore(checkpoint, parts, results)
     parts.save = _saver(config, parts)
+    parts.checkpoints = _epoch_checkpoints(config, parts, results, checkpoint)
     learn(parts, results)
     (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
     return Result(path, finite(results.as_json()), parts.learner.model)
@@ -140,12 +142,37 @@ def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
     return save_all
 
 
+def _epoch_checkpoints(
+    config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None
+) -> EpochCheckpoints | None:
+    """Return what writes checkpoints within tasks, and goes on from one; None if the strategy cannot."""
+    learner = parts.learner
+    if not parts.strategy.resumable_within_tasks:
+        return None
+
+    def write() -> None:
+        results.sync()
+        with results.time("logging"):
+            write_checkpoint(results.folder.path, parts, results, must_match(config), task_state(learner))
+
+    if begun is None or not begun.task:
+        return EpochCheckpoints(write)
+
+    def restore() -> None:
+        learner.model.load_state_dict(begun.model)  # once more: weights may have changed as the task began
+        load_task_state(learner, begun.task)
+
+    return EpochCheckpoints(write, restore)
+
+
 def _restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
     """Make network, strategy, clock and results what they were; all else follows from the config and the task."""
     learner = parts.learner
     results.load_state_dict(checkpoint.results, checkpoint.step)
     parts.strategy.load_state_dict(checkpoint.strategy, learner.model)
     learner.model.load_state_dict(checkpoint.model)
+    if parts.sparsity is not None:
+        parts.sparsity.load_state_dict(checkpoint.sparsity)
     learner.clock.train_iterations = checkpoint.step
     learner.clock.train_exp_counter = results.trained_tasks
 

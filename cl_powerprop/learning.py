@@ -31,10 +31,10 @@ def learn(parts: Parts, results: Results) -> Results:
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
     plan, clock = parts.plan, parts.learner.clock
-    if not results.trained_experiences:
+    if not results.is_resumed:
         refuse_trained(parts.learner)
     with results.recording(parts.steps(), len(parts.curriculum)), measuring(parts, results) as measure:
-        if not results.trained_experiences:
+        if not results.is_resumed:
             results.tested_untrained(measure("test", plan.before_training))
         for task, experience in parts.curriculum[results.trained_experiences :]:
             trained = results.trained_tasks
@@ -103,6 +103,8 @@ def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     if parts.sparsity is not None:
         learner.plugins.append(SparsityMeter(parts.sparsity, results.sparsified))
     learner.plugins += [within, clock] if plan.every_epochs or plan.every_steps else [clock]
+    if parts.checkpoints is not None:
+        learner.plugins.append(parts.checkpoints)
     try:
         yield measure
     finally:

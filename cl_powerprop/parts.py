@@ -1,7 +1,9 @@
 """What is put together to learn: a benchmark, a learner and a strategy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
@@ -9,6 +11,9 @@ from cl_powerprop.plugins.sparse_training import sparse_training_of
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.strategies.masking import strategy_of
 from cl_powerprop.training.batches import count_batches
+
+if TYPE_CHECKING:
+    from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints
 
 
 class Parts:
@@ -28,6 +33,7 @@ class Parts:
         curriculum: what is trained, in order: (index of the last task that is learned with it, experience).
         sparsity: the learner's plugin for sparse training; None for dense training.
         save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
+        checkpoints: write a checkpoint within a task; None for none.
 
     Raises:
         ConfigurationError: for streams that do not fit together, or a curriculum that leaves tasks out.
@@ -63,6 +69,7 @@ class Parts:
         self.steps_a_task = steps_a_task
         self.sparsity = sparse_training_of(learner)
         self.save: Callable[[Any], None] | None = None
+        self.checkpoints: EpochCheckpoints | None = None
         self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
         _check(self.curriculum, len(tasks))
 

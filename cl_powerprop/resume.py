@@ -1,4 +1,4 @@
-"""`cl-powerprop resume`: continue interrupted runs after the last task that they finished."""
+"""`cl-powerprop resume`: continue interrupted runs from their last checkpoint: after a task, or an epoch of one."""
 
 import json
 import os
@@ -71,7 +71,8 @@ def _go_on(folder: Path, root: str | None) -> None:
         config.data.root = root
     checkpoint = read_checkpoint(folder)
     before = checkpoint.results["run"]
-    print(f"{folder}: going on after {before['trained_tasks']} of {before['n_tasks']} tasks")
+    within = f" and {checkpoint.task['epochs']} epochs of the next" if checkpoint.task else ""
+    print(f"{folder}: going on after {before['trained_tasks']} of {before['n_tasks']} tasks{within}")
     run(config, folder, checkpoint=checkpoint)
 
 

@@ -26,6 +26,8 @@ from cl_powerprop.training.tensor_data import statistics_batches
 log = logging.getLogger("cl_powerprop")
 
 HEADS = (TaskHeads, MultiHeadClassifier)
+_WITHIN_TASK = ("messages", "retrained", "steps_at_choice")  # what the state of a task in training has in addition
+_MASK = "mask/"  # what the names of its masks begin with
 _COVERED = 0.95  # share of the weights below which the user is told what has no mask
 
 
@@ -69,6 +71,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self._label: int | None = None
         self._retrained = 0
         self._steps_at_choice = 0
+        self._resumed: Mapping[str, Any] = {}
         self._last = _AfterTheOthers(self)
 
     @abstractmethod
@@ -97,8 +100,17 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next task depends on apart from the model, as JSON values."""
-        return {"search_seconds": self.search_seconds}
+        """Return what the next task depends on apart from the model, or the next epoch of the task in training.
+
+        They are JSON values, and tensors between the choice of a task's mask and the end of its retraining.
+        """
+        state: dict[str, Any] = {"search_seconds": self.search_seconds}
+        if self._label is not None:
+            state["messages"] = self.messages
+        if self.mask_chosen and self._label is not None:
+            state |= {"retrained": self._retrained, "steps_at_choice": self._steps_at_choice}
+            state |= {f"{_MASK}{name}": weight.training_view for name, weight in self.allocator.weights.items()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         """Restore what :meth:`state_dict` returned, and put the allocator over a model whose state is loaded next.
@@ -109,6 +121,17 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """
         self._cover(model)
         self.search_seconds = state["search_seconds"]
+        self._resumed = {key: state[key] for key in state if key in _WITHIN_TASK or key.startswith(_MASK)}
+
+    def _go_on(self) -> None:
+        """Go on within the task that has begun, if :meth:`load_state_dict` was given the state of one."""
+        state, self._resumed = self._resumed, {}
+        self.messages = state.get("messages", self.messages)
+        if "retrained" in state:
+            self.mask_chosen, self._retrained = True, state["retrained"]
+            self._steps_at_choice = state["steps_at_choice"]
+            weights = self.allocator.weights
+            self.allocator.propose({name: state[_MASK + name].to(weights[name].owner.device) for name in weights})
 
     def _cover(self, model: nn.Module) -> None:
         """Put the allocator over the model, and tell what it leaves out."""
@@ -173,6 +196,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self.allocator.begin_task(generator(self.seed, "reinitialize", self.allocator.tasks))
         self._label = label
         self.prepare_task(strategy)
+        self._go_on()
 
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Restore the frozen weights after the optimizer's step."""

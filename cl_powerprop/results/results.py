@@ -136,6 +136,11 @@ class Results:
         return self.state.trained_experiences
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return bool(self.state.resumed)
+
+    @property
     def trained_tasks(self) -> int:
         """How many tasks are learned."""
         return self.state.trained_tasks
@@ -304,11 +309,16 @@ class Results:
         """Enter a test of the trained network, pruned to some densities without retraining, by density and task."""
         write_pruning(self.folder, self.facts.run_id, measured)
 
-    def flush(self) -> None:
-        """Bring sinks and files up to what is known, and say how far the run is."""
+    def sync(self) -> None:
+        """Bring sinks and files up to what is known."""
         with self.time("logging"):
             self._rows.flush()
             self.write()
+
+    def flush(self) -> None:
+        """Bring sinks and files up to what is known, and say how far the run is."""
+        with self.time("logging"):
+            self.sync()
             if self.trained_tasks:
                 shares = self.capacity.used, self._fitted, self.sparsity.last
                 line = task_line(self.facts, self.evaluations, self.trained_tasks, *shares)

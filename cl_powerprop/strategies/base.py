@@ -118,6 +118,7 @@ class Strategy:
         tests_unseen: a task that was not learned yet can be tested, as forward transfer asks for.
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
+        resumable_within_tasks: together with the optimizer's, they also are all that the next epoch depends on.
         infers_task: it finds out by itself which task test samples are of.
         takes_sparsity: a sparse-training controller may mask its one network (see `sparsity`).
         clip_norm: the largest global norm of the gradient unless `train.clip_norm` says otherwise; None for no limit.
@@ -128,6 +129,7 @@ class Strategy:
     gives_masks = False
     tests_unseen = True
     resumable = False
+    resumable_within_tasks = False
     infers_task = False
     takes_sparsity = False
     task_hint = ""
@@ -189,7 +191,10 @@ class Strategy:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next task depends on, the network apart: JSON values, or tensors, by name."""
+        """Return what the next task depends on, the network apart: JSON values, or tensors, by name.
+
+        It is called between tasks and, if it is resumable within tasks, between two epochs of one.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:

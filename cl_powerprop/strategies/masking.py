@@ -70,7 +70,7 @@ class ReportsMasks(Strategy):
 
     needs_task = True
     tests_unseen = False
-    resumable = True
+    resumable = resumable_within_tasks = True
     plugin: MaskingPlugin
 
     def __init__(self, config: Any = None) -> None:
@@ -98,11 +98,11 @@ class ReportsMasks(Strategy):
         return {"unmasked": self.plugin.unmasked}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.plugin.state_dict()
+        return self.plugin.state_dict() | {"reported_seconds": self._searched}
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         self.plugin.load_state_dict(state, model)
-        self._searched = self.plugin.search_seconds
+        self._searched = state.get("reported_seconds", self.plugin.search_seconds)
 
 
 class MaskingStrategy(ReportsMasks):

@@ -62,6 +62,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     joins_lone = True
     dataloader: Any
+    _stop_training: bool
 
     def __init__(
         self,
@@ -214,6 +215,16 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 self.optimizer_step()
                 notify(after_update)
                 notify(after_iteration)
+
+    def _train_exp(self, experience: Any, eval_streams: Any = None, **options: Any) -> None:
+        """Train one experience, from the epoch at which the clock stands: a checkpoint may have set it."""
+        for _ in range(self.clock.train_exp_epochs, self.train_epochs):
+            self._before_training_epoch(**options)
+            if self._stop_training:
+                self._stop_training = False
+                break
+            self.training_epoch(**options)
+            self._after_training_epoch(**options)
 
     def eval_epoch(self, **options: Any) -> None:
         """Run over the evaluation loader: the events and their order are Avalanche's."""

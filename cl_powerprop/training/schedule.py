@@ -31,7 +31,7 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         self.warmup = warmup
         self.steps = steps
         self._base: list[float] = []
-        self._step = 0
+        self._skipped = 0  # steps of the first phase that were not made
 
     def factor(self, epoch: float) -> float:
         """Return the factor of the base rate at a point of the task, counted in epochs (fractions included)."""
@@ -48,16 +48,17 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         """Restart the schedule for the task."""
         if not self._base:
             self._base = [group["lr"] for group in strategy.optimizer.param_groups]
-        self._step = 0
+        self._skipped = 0
 
     def retraining_begins(self, strategy: Any, **_: Any) -> None:
         """Go to the second phase, though the first may have been stopped early."""
-        self._step = round(self.phases[0].epochs * len(strategy.dataloader))
+        planned = round(self.phases[0].epochs * len(strategy.dataloader))
+        self._skipped = planned - strategy.clock.train_exp_iterations
 
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Set the rate of this step: the schedule's value at the middle of the step."""
-        factor = self.factor((self._step + 0.5) / self._steps_an_epoch(strategy))
-        self._step += 1
+        step = strategy.clock.train_exp_iterations + self._skipped
+        factor = self.factor((step + 0.5) / self._steps_an_epoch(strategy))
         for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * factor
 

@@ -15,14 +15,8 @@ class StepLimit(SupervisedPlugin):  # type: ignore[misc]
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self._done = 0
-
-    def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Count from 0."""
-        self._done = 0
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Stop after the last step."""
-        self._done += 1
-        if self._done == self.steps:
+        if strategy.clock.train_exp_iterations + 1 == self.steps:
             strategy.stop_training()

@@ -228,6 +228,11 @@ class MixedLoader:
         self.transform = transform
         self._draws = torch.Generator(samples.labels.device).manual_seed(seed)
 
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """What it draws from, by name."""
+        return {"order": self.shuffle, "transform": self._draws}
+
     def __len__(self) -> int:
         return count_batches(len(self.samples), self.batch_size)
 
@@ -280,6 +285,11 @@ class TensorLoader:
         self._draws = torch.Generator(self.labels.device).manual_seed(seed)
         self._join_lone = join_lone
         self._task_ids = torch.full((batch_size + 1,), task, device=self.labels.device)  # + 1 for one that joins
+
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """What it draws from, by name."""
+        return {"transform": self._draws} | ({} if self.shuffle is None else {"order": self.shuffle})
 
     def __len__(self) -> int:
         return count_batches(len(self.labels), self.batch_size, self._join_lone)

@@ -179,7 +179,7 @@ def test_a_run_that_cannot_be_resumed_is_one_line_and_the_others_go_on(
     assert "all/whole: complete" in captured.out
     lines = captured.err.strip().splitlines()
     assert len(lines) == 3
-    for name, said in {"early": "no task was finished", "joint": "cannot be resumed", "torn": "is damaged"}.items():
+    for name, said in {"early": "nothing was finished", "joint": "cannot be resumed", "torn": "is damaged"}.items():
         assert [line for line in lines if f"all/{name}" in line and said in line], name
     assert json.loads(Path("all/good/run.json").read_text())["status"] == "complete"
 

@@ -1,0 +1,191 @@
+"""A run that is cut off within a task goes on from the last epoch that was finished, to the bit."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from cl_powerprop.checkpoint import FILE, Checkpoint, read_checkpoint
+from cl_powerprop.config import RunConfig
+from cl_powerprop.errors import RunFolderError
+from cl_powerprop.experiment import run
+from cl_powerprop.training import epoch_checkpoints
+from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints
+
+from .conftest import RUNS, TINY, Command, compose_config
+from .test_resume import MORE, assert_same, cut_off
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = ("train.epochs=4", "benchmark.n_tasks=2")
+MASKED = ("strategy.retrain_epochs=2",)
+CUTS = (1, 2, 3)  # in which epoch: of masked strategies, before the mask is chosen, right after that, and in retraining
+OTHERS = {
+    "joint": ("strategy=joint", "model.heads=per_task"),
+    "augmented": ("strategy=naive", "train.shift=2", "train.rotate=10", "optimizer=adam", "optimizer.lr=0.01"),
+    "within": ("strategy=ewc", "evaluation.every_steps=15", "model.alpha=3", "optimizer=adamw", "optimizer.lr=0.01"),
+    "saliency": ("strategy=epn", "strategy.criterion=saliency", "train.warmup=0.1", "model.bias=per_task"),
+}
+
+# Each is in the middle of its schedule when it is cut off.
+SPARSE = ("strategy=naive", "sparsity.target=0.9", "optimizer.momentum=0.9", "optimizer.weight_decay=1e-3")
+OTHERS |= {
+    "one-shot": (*SPARSE, "sparsity=one_shot"),
+    "iterative": (*SPARSE, "benchmark.n_tasks=1", "sparsity=iterative", "sparsity.rounds=4"),
+    "rewinding": (*SPARSE, "benchmark.n_tasks=1", "sparsity=iterative", "sparsity.rounds=4", "sparsity.rewind_to=20"),
+    "gradual": (*SPARSE, "sparsity=gradual", "sparsity.every=13", "model.alpha=3"),
+    "static": (*SPARSE, "sparsity=static"),
+    "set": (*SPARSE, "sparsity=set", "sparsity.every=13"),
+    "rigl": (*SPARSE, "sparsity=rigl", "sparsity.every=13", "model.alpha=2"),
+    "rigl-adamw": (*SPARSE[:2], "sparsity=rigl", "sparsity.every=13", "optimizer=adamw", "optimizer.lr=0.01"),
+    "top_kast": (*SPARSE, "sparsity=top_kast", "sparsity.every=13"),
+    "steps": ("strategy=naive", "train.steps=130"),
+}
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint after every epoch, however long that takes."""
+    monkeypatch.setattr(epoch_checkpoints, "_SHARE", math.inf)
+
+
+def config_of(name: str) -> RunConfig:
+    words = {**RUNS, **MORE, **OTHERS}[name]
+    masked = MASKED if "strategy=epn" in words or "strategy=packnet" in words else ()
+    small = [word for word in TINY if not (word.startswith("model.hidden") and "model=convnet" in words)]
+    shares = ("strategy.shares=[0.2,0.5]",) if any("shares" in word for word in words) else ()
+    tasks = ("benchmark.n_tasks=5",) if "benchmark=split_mnist" in words else ()
+    return compose_config(*small, *EPOCHS, *words, *masked, *shares, *tasks)
+
+
+@pytest.mark.parametrize("name", [*RUNS, *MORE, *OTHERS])
+def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path: Path, every_epoch: None) -> None:
+    whole = run(config_of(name), tmp_path / "whole").path
+    last = 0 if name == "joint" else config_of(name).benchmark.n_tasks - 1
+    begun: Checkpoint | None = None
+    for epoch in CUTS:
+        with cut_off(min(last, 1), epoch):
+            run(config_of(name), tmp_path / "run", checkpoint=begun)
+        begun = read_checkpoint(tmp_path / "run")
+        assert begun.task["epochs"] == epoch
+    run(config_of(name), tmp_path / "run", checkpoint=begun)
+    assert_same(tmp_path / "run", whole)
+
+
+def test_the_first_task_is_resumed_and_not_tested_before(tmp_path: Path, every_epoch: None) -> None:
+    words = (*TINY, *EPOCHS, "strategy=naive", "model.heads=shared")
+    with cut_off(0, 2):
+        run(compose_config(*words), tmp_path / "run")
+    begun = read_checkpoint(tmp_path / "run")
+    assert begun.results["run"]["trained_tasks"] == 0
+    run(compose_config(*words), tmp_path / "run", checkpoint=begun)
+    assert_same(tmp_path / "run", run(compose_config(*words), tmp_path / "whole").path)
+
+
+def test_a_run_of_one_task_that_was_killed(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process is killed at an arbitrary moment, without time to write anything."""
+    words = ["strategy=naive", "benchmark.n_tasks=1", "train.epochs=40", "model.hidden=[400,400]", "progress=false"]
+    call = [sys.executable, "-m", "cl_powerprop", "run", *words, "run_dir=killed"]
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not Path("killed", FILE).exists():
+        time.sleep(0.02)
+        assert process.poll() is None, "it ended too soon"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads(Path("killed/run.json").read_text())["trained_tasks"] == 0
+    assert command("resume", "killed") == 0
+    assert re.search(
+        "^killed: going on after 0 of 1 tasks and [0-9]+ epochs of the next$", capsys.readouterr().out, re.M
+    )
+    assert command("run", *words, "run_dir=whole") == 0
+    assert_same(Path("killed"), Path("whole"))
+
+
+class Learner:
+    """What the plugin asks of a learner."""
+
+    def __init__(self, epochs: int = 1000) -> None:
+        self.train_epochs = epochs
+        self.clock = SimpleNamespace(train_exp_epochs=0)
+        self._stop_training = False
+
+
+@pytest.fixture
+def time_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A clock that stands still."""
+    seconds = {"now": 100.0}
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds["now"])
+    return seconds
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.05, 2.0])
+def test_checkpoints_take_at_most_two_percent_of_the_time(cost: float, time_of: dict[str, float]) -> None:
+    spent = 0.0
+
+    def write() -> None:
+        nonlocal spent
+        spent += cost
+        time_of["now"] += cost
+
+    plugin, learner, start = EpochCheckpoints(write), Learner(), time_of["now"]
+    plugin.before_training_exp(learner)
+    for epoch in range(999):
+        time_of["now"] += 1.0
+        learner.clock.train_exp_epochs = epoch + 1
+        plugin.after_training_epoch(learner)
+        # What the very first one takes is not known before.
+        assert spent <= 0.02 * (time_of["now"] - start) + cost
+    trained = time_of["now"] - start - spent
+    assert 0.8 * min(0.02 * trained, 999 * cost) - cost <= spent <= 0.02 * trained + cost
+    assert spent > 0
+
+
+def test_there_is_none_at_the_end_of_a_task(every_epoch: None) -> None:
+    written: list[int] = []
+    plugin, learner = EpochCheckpoints(lambda: written.append(learner.clock.train_exp_epochs)), Learner(3)
+    plugin.before_training_exp(learner)
+    for epoch in range(3):
+        learner.clock.train_exp_epochs = epoch + 1
+        plugin.after_training_epoch(learner)
+    assert written == [1, 2]
+
+
+def test_a_strategy_that_does_not_say_so_is_not_resumed_within_tasks(
+    tmp_path: Path, every_epoch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cl_powerprop.strategies.naive import Naive
+
+    monkeypatch.setattr(Naive, "resumable_within_tasks", False)
+    with cut_off(0, 2):
+        run(compose_config(*TINY, *EPOCHS, "strategy=naive"), tmp_path / "run")
+    with pytest.raises(RunFolderError, match="nothing was finished yet"):
+        read_checkpoint(tmp_path / "run")
+
+
+def test_a_state_that_lacks_something_is_one_line(
+    tmp_path: Path, every_epoch: None, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with cut_off(0, 2):
+        run(compose_config(*TINY, *EPOCHS, "strategy=naive"), tmp_path / "run")
+    with safe_open(tmp_path / "run" / FILE, "pt") as content:
+        metadata: Any = content.metadata()
+        tensors: dict[str, torch.Tensor] = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    del tensors["task/generator/order"]
+    save_file(tensors, tmp_path / "run" / FILE, metadata)
+    assert command("resume", "run") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "generator/order" in line
