@@ -25,9 +25,11 @@ from cl_powerprop.sparsity import ThetaSpaceStep, is_adaptive
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.strategies.base import Context, Strategy
 from cl_powerprop.tasks import TaskSequence
+from cl_powerprop.torchrun import place
 from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.clipping import GradientClipping
+from cl_powerprop.training.distributed import DistributedTemplate
 from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.schedule import LearningRateSchedule
 from cl_powerprop.training.step_limit import StepLimit
@@ -102,12 +104,18 @@ def choose_device(name: str) -> torch.device:
     """
     check_device(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device, here = torch.device(name), place()
+    if here.ranks > 1 and device.type == "cuda":
+        if device.index is not None:
+            raise ConfigurationError(
+                f"device={name} is one GPU for {here.ranks} processes; device=cuda is one for each"
+            )
+        device = torch.device("cuda", here.local_rank)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigurationError(
-            f"device={name}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
+            f"device={device}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
         )
     return device
 
@@ -189,7 +197,8 @@ def make_learner(
     train = config.train
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No loggers specified")
-        return FastSupervisedTemplate(
+        template = FastSupervisedTemplate if place().ranks == 1 else DistributedTemplate
+        return template(
             model=model,
             optimizer=make_optimizer(config.optimizer, model, config.model.alpha),
             criterion=nn.CrossEntropyLoss(),

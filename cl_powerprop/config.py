@@ -23,6 +23,7 @@ from cl_powerprop.sections import EvaluationConfig, TrainConfig
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
+from cl_powerprop.torchrun import check_batch
 
 
 @dataclass(kw_only=True)
@@ -70,6 +71,7 @@ class RunConfig(RunOptions):
         parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
         for part in parts:
             part.check()
+        check_batch(self.train.batch_size)
         self.benchmark.check_data(find("data", self.data.name).make())
         self.strategy.check(self.train.epochs)
         self.strategy.check_tasks(self.benchmark.n_tasks)

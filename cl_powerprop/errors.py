@@ -24,6 +24,10 @@ class DivergedError(RuntimeError):
     """Training left the numbers: the loss is no longer finite."""
 
 
+class RankError(RuntimeError):
+    """Another one of the processes that train a run together has failed, or is gone."""
+
+
 def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that is not among some choices.
 

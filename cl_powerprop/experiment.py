@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from cl_powerprop.assemble import assemble
+from cl_powerprop.assemble import assemble, choose_device
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
 from cl_powerprop.checkpoint import Checkpoint, check_matches, must_match, write_checkpoint
 from cl_powerprop.composition import compose, group_name
@@ -15,12 +15,14 @@ from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
 from cl_powerprop.learning import learn
 from cl_powerprop.parts import Parts
 from cl_powerprop.privacy import hide
+from cl_powerprop.process_group import process_group
 from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
-from cl_powerprop.run_folder import RunFolder, finite
+from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite
 from cl_powerprop.saving import save
 from cl_powerprop.source import is_verified
+from cl_powerprop.torchrun import place
 from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints, load_task_state, task_state
 
 
@@ -59,6 +61,13 @@ def run(
     path = Path(config.run_dir if path is None else path)
     config.check()
     _hide_places(config, path)
+    with process_group(choose_device(config.device)):
+        return _run(config, path, quiet or not place().is_first, multirun, checkpoint, job)
+
+
+def _run(
+    config: RunConfig, path: Path, quiet: bool, multirun: str | None, checkpoint: Checkpoint | None, job: Job | None
+) -> Result:
     messages: list[str] = []
     references = []
     if checkpoint is None:
@@ -76,7 +85,8 @@ def run(
     parts.save = _saver(config, parts)
     parts.checkpoints = _epoch_checkpoints(config, parts, results, checkpoint)
     learn(parts, results)
-    (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
+    if place().is_first:
+        (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
     return Result(path, finite(results.as_json()), parts.learner.model)
 
 
@@ -114,22 +124,28 @@ def open_results(
         seed=config.seed,
         task_names=parts.task_names,
         device=str(parts.learner.device),
+        ranks=place().ranks,
         job=job.number if job else None,
     )
-    folder = RunFolder.reopen(path) if reopen else RunFolder(path)
+    if place().is_first:
+        folder, sinks = RunFolder.reopen(path) if reopen else RunFolder(path), config.logger
+    else:
+        folder, sinks = UnwrittenFolder(path), {}
     if not reopen:
         folder.write_text("config.yaml", repeatable_yaml(config))
     shown = {key: value for key, value in shareable(config).items() if key not in ("logger", "run_dir")}
     if any(sink.enabled for sink in config.logger.values()):
         shown["group"] = group_name(config)
     progress = config.progress and not quiet
-    return Results(folder, facts, sinks=config.logger, config=shown, multirun=multirun, progress=progress, job=job)
+    return Results(folder, facts, sinks=sinks, config=shown, multirun=multirun, progress=progress, job=job)
 
 
 def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
     """Return what writes the network and, between two tasks, what a resumed run needs."""
 
     def save_all(results: Results) -> None:
+        if not place().is_first:
+            return
         model, strategy = parts.learner.model, parts.strategy
         with results.time("logging"):
             if config.save_model:
@@ -151,6 +167,8 @@ def _epoch_checkpoints(
         return None
 
     def write() -> None:
+        if not place().is_first:
+            return
         results.sync()
         with results.time("logging"):
             write_checkpoint(results.folder.path, parts, results, must_match(config), task_state(learner))

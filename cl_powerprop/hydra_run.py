@@ -32,6 +32,7 @@ from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 from cl_powerprop.sweep import job_of
+from cl_powerprop.torchrun import place
 
 
 def run_command(words: list[str]) -> int:
@@ -47,6 +48,8 @@ def run_command(words: list[str]) -> int:
     OmegaConf.register_new_resolver("commented_config", commented, replace=True)
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
+        if not place().is_first:  # Hydra makes the folder in which a process runs, and the first one has made the run's
+            sys.argv.append(f"hydra.run.dir={failures / 'run'}")
         job = functools.partial(
             _job, failures=failures, command=os.getpid(), modules=imported_modules(), words=sys.argv[1:]
         )
@@ -103,7 +106,7 @@ def _refuse_code(words: Sequence[str]) -> None:
 def _report(failures: Path) -> int:
     """Print what the jobs failed of, each reason once, and return the exit code."""
     code, seen = 0, []
-    for path in sorted(failures.iterdir()):
+    for path in sorted(failures.glob("*.json")):
         failure = json.loads(path.read_text(encoding="utf-8"))
         if failure in seen:
             continue
@@ -154,6 +157,8 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
         raise ConfigurationError(
             f"hydra.output_subdir={subfolder!r} puts Hydra's files among the run's; name a folder, as in .hydra"
         )
+    if hydra_config.mode == RunMode.MULTIRUN and place().ranks > 1:
+        raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
     parsed = parse(config)
     if hydra_config.job.chdir:
         _anchor(parsed, Path(hydra_config.runtime.cwd))
@@ -165,7 +170,7 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
 
     multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
     result = run(parsed, path, multirun=multirun, job=job)
-    if hydra_config.mode == RunMode.RUN:
+    if hydra_config.mode == RunMode.RUN and place().is_first:
         from cl_powerprop.analysis.summary import print_runs
 
         print_runs([result.path])

@@ -76,6 +76,7 @@ class Facts:
         device: what it trains on.
         git_commit: of the source checkout that runs; None for an installed package.
         process: its number on the host.
+        ranks: how many processes train it together.
         started: time in UTC.
         job: the run's number among the jobs of its multirun; None for a run alone.
     """
@@ -99,6 +100,7 @@ class Facts:
     host: str = field(default_factory=lambda: platform.node())
     git_commit: str | None = field(default_factory=git_commit)
     process: int = field(default_factory=os.getpid)
+    ranks: int = 1
     started: str = field(default_factory=now)
     job: int | None = None
 

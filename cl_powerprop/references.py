@@ -21,11 +21,12 @@ import numpy as np
 from filelock import FileLock
 
 from cl_powerprop.config import GROUPS, RunConfig, default_clip_norm
-from cl_powerprop.errors import DivergedError
+from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
 from cl_powerprop.sections import EvaluationConfig
 from cl_powerprop.strategies.base import StrategyConfig
+from cl_powerprop.torchrun import place
 
 log = logging.getLogger("cl_powerprop")
 
@@ -95,6 +96,11 @@ def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callab
     path = root / f"{name}-{config_hash(config)}"
     with FileLock(root / f".{path.name}.lock"):  # several jobs of a multirun may need the same reference
         if not path.exists():
+            if place().ranks > 1:
+                raise ConfigurationError(
+                    f"several processes train no references; run this once without torchrun to train {name}, or use "
+                    "references=[]"
+                )
             log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
             # An interrupted run must not be taken for a finished one.
             partial = root / f".{path.name}.part"

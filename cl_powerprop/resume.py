@@ -14,6 +14,7 @@ from cl_powerprop.analysis.runs import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.config import load_config
 from cl_powerprop.errors import DivergedError, RunFolderError, UserError
+from cl_powerprop.torchrun import place
 
 _LOCK = ".resume.lock"
 
@@ -36,14 +37,19 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, for
     """
     problems: list[str] = []
     finished = []
-    for folder in find_run_folders(paths, problems):
+    folders = find_run_folders(paths, problems)
+    if place().ranks > 1 and len(folders) != 1:
+        raise RunFolderError(f"torchrun resumes one run at a time, not {len(folders)}: give its folder")
+    for folder in folders:
         try:
             content = _read(folder)
             if content["status"] == "complete":
                 print(f"{folder}: complete")
                 continue
-            lock = FileLock(folder / _LOCK, timeout=0)
-            with lock:
+            if not place().is_first:
+                _go_on(folder, root)
+                continue
+            with FileLock(folder / _LOCK, timeout=0):
                 _refuse_if_running(folder, content, force)
                 _go_on(folder, root)
             finished.append(folder)

@@ -69,6 +69,16 @@ class RunFolder:
         self.write_text(name, text.getvalue())
 
 
+class UnwrittenFolder(RunFolder):
+    """The folder of a run that another process writes: this one writes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write nothing."""
+
+
 def _is_of_hydra(entry: Path) -> bool:
     """Whether Hydra has written this: the folder `hydra.output_subdir`, or the file of `hydra/job_logging`."""
     if not entry.is_dir():

@@ -406,3 +406,7 @@ class Results:
         ]
         if changed:
             self.tell(f"resumed with other versions, which may give other numbers: {', '.join(changed)}")
+        if (ranks := before.get("ranks", 1)) != self.facts.ranks:
+            self.tell(
+                f"resumed by {self.facts.ranks} processes in place of {ranks}, which gives slightly other numbers"
+            )

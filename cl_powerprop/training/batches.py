@@ -1,4 +1,36 @@
-"""How the samples of an epoch are divided into batches. Imports no torch."""
+"""How the samples of an epoch are divided into batches, and a batch among processes. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes trains on; by default there is one process.
+
+    Attributes:
+        rank: number of the process, from 0.
+        ranks: how many there are.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, batch: slice) -> slice:
+        """Return the part of a batch, whose range of samples has a start and a stop."""
+        size = batch.stop - batch.start
+        start, stop = (batch.start + size * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        return slice(start, stop)
+
+    def take(self, batch: list[Any]) -> list[Any]:
+        """Return the part of a batch of tensors."""
+        if self.ranks == 1:
+            return batch
+        own = self.of(slice(0, len(batch[0])))
+        return [values[own] for values in batch]
+
+
+WHOLE = Share()
 
 
 def count_batches(samples: int, size: int, join_lone: bool = True) -> int:

@@ -26,7 +26,7 @@ from cl_powerprop.errors import check_choice
 from cl_powerprop.limits import PRECISIONS
 from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
-from cl_powerprop.training.batches import count_batches
+from cl_powerprop.training.batches import WHOLE, count_batches
 from cl_powerprop.training.compiled import CompiledModel
 from cl_powerprop.training.streamed_data import StreamLoader
 from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
@@ -54,6 +54,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     Attributes:
         joins_lone: in training, a lone sample at the end of an epoch joins the batch before it.
+        share: the part of every training batch that it gets.
 
     Raises:
         ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine, or batch
@@ -61,6 +62,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     """
 
     joins_lone = True
+    share = WHOLE  # of every training batch
     dataloader: Any
     _stop_training: bool
 
@@ -133,10 +135,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         transform, seed = found.train_transform, self._transform_seed()
         loader: TensorLoader | MixedLoader
         if isinstance(found.samples, MixedSamples):
-            loader = MixedLoader(found.samples, self.train_mb_size, self._order(), transform, seed)
+            loader = MixedLoader(found.samples, self.train_mb_size, self._order(), transform, seed, self.share)
         else:
             order = self._order() if shuffle else None
-            loader = TensorLoader(found.samples, task, self.train_mb_size, order, transform, seed)
+            loader = TensorLoader(found.samples, task, self.train_mb_size, order, transform, seed, share=self.share)
         self.dataloader = loader
 
     def _order(self) -> torch.Generator:

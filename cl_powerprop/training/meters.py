@@ -43,6 +43,7 @@ class _Sums:
         self._loss: Tensor | float = 0.0
         self._correct: Tensor | int = 0
         self._labels: list[Tensor] = []
+        self._classes = 0  # outputs
         self.samples = 0
 
     def add(self, strategy: Any) -> None:
@@ -59,16 +60,26 @@ class _Sums:
         means = torch.cat([loss.reshape(1) for loss in losses])
         self._loss = self._loss + means @ means.new_tensor([len(batch) for batch in labels])
         self._labels.append(torch.cat(labels))
-        self._correct = self._correct + (torch.cat(outputs).argmax(1) == self._labels[-1]).sum()
+        answers = torch.cat(outputs)
+        self._classes = answers.shape[1]
+        self._correct = self._correct + (answers.argmax(1) == self._labels[-1]).sum()
         self._waiting, self._values = [], 0
 
-    def measured(self, logits: str = "") -> Measured:
-        """Return the means and the given hash; this waits for the device."""
+    def measured(self, logits: str = "", total: Callable[[Tensor], Tensor] | None = None) -> Measured:
+        """Return the means; this waits for the device.
+
+        Args:
+            logits: a hash.
+            total: returns the sum of a tensor over all processes, where several have measured a part each.
+        """
         if self._waiting:
             self._collapse()
-        _, counts = torch.cat(self._labels).unique(return_counts=True)
-        sums = float(self._loss), int(self._correct), int(counts.max())
-        loss, accuracy, majority = (value / self.samples for value in sums)
+        counts = torch.cat(self._labels).bincount(minlength=self._classes)
+        samples = counts.new_tensor(self.samples)
+        values = [torch.as_tensor(value) for value in (self._loss, self._correct, counts, samples)]
+        summed, correct, counts, samples = values if total is None else map(total, values)
+        sums = float(summed), int(correct), int(counts.max())
+        loss, accuracy, majority = (value / int(samples) for value in sums)
         return Measured(loss, accuracy, logits, majority)
 
 
@@ -102,7 +113,7 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
         if not self._sums.samples:
             return
         task, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs + 1
-        measured = self._sums.measured()
+        measured = self._sums.measured(total=getattr(strategy, "sum_over_ranks", None))
         if not math.isfinite(measured.loss):
             raise DivergedError(
                 f"training diverged in task {task}, epoch {epoch}: the loss is {measured.loss}; "

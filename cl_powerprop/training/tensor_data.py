@@ -13,7 +13,7 @@ from avalanche.benchmarks.utils.transforms import MultiParamTransform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cl_powerprop.training.batches import count_batches, divide
+from cl_powerprop.training.batches import WHOLE, Share, count_batches, divide
 
 _MOST_HELD = 2**30  # bytes of images of a task that a loader computes at once
 
@@ -215,17 +215,24 @@ class MixedLoader:
 
     Args:
         samples: the samples to load.
-        batch_size, transform, seed: see :class:`TensorLoader`.
+        batch_size, transform, seed, share: see :class:`TensorLoader`.
         shuffle: CPU generator that draws the order of each epoch.
     """
 
     def __init__(
-        self, samples: MixedSamples, batch_size: int, shuffle: torch.Generator, transform: Transform | None, seed: int
+        self,
+        samples: MixedSamples,
+        batch_size: int,
+        shuffle: torch.Generator,
+        transform: Transform | None,
+        seed: int,
+        share: Share = WHOLE,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.transform = transform
+        self.share = share
         self._draws = torch.Generator(samples.labels.device).manual_seed(seed)
 
     @property
@@ -243,7 +250,7 @@ class MixedLoader:
             which = order[part]
             images = samples.images(which)
             shown = images if self.transform is None else self.transform(images, self._draws)
-            yield [shown, samples.labels[which], samples.tasks[which]]
+            yield self.share.take([shown, samples.labels[which], samples.tasks[which]])
 
 
 class TensorLoader:
@@ -260,6 +267,7 @@ class TensorLoader:
         transform: applied to every batch.
         seed: seed of the transform's generator, which every loader creates for itself.
         join_lone: see :func:`~cl_powerprop.training.batches.count_batches`.
+        share: the part of every batch that is given; the transform is applied to the whole batch.
     """
 
     def __init__(
@@ -271,6 +279,7 @@ class TensorLoader:
         transform: Transform | None = None,
         seed: int = 0,
         join_lone: bool = True,
+        share: Share = WHOLE,
     ) -> None:
         self._slice: Callable[[slice], Tensor] = samples.images
         self._gather: Callable[[Tensor], Tensor] = samples.images
@@ -283,6 +292,7 @@ class TensorLoader:
         self.shuffle = shuffle
         self.transform = transform
         self._draws = torch.Generator(self.labels.device).manual_seed(seed)
+        self.share = share
         self._join_lone = join_lone
         self._task_ids = torch.full((batch_size + 1,), task, device=self.labels.device)  # + 1 for one that joins
 
@@ -297,7 +307,7 @@ class TensorLoader:
     def __iter__(self) -> Iterator[list[Tensor]]:
         for images, labels in self._batches():
             shown = images if self.transform is None else self.transform(images, self._draws)
-            yield [shown, labels, self._task_ids[: len(labels)]]
+            yield self.share.take([shown, labels, self._task_ids[: len(labels)]])
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)
