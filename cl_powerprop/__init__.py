@@ -23,6 +23,8 @@ _NAMES = {
     "cl_powerprop.composition": ("compose",),
     "cl_powerprop.task_data": ("load_benchmark", "load_task"),
     "cl_powerprop.saving": ("load", "save"),
+    "cl_powerprop.exporting.export": ("export",),
+    "cl_powerprop.exporting.files": ("load_exported",),
     "cl_powerprop.analysis": ("load_runs",),
     # The doors, and what is registered at them.
     "cl_powerprop.strategies.base": (

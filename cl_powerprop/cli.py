@@ -85,6 +85,13 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     compare.add_argument("--allow-mixed", action="store_true", help="compare different benchmarks, data or tasks too")
     formats = "of the figures' files: png, svg, pdf (default: png,svg)"
     compare.add_argument("--format", default="png,svg", metavar="FORMATS", help=formats)
+    export = subcommands.add_parser("export", help="write the network of one task alone, small and plain")
+    export.set_defaults(call=commands.export)
+    export.add_argument("run", metavar="RUN", help="run folder")
+    export.add_argument("--to", required=True, metavar="FILE", help="file to write: .safetensors, or .onnx")
+    export.add_argument("--task", type=int, metavar="K", help="which task, from 0; not needed if there is only one")
+    export.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
+    export.add_argument("--threads", type=int, default=1, metavar="N", help="with which to measure times (default: 1)")
     sync = subcommands.add_parser("sync", help="upload W&B runs that were made offline, or cut off")
     sync.set_defaults(call=commands.sync)
     sync.add_argument("folder", metavar="DIR", help="folder with W&B's files somewhere in it, as in runs")

@@ -50,6 +50,19 @@ def resume(options: argparse.Namespace) -> int:
     return FAULT if resume_runs(options.runs, options.root, options.force) else 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write the network of one task of a run, and print what it costs against the dense one."""
+    from cl_powerprop.exporting.export import export as export_task
+    from cl_powerprop.exporting.table import WIDTH, lines, table
+    from cl_powerprop.output import say, say_table
+
+    exported = export_task(options.run, options.to, task=options.task, root=options.root, threads=options.threads)
+    say_table(table(exported), WIDTH)
+    for line in lines(exported):
+        say(line)
+    return 0
+
+
 def sync(options: argparse.Namespace) -> int:
     """Upload W&B runs that were made offline."""
     from cl_powerprop.tracking.wandb_sync import sync as sync_runs

@@ -92,6 +92,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     os.replace(part, path)
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return what :func:`write_tensors` wrote: tensors, on the CPU, and metadata, by name.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as content:
+            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
 def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Load the ``model.safetensors`` of a run; ``model(x, task=k)`` then returns the outputs of task k.
 
@@ -105,12 +118,7 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
     file = file / "model.safetensors" if file.is_dir() else file
     if not file.exists():
         raise DataError(f"{file} was not found; a run writes it when its first task is finished")
-    try:
-        with safe_open(file, "pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise DataError(f"{file} is damaged: {error}") from error
+    tensors, metadata = read_tensors(file)
     if metadata.get("format") != FORMAT:
         raise DataError(f"{file} was not written by this version of cl-powerprop")
     description = json.loads(metadata["description"])

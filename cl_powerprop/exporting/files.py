@@ -1,0 +1,104 @@
+"""An exported network as a safetensors file. Weights that are mostly 0 are stored by their values and positions."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_powerprop.errors import DataError
+from cl_powerprop.exporting.network import ExportedNetwork, build_network
+from cl_powerprop.saving import read_tensors, write_tensors
+from cl_powerprop.sparsity.packing import pack, packed_size, unpack
+
+FORMAT = "cl-powerprop export 1"
+
+_INDEX = torch.int32  # of positions among indices; a weight with more than 2**31 elements is stored by a bit mask
+
+
+def write_exported(
+    network: ExportedNetwork, path: Path, sample: Tensor, facts: Mapping[str, Any] | None = None, sparse: bool = True
+) -> None:
+    """Write a network, at once. The same network gives the same bytes.
+
+    Each weight is stored in the smallest of three forms: dense; its values other than 0 and a bit mask of where they
+    are; or these values and their positions in the flattened weight (int32).
+
+    Args:
+        network: to write.
+        path: the file.
+        sample: a batch of inputs, ``[n, *sample_shape]``; the file says the shape.
+        facts: what else the file is to say, as JSON values.
+        sparse: whether sparse forms may be used.
+    """
+    stored: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
+    for name, tensor in network.state_dict().items():
+        parts = _smallest(tensor) if sparse and tensor.is_floating_point() else {"": tensor}
+        stored |= {name + suffix: part for suffix, part in parts.items()}
+        if "" not in parts:
+            shapes[name] = list(tensor.shape)
+    told = {"sample_shape": list(sample.shape[1:]), **(facts or {})}
+    description = {"steps": network.describe(), "sparse": shapes, "facts": told}
+    write_tensors(path, stored, {"format": FORMAT, "description": json.dumps(description)})
+
+
+def _smallest(tensor: Tensor) -> dict[str, Tensor]:
+    """Return the parts of the smallest form, by what is added to the tensor's name; "" is the tensor itself."""
+    kept = tensor != 0
+    values = tensor[kept]
+    forms = [{"": tensor}, {".values": values, ".mask": pack(kept)}]
+    if tensor.numel() <= torch.iinfo(_INDEX).max:
+        forms.append({".values": values, ".indices": kept.flatten().nonzero().flatten().to(_INDEX)})
+    return min(forms, key=lambda parts: sum(part.nbytes for part in parts.values()))
+
+
+def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
+    """Load a network that `cl-powerprop export` wrote as .safetensors: a plain torch module, in evaluation mode.
+
+    Nothing in the file is unpickled, imported or called: it names layers of a fixed list. The .onnx files are for
+    onnxruntime and the like.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ``network(x)`` maps ``[n, *sample_shape]`` to the logits ``[n, classes]`` of the exported task.
+
+    Raises:
+        DataError: if the file is missing or damaged, or is no exported network.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file} was not found; cl-powerprop export RUN --to {file} writes it")
+    stored, metadata = read_tensors(file)
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{file} is no exported network of this version; cl_powerprop.load reads the model of a run")
+    try:
+        description = json.loads(metadata["description"])
+        for name, shape in description["sparse"].items():
+            stored[name] = _dense(name, torch.Size(shape), stored)
+        with torch.device("meta"):  # the memory is that of the tensors in the file, whatever sizes it claims
+            network = build_network(description["steps"])
+        network.load_state_dict(stored, assign=True)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    return network
+
+
+def _dense(name: str, shape: torch.Size, stored: dict[str, Tensor]) -> Tensor:
+    """Return a weight from its parts, which are taken out of ``stored``."""
+    values = stored.pop(f"{name}.values")
+    if f"{name}.mask" in stored:
+        packed = stored.pop(f"{name}.mask")
+        if len(packed) != packed_size(shape.numel()):
+            raise ValueError(f"{name} has a mask of another size")
+        kept = unpack(packed, shape)
+        if int(kept.sum()) != len(values):
+            raise ValueError(f"{name} has {len(values)} values for another number of positions")
+        return values.new_zeros(shape).masked_scatter_(kept, values)
+    indices = stored.pop(f"{name}.indices").long()
+    return values.new_zeros(shape.numel()).index_put_((indices,), values).view(shape)
