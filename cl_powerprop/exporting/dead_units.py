@@ -12,22 +12,22 @@ from cl_powerprop.exporting.rules import rule_of
 
 
 @torch.no_grad()
-def remove_dead_units(network: ExportedNetwork, sample_shape: Sequence[int]) -> ExportedNetwork:
+def remove_dead_units(network: ExportedNetwork, sample_shape: Sequence[int], select: bool = True) -> ExportedNetwork:
     """Return the network without its dead units; it computes the same function, apart from rounding.
 
     A unit all of whose incoming weights are 0 is constant; its effect is moved into the biases of the layers that take
     it. A unit all of whose outgoing weights are 0 is not needed, and so are the units that feed only such ones.
     Units that an addition pairs, as in residual blocks, go only together. Each layer keeps at least one unit. Pixels
-    that a fully connected network does not use are left out by a :class:`Select`.
+    that a fully connected network does not use can be left out by a :class:`Select`.
 
     Args:
         network: its layers are changed in place.
         sample_shape: shape of one sample, (channels, height, width).
+        select: whether pixels may be left out.
     """
-    for index, step in enumerate(network.steps):
-        if isinstance(step.layer, nn.Flatten) and step.inputs == (0,):
-            network = network.with_step_after(index + 1, Select(math.prod(sample_shape)))
-            break
+    first = network.steps[0].layer
+    if select and isinstance(first, nn.Flatten):
+        network = network.with_step_after(1, Select(math.prod(sample_shape)))
     steps = network.steps
     constants = _constants(steps, sample_shape[0])
     units = [len(values) for values in constants]

@@ -20,6 +20,7 @@ from cl_powerprop.exporting.folding import fold_batch_norms
 from cl_powerprop.exporting.measuring import Call, Cost, cost, milliseconds, torch_threads
 from cl_powerprop.exporting.network import ExportedNetwork
 from cl_powerprop.exporting.onnx_file import check_onnx, open_onnx, write_onnx
+from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
 from cl_powerprop.exporting.tracing import trace
 from cl_powerprop.saving import LoadedModel, load
 from cl_powerprop.tasks import Split, Task
@@ -72,8 +73,8 @@ class Exported:
         name: of the task.
         threads: with which times were measured.
         checked: that it computes the same.
-        dense: what the network costs with all its units, zeros stored and batch norms folded; in the same format.
-        small: what the exported network costs.
+        costs: by name: "dense", with all units, zeros stored like other weights, batch norms folded, in a file of the
+            same format; "exported"; and "exported, sparse kernels", where these skip zeros.
     """
 
     path: Path
@@ -81,11 +82,12 @@ class Exported:
     name: str
     threads: int
     checked: Checked
-    dense: Measured
-    small: Measured
+    costs: dict[str, Measured]
 
 
-def compact(network: nn.Module, sample: Tensor, task: int | None = None) -> tuple[ExportedNetwork, ExportedNetwork]:
+def compact(
+    network: nn.Module, sample: Tensor, task: int | None = None, select: bool = True
+) -> tuple[ExportedNetwork, ExportedNetwork]:
     """Return a plain copy of what a network computes, with all units and without dead ones.
 
     In both, masks and Powerpropagation are folded into plain weights, and batch norms into the layers before them.
@@ -94,12 +96,13 @@ def compact(network: nn.Module, sample: Tensor, task: int | None = None) -> tupl
         network: any network of layers that an exported one can have; it is not changed, but ``task`` is selected.
         sample: a batch of inputs, ``[n, *sample_shape]``; its values do not matter.
         task: the task whose outputs are computed; None for the one that is selected.
+        select: whether pixels that a fully connected network does not use may be left out.
 
     Raises:
         ConfigurationError: if it computes something that an exported network cannot.
     """
     dense = fold_batch_norms(trace(network, sample, task))
-    return dense, remove_dead_units(dense.copied(), sample.shape[1:])
+    return dense, remove_dead_units(dense.copied(), sample.shape[1:], select)
 
 
 def export(
@@ -135,34 +138,53 @@ def export(
     chosen = _choose(model, task)
     learned = _read_task(folder, chosen, root)
     sample = learned.test.images(slice(0, 1))
-    dense, small = compact(model.network, sample, chosen)
+    dense, small = compact(model.network, sample, chosen, file_format.select)
     with tempfile.TemporaryDirectory() as work, torch_threads(threads):
         files = [Path(work) / f"{name}{path.suffix}" for name in ("dense", "small")]
         file_format.write(dense, files[0], sample, sparse=False)
         file_format.write(small, files[1], sample, _facts(folder, chosen, learned))
         calls = [file_format.open(file, threads) for file in files]
         checked = _check(lambda images: model(images, chosen), calls[1], learned.test)
-        times = {size: milliseconds(calls, _batch(learned.test, size)) for size in BATCH_SIZES}
-        measured = [
-            Measured(cost(network, sample), file.stat().st_size, {size: each[index] for size, each in times.items()})
-            for index, (network, file) in enumerate(zip((dense, small), files, strict=True))
-        ]
+        sizes = [file.stat().st_size for file in files]
+        networks = {"dense": (dense, sizes[0], calls[0]), "exported": (small, sizes[1], calls[1])}
+        sparse = with_sparse_kernels(small) if file_format.sparse_kernels else None
+        if sparse is not None:
+            _check(calls[1], sparse, learned.test)
+            networks["exported, sparse kernels"] = (small, sizes[1], sparse)
+        times = {
+            size: milliseconds([call for *_, call in networks.values()], _batch(learned.test, size))
+            for size in BATCH_SIZES
+        }
         _move(files[1], path)
-    return Exported(path, chosen, learned.name, threads, checked, *measured)
+    costs = {
+        name: Measured(cost(network, sample), bytes, {size: each[index] for size, each in times.items()})
+        for index, (name, (network, bytes, _)) in enumerate(networks.items())
+    }
+    return Exported(path, chosen, learned.name, threads, checked, costs)
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a kind of file is written, and opened as something that can be called."""
+    """A kind of file.
+
+    Attributes:
+        write: writes a network.
+        open: returns what runs a file with so many threads.
+        check: raises if what it needs is not installed.
+        select: pixels may be left out; in onnxruntime, selecting takes longer than the multiplications that it saves.
+        sparse_kernels: what runs it has some.
+    """
 
     write: Callable[..., None]
     open: Callable[[Path, int], Call]
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], None]
+    select: bool
+    sparse_kernels: bool
 
 
 _FORMATS = {
-    ".safetensors": _Format(write_exported, lambda path, _: load_exported(path)),
-    ".onnx": _Format(write_onnx, open_onnx, check_onnx),
+    ".safetensors": _Format(write_exported, lambda path, _: load_exported(path), lambda: None, True, True),
+    ".onnx": _Format(write_onnx, open_onnx, check_onnx, False, False),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cl_powerprop.errors import DataError
 from cl_powerprop.exporting.network import ExportedNetwork, build_network
+from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
 from cl_powerprop.saving import read_tensors, write_tensors
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 
@@ -56,7 +57,7 @@ def _smallest(tensor: Tensor) -> dict[str, Tensor]:
     return min(forms, key=lambda parts: sum(part.nbytes for part in parts.values()))
 
 
-def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
+def load_exported(path: str | os.PathLike[str], *, sparse_kernels: bool = False) -> ExportedNetwork:
     """Load a network that `cl-powerprop export` wrote as .safetensors: a plain torch module, in evaluation mode.
 
     Nothing in the file is unpickled, imported or called: it names layers of a fixed list. The .onnx files are for
@@ -64,6 +65,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
 
     Args:
         path: the file.
+        sparse_kernels: for inference only: Linear layers in which at most a tenth of the weights are not 0 skip the
+            zeros, by torch's CSR kernels.
 
     Returns:
         ``network(x)`` maps ``[n, *sample_shape]`` to the logits ``[n, classes]`` of the exported task.
@@ -86,7 +89,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
         network.load_state_dict(stored, assign=True)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    return network
+    return (with_sparse_kernels(network) or network) if sparse_kernels else network
 
 
 def _dense(name: str, shape: torch.Size, stored: dict[str, Tensor]) -> Tensor:

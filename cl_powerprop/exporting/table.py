@@ -1,50 +1,59 @@
-"""The table of an exported network against the dense one, and what it does not show."""
+"""The table of an exported network against the dense one, and what is to be said of it."""
 
 from rich.table import Table
 
 from cl_powerprop.exporting.export import Exported, Measured
 
-WIDTH = 120  # of the table where there is no terminal
+WIDTH = 130  # of the table where there is no terminal
+
+
+def table(exported: Exported) -> Table:
+    """Return sizes, operations and times of the dense and of the exported network."""
+    dense = exported.costs["dense"]
+    threads = f"{exported.threads} thread{'s' if exported.threads > 1 else ''}"
+    shown = Table(
+        caption=f"FLOPs of one sample by dense kernels, and without zeros; median time of a batch on the CPU, {threads}"
+    )
+    shown.add_column("network")
+    batches = [f"batch of {size}" for size in dense.milliseconds]
+    for header in ("weights", "not 0", "file", "FLOPs", "without zeros", *batches):
+        shown.add_column(header, justify="right")
+    for name, measured in exported.costs.items():
+        weights, nonzero, size, *flops = _counts(measured)
+        times = (f"{time:.3f} ms" for time in measured.milliseconds.values())
+        shown.add_row(
+            name, f"{weights:,}", f"{nonzero:,}", f"{size / 1000:,.1f} kB", *(f"{n:,}" for n in flops), *times
+        )
+    for name, measured in exported.costs.items():
+        if measured is not dense:
+            pairs = zip(_values(measured), _values(dense), strict=True)
+            shown.add_row(f"{name} / dense", *(f"{after / before:.3f}" if before else "" for after, before in pairs))
+    return shown
+
+
+def _counts(measured: Measured) -> list[int]:
+    cost = measured.cost
+    return [cost.weights, cost.nonzero, measured.bytes, cost.flops, cost.nonzero_flops]
+
+
+def _values(measured: Measured) -> list[float]:
+    return [*_counts(measured), *measured.milliseconds.values()]
 
 
 def lines(exported: Exported) -> list[str]:
-    """Return what is to be said below the table."""
-    checked, cost = exported.checked, exported.small.cost
-    zeros = 1.0 - cost.nonzero / cost.weights
+    """Return what is to be said below the table: how the networks agree, and where zeros save no time."""
+    checked, cost = exported.checked, exported.costs["exported"].cost
     told = [
         f"{exported.path}: the same prediction on {checked.same:,} of {checked.images:,} test images of task "
         f"{exported.task} ({exported.name}); accuracy {checked.correct / checked.images:.4f}; "
         f"logits differ by at most {checked.difference:.1e}"
     ]
-    if zeros > 0.0:
+    if cost.nonzero < cost.weights:
         told.append(
-            f"{zeros:.1%} of the exported weights are 0. They take little space in the file and save no time: where no "
-            "whole unit can be removed, a 0 is multiplied like any other weight"
+            f"{1.0 - cost.nonzero / cost.weights:.1%} of the exported weights are 0. They take little space in the "
+            "file; but dense kernels multiply a 0 like any other weight, so that only the units that were removed save "
+            "time"
         )
+        if len(exported.costs) > 2:
+            told[-1] += "; torch's sparse kernels skip zeros: load_exported(FILE, sparse_kernels=True)"
     return told
-
-
-def table(exported: Exported) -> Table:
-    """Return size, operations and times of the dense and of the exported network."""
-    dense, small = exported.dense, exported.small
-    sizes = list(dense.milliseconds)
-    headers = ["weights", "not 0", "file", "FLOPs", "of weights not 0", *(f"batch of {size}" for size in sizes)]
-    threads = f"{exported.threads} thread{'s' if exported.threads > 1 else ''}"
-    shown = Table(caption=f"FLOPs of one sample; median time of a batch on the CPU, {threads}")
-    shown.add_column("network")
-    for header in headers:
-        shown.add_column(header, justify="right")
-    rows = {"dense": _values(dense), "exported": _values(small)}
-    for name, values in rows.items():
-        count = [f"{value:,}" for value in values[:5]]
-        count[2] = f"{values[2] / 1000:,.1f} kB"
-        shown.add_row(name, *count, *(f"{value:.3f} ms" for value in values[5:]))
-    shares = (after / before if before else 1.0 for before, after in zip(*rows.values(), strict=True))
-    shown.add_row("exported / dense", *(f"{share:.3f}" for share in shares))
-    return shown
-
-
-def _values(measured: Measured) -> list[float]:
-    cost = measured.cost
-    counts = [cost.weights, cost.nonzero, measured.bytes, cost.flops, cost.nonzero_flops]
-    return [*counts, *measured.milliseconds.values()]
