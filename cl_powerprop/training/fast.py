@@ -124,7 +124,9 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         task = self._task_label()
         if found is None and self.workers is not None and not drop_last:
             order = self._order() if shuffle else None
-            self.dataloader = self._stream(self.train_mb_size, order=order, seed=self._transform_seed())
+            self.dataloader = self._stream(
+                self.train_mb_size, order=order, seed=self._transform_seed(), share=self.share
+            )
             return
         if found is None or task is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **options)

@@ -15,7 +15,7 @@ from cl_powerprop.data.pictures import Pictures
 from cl_powerprop.errors import DataError
 from cl_powerprop.tasks import Split
 from cl_powerprop.training.augment import ASPECT
-from cl_powerprop.training.batches import count_batches, divide
+from cl_powerprop.training.batches import WHOLE, Share, count_batches, divide
 from cl_powerprop.training.tensor_data import Transform
 
 _SEEDS = 2**63 - 1
@@ -115,14 +115,18 @@ class _Visits:
         order: generator of the order of each epoch; None for the order of the samples.
         seed: of the generator that draws the seeds.
         join_lone: see :func:`count_batches`.
+        share: the part of every batch that is visited.
     """
 
-    def __init__(self, count: int, size: int, order: torch.Generator | None, seed: int, join_lone: bool) -> None:
+    def __init__(
+        self, count: int, size: int, order: torch.Generator | None, seed: int, join_lone: bool, share: Share
+    ) -> None:
         self.count = count
         self.size = size
         self.order = order
         self.draws = torch.Generator().manual_seed(seed)
         self.join_lone = join_lone
+        self.share = share
 
     def __len__(self) -> int:
         return count_batches(self.count, self.size, self.join_lone)
@@ -131,7 +135,8 @@ class _Visits:
         indices = torch.arange(self.count) if self.order is None else torch.randperm(self.count, generator=self.order)
         seeds = torch.randint(_SEEDS, (self.count,), generator=self.draws)
         for part in divide(self.count, self.size, self.join_lone):
-            yield list(zip(indices[part].tolist(), seeds[part].tolist(), strict=True))
+            own = self.share.of(part)
+            yield list(zip(indices[own].tolist(), seeds[own].tolist(), strict=True))
 
 
 class _Collate:
@@ -155,6 +160,7 @@ class StreamLoader:
         seed: of the random numbers with which samples are loaded; they do not depend on the number of workers.
         pin_memory: put batches where a GPU copies them from fastest.
         join_lone: see :func:`~cl_powerprop.training.batches.count_batches`.
+        share: the part of every batch that is loaded.
     """
 
     def __init__(
@@ -167,8 +173,10 @@ class StreamLoader:
         seed: int = 0,
         pin_memory: bool = False,
         join_lone: bool = True,
+        share: Share = WHOLE,
     ) -> None:
-        self._visits = _Visits(len(dataset), batch_size, order, seed, join_lone)
+        self.share = share
+        self._visits = _Visits(len(dataset), batch_size, order, seed, join_lone, share)
         self._loader = DataLoader(
             _Seeded(dataset),
             batch_sampler=self._visits,
