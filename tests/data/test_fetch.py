@@ -267,7 +267,9 @@ def test_data_download_into_a_root_that_is_a_file_is_one_line(
 def test_an_unknown_data_set_names_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for action in ("status", "download", "verify"):
         assert command("data", action, "mnits", "--root", str(tmp_path)) == 2
-        expected = "unknown data 'mnits'; choose from: arrays, cifar10, cifar100, digits, fashion_mnist, kmnist, "
+        expected = (
+            "unknown data 'mnits'; choose from: arrays, cifar10, cifar100, digits, fashion_mnist, folder, kmnist, "
+        )
         expected += "mnist, mnist5k, omniglot; "
         expected += "one from outside needs cl-powerprop --import MODULE"
         assert capsys.readouterr().err == f"cl-powerprop: error: {expected}\n"

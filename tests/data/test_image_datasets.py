@@ -276,4 +276,6 @@ def test_every_data_set_has_a_config_and_a_status(tmp_path: Path) -> None:
     for name, part in parts("data").items():
         dataset = part.make()
         assert dataset.name == name
-        assert dataset.status(tmp_path).startswith(("present in", "missing in", "images of your own"))
+        assert dataset.status(tmp_path).startswith(
+            ("present in", "missing in", "images of your own", "pictures of your own")
+        )
