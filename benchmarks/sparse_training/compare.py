@@ -1,7 +1,7 @@
 """Sparse training compared: every controller with Powerpropagation's alpha 1 to 4, at several sparsities.
 
 python benchmarks/sparse_training/compare.py --quick                                          # the embedded digits
-CL_POWERPROP_DATA=... python benchmarks/sparse_training/compare.py lenet_300_100 lenet5 omniglot   # as recorded
+CL_POWERPROP_DATA=... python benchmarks/sparse_training/compare.py lenet_300_100 lenet5 lenet_300_100_long omniglot
 
 Each pair of controller and alpha has the same number of trials for its learning rate, judged on validation data at one
 sparsity, with a seed that is not reported. Finished trials and runs are kept in the CSV files of ``--out`` and are not
@@ -59,15 +59,21 @@ SETTINGS = {
         0.9,
     ),
     "lenet_300_100": Setting((*MNIST, "model=lenet_300_100", "train.epochs=4")),
+    "lenet_300_100_long": Setting(
+        (*MNIST, "model=lenet_300_100", "train.epochs=20"),
+        controllers=("gradual", "static", "set", "rigl", "top_kast"),
+        alphas=(1.0, 2.0),
+        sparsities=(0.98,),
+        rates=(0.1, 0.3),
+    ),
     "lenet5": Setting((*MNIST, "model=lenet5", "train.epochs=3")),
     "omniglot": Setting(
-        (*SHARED, "data=omniglot", "data.characters=background", "model=convnet", "train.epochs=8"),
+        (*SHARED, "data=omniglot", "data.characters=background", "model=convnet", "model.width=32", "train.epochs=10"),
         controllers=("gradual", "set", "rigl", "top_kast"),
         alphas=(1.0, 2.0),
-        sparsities=(0.95, 0.9),
-        seeds=(0, 1),
-        rates=(0.1, 0.3),
-        tuned_at=0.95,
+        sparsities=(0.9, 0.8),
+        rates=(0.03, 0.1),
+        tuned_at=0.9,
     ),
 }
 COLUMNS = ("network", "controller", "alpha", "sparsity", "lr", "seed")
