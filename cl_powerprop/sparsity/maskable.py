@@ -63,6 +63,14 @@ class Maskable:
         """Its masks and reparameterisation; None if it has none."""
         return find_parametrization(self.module, self.tensor, MaskedWeight)
 
+    def by_unit(self, values: Tensor) -> Tensor:
+        """Return values of the weight's shape as a matrix, with one row for each output unit or channel."""
+        if not getattr(self.module, "transposed", False):
+            return values.flatten(1)
+        groups: int = self.module.groups  # type: ignore[assignment]
+        inputs, outputs = values.shape[:2]
+        return values.reshape(groups, inputs // groups, outputs, -1).transpose(1, 2).reshape(groups * outputs, -1)
+
     def mask(
         self,
         alpha: float = 1.0,

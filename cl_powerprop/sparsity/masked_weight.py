@@ -93,11 +93,15 @@ class MaskedWeight(nn.Module, TaskAware):
             self._gate = gate = to_bits(gate, phi.dtype)
         theta: Tensor = SparseWeightFunction.apply(phi, alpha, visible, gate, self.theta_gradient)
         if self.is_watched and theta.requires_grad:
-            theta.register_hook(self._add_gradient)
+            theta.register_hook(self.add_gradient)
         return theta
 
-    def _add_gradient(self, gradient: Tensor) -> None:
-        self._gradient = gradient.detach() if self._gradient is None else self._gradient + gradient
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add a gradient with respect to theta to :attr:`full_gradient`."""
+        if self._gradient is None:  # a copy: the parameter's own gradient may have the same memory
+            self._gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
+        else:
+            self._gradient += gradient.detach()
 
     def watch(self, on: bool) -> None:
         """Let backward passes add up the gradient of all weights from now on, or stop, which forgets it."""
@@ -157,9 +161,10 @@ class MaskedWeight(nn.Module, TaskAware):
             learning: the same: those that get a gradient, unless they are frozen; None for those that are used.
         """
         frozen = self.frozen
-        learning = mask if learning is None else learning
         self._training_view = mask
-        self._use(mask, None if learning is None and not frozen.any() else _without(frozen, learning))
+        if frozen.any():
+            learning = _without(frozen, mask if learning is None else learning)
+        self._use(mask, learning)
 
     def open_gate(self) -> None:
         """Compute the gradients of frozen weights too; the allocator still restores the weights after each step."""

@@ -82,18 +82,14 @@ class SparseWeight:
 
     @property
     def gradient(self) -> Tensor:
-        """dL/dtheta of all weights, hidden ones included, in the step that was watched; over all processes.
-
-        Raises:
-            RuntimeError: if there was no backward pass.
-        """
+        """dL/dtheta of all weights, hidden ones included, in the step that was watched; over all processes."""
         gradient = self.masked.full_gradient
-        if gradient is None:
-            raise RuntimeError(
-                f"layer {self.name} got no gradient in this step; call the controller's step() after backward() and "
-                "the optimizer's step()"
-            )
-        return gradient
+        return torch.zeros_like(self.phi) if gradient is None else gradient
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether a backward pass of the step that was watched reached this weight."""
+        return self.masked.full_gradient is not None
 
     def watch(self, on: bool) -> None:
         """Let the next step give the gradient of hidden weights too, or stop."""
@@ -101,6 +97,8 @@ class SparseWeight:
 
     def share_gradient(self) -> None:
         """Add up the watched gradient over the processes of distributed training."""
+        if not self.has_gradient:  # this process did not use the layer in this step, but another may have
+            self.masked.add_gradient(torch.zeros_like(self.phi))
         sum_over_ranks_(self.gradient)
 
     @torch.no_grad()
@@ -149,16 +147,18 @@ class SparseWeight:
                     value.masked_fill_(~keep, 0.0)
 
     def quantile(self, share: float) -> Tensor:
-        """Return the magnitude that a share of the active weights does not exceed; a scalar, 0 if none is active."""
+        """Return the magnitude that a share of the active weights does not exceed, a scalar; some must be active."""
         magnitudes = self.theta[self.active].abs()
-        if not magnitudes.numel():
-            return magnitudes.new_zeros(())
         return magnitudes.kthvalue(min(magnitudes.numel(), 1 + math.floor(share * magnitudes.numel()))).values
 
     def count_steps(self, steps: int, learning: Tensor | None = None) -> None:
         """Note that some steps computed with the active weights, and gave ``learning`` (the same) a gradient."""
         active = self.active.sum()
         self._counts[3:] += steps * torch.stack([active, active if learning is None else learning.sum()])
+
+    def count_dense_gradient(self) -> None:
+        """Note that the last step computed the gradient of hidden weights too; none of them was learning."""
+        self._counts[4] += (~self.active).sum()
 
     def training_density(self, steps: int) -> float:
         """Return the mean share of a dense step's multiplications over the steps so far.
@@ -172,7 +172,7 @@ class SparseWeight:
     def report(self) -> LayerDensity:
         """Return how sparse the layer is."""
         dropped, grown, regrown = self._counts[:3].tolist()
-        units = self.active.reshape(self.shape[0], -1).any(1)
+        units = self.weight.by_unit(self.active).any(1)
         return LayerDensity(
             layer=self.name,
             weights=self.active.numel(),

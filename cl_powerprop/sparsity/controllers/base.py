@@ -129,10 +129,19 @@ class Controller:
     def _update(self) -> None:
         self.count_steps()
         if self.needs_gradient:
-            for each in self.weights:
-                each.share_gradient()
+            self._gather_gradients()
         self.update()
         check_same_on_ranks((each.active for each in self.weights), f"the masks after step {self.steps}")
+
+    def _gather_gradients(self) -> None:
+        if not any(each.has_gradient for each in self.weights):
+            raise RuntimeError(
+                f"no layer got a gradient in step {self.steps}; call the controller's step() after backward() and the "
+                "optimizer's step()"
+            )
+        for each in self.weights:
+            each.share_gradient()
+            each.count_dense_gradient()
 
     def _watch(self, on: bool) -> None:
         for each in self.weights:
@@ -150,6 +159,8 @@ class Controller:
             self.count_steps()
             self._watch(False)
             self.complete()
+            for each in self.weights:  # an optimizer that mixes weights, such as Muon, moves hidden ones too
+                each.change(each.active)
             self.is_final = True
 
     def complete(self) -> None:
@@ -167,7 +178,8 @@ class Controller:
         if among == "active":
             for each in self.weights:
                 scores[each.name] = scores[each.name].masked_fill(~each.active, -torch.inf)
-        return self.highest(scores, self.budgets(sparsity))
+        masks = self.highest(scores, self.budgets(sparsity))
+        return masks if among == "all" else {each.name: masks[each.name] & each.active for each in self.weights}
 
     def budgets(self, sparsity: float) -> list[tuple[tuple[str, ...], int]]:
         """Return layers that share a budget, and how many weights they keep at a sparsity."""
@@ -181,7 +193,10 @@ class Controller:
 
     def scores(self, score: Score, purpose: str) -> dict[str, Tensor]:
         """Return the scores of all weights by layer; what is drawn depends on (seed, purpose, step, layer)."""
-        return {each.name: score(each, self.draws(purpose, layer)).detach() for layer, each in enumerate(self.weights)}
+        return {
+            each.name: _finite(score(each, self.draws(purpose, layer)).detach())
+            for layer, each in enumerate(self.weights)
+        }
 
     def draws(self, purpose: str, layer: int) -> torch.Generator:
         """Return a generator for what is drawn after this step for a layer."""
@@ -220,9 +235,11 @@ class Controller:
         Raises:
             ConfigurationError: if it is the state of other layers.
         """
-        if missing := [each.name for each in self.weights if f"{each.name}/active" not in state]:
+        saved = {name.removesuffix("/active") for name in state if name.endswith("/active")}
+        if differing := sorted(saved ^ set(self.layers)):
+            where = "the state of the sparse training" if differing[0] in self.layers else "this sparse training"
             raise ConfigurationError(
-                f"the state of the sparse training has no layer {missing[0]}: it is of another model"
+                f"{where} has no layer {differing[0]}: the state is of another model, or of other exempt layers"
             )
         self.steps = self._counted = state["steps"]
         self.is_final = state["is_final"]
@@ -230,6 +247,12 @@ class Controller:
             each.load_state_dict(state)
         if self.needs_gradient and not self.is_final:
             self._watch(self.is_due(self.steps + 1))
+
+
+def _finite(scores: Tensor) -> Tensor:
+    """Return scores that can be sorted, and below which -inf can mark what is out of the question."""
+    limits = torch.finfo(scores.dtype)
+    return scores.nan_to_num(nan=limits.min, posinf=limits.max, neginf=limits.min)
 
 
 def _without_exempt(model: nn.Module, weights: Mapping[str, Maskable], exempt: Exempt) -> dict[str, Maskable]:

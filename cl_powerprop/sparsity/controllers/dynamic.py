@@ -11,6 +11,7 @@ from cl_powerprop.limits import GROW_SCORES, check_drop_fraction, check_share
 from cl_powerprop.sparsity.controllers.base import Controller
 from cl_powerprop.sparsity.schedules import DECAYS, Updates
 from cl_powerprop.sparsity.scores import Random, Score, make_score
+from cl_powerprop.sparsity.sparse_weight import SparseWeight
 
 
 class StaticRandom(Controller):
@@ -106,20 +107,27 @@ class DropAndGrow(StaticRandom):
         grow = [(names, int(fraction * count)) for names, count in budgets]
         grown = self.highest({name: scores[name].masked_fill(kept[name], -torch.inf) for name in scores}, grow)
         for layer, each in enumerate(self.weights):
-            start = self._start(layer) if each.masked.alpha != 1.0 else None
+            start = self._start(layer)
             new = grown[each.name] & ~each.active
             each.change(kept[each.name] | grown[each.name])
-            if start is not None:
-                each.place(new, start)
+            each.place(new, start)
 
     def _start(self, layer: int) -> Tensor:
         """Return the value that each weight of a layer would be grown with; of the weight's shape."""
         each = self.weights[layer]
+        if each.masked.alpha == 1.0:
+            return torch.zeros_like(each.phi)
         if self.grow.needs_gradient:
-            sign = -each.gradient.sign()
+            upwards = each.gradient <= 0.0
         else:
-            sign = torch.rand(each.shape, generator=self.draws("sign", layer)).sub_(0.5).sign().to(each.active.device)
-        return sign * each.quantile(self.grown_quantile)
+            upwards = torch.rand(each.shape, generator=self.draws("sign", layer)).to(each.active.device) < 0.5
+        size = self._size(each)
+        return torch.where(upwards, size, -size)
+
+    def _size(self, grown: SparseWeight) -> Tensor:
+        """Return with which magnitude weights of a layer grow; one that is empty has none of its own."""
+        layers = [grown] if grown.active.any() else [each for each in self.weights if each.active.any()]
+        return torch.stack([each.quantile(self.grown_quantile) for each in layers]).min()
 
 
 class SparseEvolutionaryTraining(DropAndGrow):

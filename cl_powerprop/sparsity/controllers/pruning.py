@@ -81,13 +81,14 @@ class GradualPruning(Pruning):
 
     Args:
         stop: none of the updates is later than this step.
-        start: the step of the first update.
-        every: steps from one update to the next.
+        start: the step of the first update; at 0, the model is pruned to ``initial`` at once.
+        every: steps from one update to the next, at most those from ``start`` to ``stop``.
         initial: sparsity at the start.
         options: of :class:`Pruning`.
 
     Raises:
-        ConfigurationError: for impossible steps, or an initial sparsity above the target.
+        ConfigurationError: for impossible steps, an initial sparsity above the target, or one at step 0 with a score
+            that needs a gradient.
     """
 
     def __init__(
@@ -101,11 +102,15 @@ class GradualPruning(Pruning):
         initial: float = 0.0,
         **options: Any,
     ) -> None:
-        self.updates = Updates(start, stop, every)
+        self.updates = Updates(start, stop, min(every, stop - start) or every)
         self.initial = initial
         super().__init__(model, optimizer, **options)
         if not 0.0 <= initial <= self.target:
             raise ConfigurationError(f"the initial sparsity must be in [0, {self.target:g}], not {initial:g}")
+        if self.is_due(0) and self.sparsity_at(0) > 0.0:
+            if self.needs_gradient:
+                raise ConfigurationError("a score that needs a gradient cannot prune at step 0; let start be 1 or more")
+            self.update()
 
     def is_due(self, step: int) -> bool:
         return step in self.updates
@@ -174,16 +179,15 @@ class IterativePruning(Pruning):
             self._early = {name: value.clone() for name, value in self._values().items()}
 
     @torch.no_grad()
-    def prune(self, sparsity: float) -> None:
-        if self._early and not self.is_final:
-            masks = self.select(self.score, sparsity)
-            for name, value in self._values().items():
-                value.copy_(self._early[name])
-            self.optimizer.state.clear()
-            for each in self.weights:
-                each.change(masks[each.name])
-        else:
-            super().prune(sparsity)
+    def update(self) -> None:
+        super().update()
+        if self.rewind_to is None:
+            return
+        for name, value in self._values().items():
+            value.copy_(self._early[name])
+        self.optimizer.state.clear()
+        for each in self.weights:
+            each.change(each.active)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {f"early/{name}": value for name, value in self._early.items()}

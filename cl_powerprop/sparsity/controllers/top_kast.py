@@ -1,19 +1,34 @@
 """Top-KAST: always sparse, in the forward and in the backward pass."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sparsity.bits import overwrite_, to_bits
+from cl_powerprop.sparsity.bits import keep_, overwrite_, to_bits
 from cl_powerprop.sparsity.controllers.base import Controller
+from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.packing import pack, unpack
 from cl_powerprop.sparsity.powerprop import magnitude_power, to_theta
 from cl_powerprop.sparsity.schedules import Updates
 from cl_powerprop.sparsity.scores import Magnitude
+
+
+class _Held(NamedTuple):
+    """What the sets of a layer mean for each of its weights, until they change.
+
+    Attributes:
+        trained: bits of the weights in B.
+        values: bits of the others, as they stay.
+        penalty: coefficient of the penalty.
+    """
+
+    trained: Tensor
+    values: Tensor
+    penalty: Tensor
 
 
 class TopKAST(Controller):
@@ -65,12 +80,11 @@ class TopKAST(Controller):
                 "model.reparam=powerprop"
             )
         self.backward: dict[str, Tensor] = {}
-        self._held: dict[str, tuple[Tensor, Tensor]] = {}
-        self._hook = optimizer.register_step_pre_hook(self._add_penalty)
+        self._held: dict[str, _Held] = {}
+        self._hook = optimizer.register_step_pre_hook(self._before_step)
         active = self._choose()
         for each in self.weights:
             each.begin(active[each.name], self.backward[each.name])
-        self._hold()
 
     def is_due(self, step: int) -> bool:
         return step in self.updates
@@ -83,54 +97,57 @@ class TopKAST(Controller):
     def step(self) -> None:
         """As in the base class; also puts back the weights outside B, which momentum or decay may have moved."""
         for each in self.weights:
-            overwrite_(each.phi, *self._held[each.name])
+            if (held := self._held.get(each.name)) is not None:
+                overwrite_(each.phi, held.trained, held.values)
         super().step()
 
     def update(self) -> None:
         active = self._choose()
         for each in self.weights:
             each.change(active[each.name], self.backward[each.name])
-        self._hold()
 
     def _choose(self) -> dict[str, Tensor]:
         """Choose B, and return A, by layer."""
+        self._held = {}
         self.backward = self.select(Magnitude(), self.backward_sparsity, among="all")
         return self.select(Magnitude(), self.target, among="all")
 
-    def _hold(self) -> None:
-        """Keep the weights outside B as they are now."""
-        for each in self.weights:
-            trained = to_bits(self.backward[each.name], each.phi.dtype)
-            self._held[each.name] = (trained, each.phi.view(trained.dtype) & ~trained)
-
     @torch.no_grad()
-    def _add_penalty(self, *_: object) -> None:
-        if self.is_final or not self.penalty:
-            return
-        density = 1.0 - self.target
+    def _before_step(self, *_: object) -> None:
+        """Note the weights outside B, which do not change until B does, and add the gradient of the penalty."""
         for each in self.weights:
-            phi, alpha, gradient = each.phi, each.masked.alpha, each.weight.stored.grad
-            if gradient is None:
-                continue
-            slope = self.penalty * to_theta(phi, alpha)
-            if alpha != 1.0 and not each.masked.theta_gradient:
-                slope = slope * magnitude_power(phi, alpha).mul_(alpha)
-            gradient.add_(torch.where(each.active, slope, slope / density).mul_(self.backward[each.name]))
+            phi, gradient = each.phi, each.weight.stored.grad
+            if each.name not in self._held or self._held[each.name].penalty.dtype != phi.dtype:
+                self._held[each.name] = self._hold(phi, each.active, self.backward[each.name])
+            if self.penalty and gradient is not None:
+                gradient.addcmul_(_slope(phi, each.masked), self._held[each.name].penalty)
+
+    def _hold(self, phi: Tensor, active: Tensor, backward: Tensor) -> _Held:
+        trained = to_bits(backward, phi.dtype)
+        penalty = active.to(phi.dtype).mul_(1.0 - 1.0 / (1.0 - self.target)).add_(1.0 / (1.0 - self.target))
+        return _Held(trained, phi.view(trained.dtype) & ~trained, keep_(penalty.mul_(self.penalty), trained))
 
     def complete(self) -> None:
         self._hook.remove()
+        self._held = {}
         self.backward = {each.name: each.active for each in self.weights}
-        for each in self.weights:
-            each.change(each.active)  # hides nothing new, and sets the others to 0
-        self._hold()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {f"{name}/backward": pack(mask) for name, mask in self.backward.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._held = {}
         for each in self.weights:
             packed = state[f"{each.name}/backward"].to(each.active.device)
             self.backward[each.name] = unpack(packed, each.shape)
             each.show(self.backward[each.name])
-        self._hold()
+        if self.is_final:
+            self._hook.remove()
+
+
+def _slope(phi: Tensor, masked: MaskedWeight) -> Tensor:
+    """Return the gradient of ``theta^2 / 2``, with respect to what the optimizer is given the gradient of."""
+    if masked.alpha == 1.0 or masked.theta_gradient:
+        return to_theta(phi, masked.alpha)
+    return magnitude_power(phi, 2.0 * masked.alpha).mul_(masked.alpha).copysign_(phi)
