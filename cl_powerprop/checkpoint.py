@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cl_powerprop.config import GROUPS, OPTIONAL, RunConfig, shareable
+from cl_powerprop.config import RunConfig, parse, shareable
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.privacy import redact
-from cl_powerprop.registry import canonical
 from cl_powerprop.run_folder import SCHEMA_VERSION
 from cl_powerprop.saving import write_tensors
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "checkpoint.safetensors"
 _FORMAT = 3
+_NO_MATTER = {"progress": False, "run_dir": ""}  # options without a default, in which runs need not match
 
 
 @dataclass(frozen=True)
@@ -163,17 +164,15 @@ def check_matches(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> No
     """
     try:
         version = checkpoint.results["run"]["schema_version"]
-        written = {key: _with_todays_name(key, value) for key, value in checkpoint.config.items()}
-    except (AttributeError, KeyError, TypeError) as error:
+        # Parsed, it has the options that did not exist yet, with the values that leave all as it was.
+        written = must_match(parse(OmegaConf.create({**_NO_MATTER, **checkpoint.config})))
+    except KeyError as error:
         raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
+    except (ConfigurationError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")
-    now = json.loads(json.dumps(must_match(config)))
-    absent = {group: {"name": name} for group, name in OPTIONAL.items()}
-    changed = [key for key in now if now[key] != written.get(key, absent.get(key))]
+    now = must_match(config)
+    changed = [key for key in now if now[key] != written[key]]
     if changed:
         raise RunFolderError(f"{folder / 'config.yaml'} has changed since the run began: {', '.join(changed)}")
-
-
-def _with_todays_name(group: str, value: Any) -> Any:
-    return value | {"name": canonical(group, value["name"])} if group in GROUPS else value

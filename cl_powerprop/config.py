@@ -137,7 +137,7 @@ class RunConfig(RunOptions):
 
 
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
-OPTIONAL = {"sparsity": "none"}  # what a config without the group has: configs of earlier versions do
+OPTIONAL = {"sparsity": "none"}  # what a config without the group has: those of earlier versions are without it
 REFERENCES = ("joint", "independent", "untrained")
 
 
@@ -184,6 +184,8 @@ def parse(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"{_key('', error)}: {str(error.msg or error).splitlines()[0]}") from error
     values: dict[Any, Any] = dict(plain)
+    if values.pop("pruning", None) is not None:  # null in the configs of earlier versions' other runs
+        raise ConfigurationError("pruning: it is a recipe now, `cl-powerprop run experiment=mnist_pruning`")
     chosen: dict[str, Any] = {}
     for group in GROUPS:
         given = _section(values, group)

@@ -70,7 +70,8 @@ def _commented_config(*, _root_: DictConfig, resolve: bool) -> str:
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
     options = run_options()
     for group in GROUPS:
-        options |= part_options(group, config[group].name)
+        if group in config:  # a config of an earlier version may lack it
+            options |= part_options(group, config[group].name)
     for name in config.get("logger") or {}:
         options |= part_options("logger", name)
     text = with_comments(OmegaConf.to_yaml(config, resolve=resolve), options)

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from cl_powerprop.analysis.absent_options import with_absent_options
 from cl_powerprop.analysis.run_checks import find_incomplete
 from cl_powerprop.analysis.run_record import as_line, printable, read_config, read_record
 from cl_powerprop.analysis.run_tables import TIDY, Source, join_matrices, parse_matrix, read_file, reason_of
@@ -285,6 +286,6 @@ def read_settings(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RunFolderError: if it is damaged.
     """
-    config = read_config(folder, record)
+    config = with_absent_options(read_config(folder, record))
     options = flat({key: value for key, value in config.items() if key not in _NOT_SETTINGS})
     return {key: value for key, value in options if key.rpartition(".")[2] not in _ALREADY_FACTS}

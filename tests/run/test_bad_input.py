@@ -22,7 +22,6 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a misspelt option of a logger": ("logger=[wandb] logger.wandb.mod=offline", ["did you mean 'mode'"]),
     "an unknown W&B mode": ("logger=[wandb] logger.wandb.mode=on", ["logger.wandb.mode", "online", "disabled"]),
     "no time for W&B": ("logger=[wandb] logger.wandb.timeout=0", ["logger.wandb.timeout must be above 0"]),
-    "a logger for pruning": ("experiment=mnist_pruning data=mnist5k logger=[tensorboard]", ["leave logger out"]),
     # words on the command line: parts of the error message
     "unknown benchmark": (
         "benchmark=permute",

@@ -1,10 +1,8 @@
 """Every config of the package: composed, parsed, run in miniature, and listed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from cl_powerprop.catalogue import catalogue
@@ -14,26 +12,24 @@ from .conftest import Command, compose_config
 
 pytestmark = pytest.mark.slow
 
-GROUPS = ("benchmark", "data", "model", "strategy", "optimizer")
+GROUPS = ("benchmark", "data", "model", "strategy", "sparsity", "optimizer")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(
     path.relative_to(CONF / "experiment").with_suffix("").as_posix()
     for path in (CONF / "experiment").rglob("*.yaml")
     if not path.name.startswith("_")
 )
-PRUNING = [name for name in EXPERIMENTS if "pruning" in name]
 
 
 def test_there_is_something_to_look_at() -> None:
     assert {group for group, _ in CHOICES} == set(GROUPS)
-    assert "mnist_pruning" in PRUNING
-    assert len(EXPERIMENTS) > len(PRUNING)
+    assert {"mnist_pruning", "quickstart/epn"} <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes_and_parses(group: str, name: str) -> None:
-    fitting = ["benchmark=omniglot"] if (group, name) == ("data", "omniglot") else []
-    config = compose_config(*fitting, f"{group}={name}")
+    needed = {"data": ["benchmark=omniglot"] if name == "omniglot" else [], "sparsity": ["benchmark=single"]}
+    config = compose_config(*needed.get(group, []), f"{group}={name}")
     assert getattr(config, group).name == canonical(group, name)
     config.check()
 
@@ -47,9 +43,7 @@ def test_every_choice_of_loggers_composes_and_parses(words: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_parses(name: str) -> None:
-    config = compose_config(f"experiment={name}")
-    config.check()
-    assert (config.pruning is not None) == (name in PRUNING)
+    compose_config(f"experiment={name}").check()
 
 
 def test_recipes_whose_numbers_are_recorded_search_as_they_did_then() -> None:
@@ -76,12 +70,15 @@ def test_every_experiment_says_its_own_command(name: str) -> None:
 IMAGENET = [name for name in EXPERIMENTS if name.startswith("imagenet/")]
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in (*PRUNING, *IMAGENET)])
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in IMAGENET])
 def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path, omniglot_root: Path) -> None:
     from cl_powerprop.experiment import run
 
     data = f"data.root={omniglot_root}" if name.startswith("omniglot") else "data=mnist5k"
-    overrides = [f"experiment={name}", data, "benchmark.n_tasks=2", "train.epochs=2", "train.batch_size=200"]
+    tasks = 1 if compose_config(f"experiment={name}").benchmark.name == "single" else 2
+    overrides = [f"experiment={name}", data, f"benchmark.n_tasks={tasks}", "train.epochs=2", "train.batch_size=200"]
+    if compose_config(*overrides).train.steps is not None:
+        overrides.append("train.steps=20")
     if hasattr(compose_config(*overrides).strategy, "retrain_epochs"):
         overrides.append("strategy.retrain_epochs=1")
     if hasattr(compose_config(*overrides).strategy, "penalty"):
@@ -90,94 +87,8 @@ def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path, omniglot_
     record = run(config, tmp_path / "run").record
     assert record["status"] == "complete"
     assert record["data"] == ("omniglot" if name.startswith("omniglot") else "mnist5k")
-    assert record["trained_tasks"] == 2
+    assert record["trained_tasks"] == tasks
     assert record["zero_forgetting_verified"] == (config.strategy.name not in ("naive", "ewc"))
-
-
-SMALL_PRUNING = (
-    "data=mnist5k",
-    "pruning.steps=20",
-    "pruning.alphas=[1,2.5]",
-    "pruning.lrs=[0.1,0.2]",
-    "pruning.seeds=[3]",
-    "pruning.hidden=[30,20]",
-    "pruning.densities=[1.0,0.5,0.01]",
-    "progress=false",
-)
-
-
-@pytest.mark.parametrize("name", PRUNING)
-def test_the_pruning_experiment_in_miniature(
-    name: str, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "pruning"
-    assert command("run", f"experiment={name}", *SMALL_PRUNING, f"run_dir={folder}") == 0, capsys.readouterr().err
-    printed = capsys.readouterr().out
-    assert str(folder) in printed.replace("\n", "")
-    files = {"run.json", "pruning.csv", "pruning_summary.csv", "pruning.png", "pruning.svg"}
-    assert {path.name for path in folder.iterdir()} >= files
-    assert not list(folder.glob("*.part"))
-    table = pd.read_csv(folder / "pruning.csv")
-    assert list(table) == ["alpha", "seed", "density", "accuracy"]
-    assert [tuple(row) for row in table[["alpha", "seed", "density"]].to_numpy()] == [
-        (alpha, 3, density) for alpha in (1.0, 2.5) for density in (1.0, 0.5, 0.01)
-    ]
-    assert table.accuracy.between(0, 1).all()
-    assert (table[table.density == 1.0].accuracy > 0.2).all(), "twenty steps learn something"
-    summary = pd.read_csv(folder / "pruning_summary.csv")
-    merged = summary.merge(table, on=["alpha", "density"])
-    assert (merged["mean"] == merged["accuracy"]).all()
-    assert (summary["count"] == 1).all()
-    record = json.loads((folder / "run.json").read_text())
-    assert record["status"] == "complete"
-    assert record["settings"]["seeds"] == [3]
-    assert (folder / "pruning.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_pruning_experiment_is_deterministic(tmp_path: Path) -> None:
-    from cl_powerprop.pruning import run_pruning
-
-    config = compose_config("experiment=mnist_pruning", *SMALL_PRUNING)
-    tables = [run_pruning(config, tmp_path / name) for name in ("one", "two")]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    for name in ("pruning.csv", "pruning_summary.csv", "pruning.png", "pruning.svg"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-
-
-@pytest.mark.parametrize(
-    ("override", "part"),
-    [
-        ("pruning.alphas=[0.5,2]", "alpha"),
-        ("pruning.lrs=[0.1]", "pruning.lrs needs one rate for each of the 2 alphas"),
-        ("pruning.densities=[0.0]", "pruning.densities must be in (0, 1]"),
-        ("pruning.densities=[1.5]", "pruning.densities must be in (0, 1]"),
-        ("pruning.steps=0", "pruning.steps"),
-        ("pruning.seeds=[]", "pruning.seeds"),
-        ("pruning.alphas=[] pruning.lrs=[]", "pruning.alphas"),
-        ("pruning.densities=[]", "pruning.densities"),
-    ],
-)
-def test_impossible_pruning_is_one_line(
-    override: str, part: str, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = command("run", "experiment=mnist_pruning", *SMALL_PRUNING, *override.split(), f"run_dir={tmp_path / 'run'}")
-    errors = capsys.readouterr().err.splitlines()
-    assert (code, len(errors)) == (2, 1), errors[-3:]
-    assert errors[0].startswith("cl-powerprop: error:")
-    assert part in errors[0]
-
-
-def test_pruning_that_diverges_keeps_what_was_finished(
-    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "run"
-    words = ("run", "experiment=mnist_pruning", *SMALL_PRUNING, "pruning.lrs=[0.1,1e9]", f"run_dir={folder}")
-    assert command(*words) == 1
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1
-    assert "diverged" in errors[0]
-    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
-    assert set(pd.read_csv(folder / "pruning.csv").alpha) == {1.0}
 
 
 def test_list_names_every_choice_with_a_line(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +134,7 @@ def test_run_help_shows_groups_and_config(command: Command, capsys: pytest.Captu
     for part in (
         "cl-powerprop run [OVERRIDES] [-m]",
         "strategy: epn, ewc, independent, joint, naive, packnet, untrained",
+        "sparsity: gradual, iterative, none, one_shot, rigl, set, static, top_kast",
         "gamma: 0.98",
         "--cfg job",
     ):
@@ -251,4 +163,4 @@ def test_list_of_one_group(command: Command, capsys: pytest.CaptureFixture[str])
     assert command("list", "strategies") == 2
     error = capsys.readouterr().err
     assert "no group 'strategies'" in error
-    assert "benchmark, data, model, strategy, optimizer, logger, experiment, metric" in error
+    assert "benchmark, data, model, strategy, sparsity, optimizer, logger, experiment, metric" in error

@@ -141,15 +141,6 @@ def test_bars_follow_jobs_to_where_they_say_they_run(tmp_path: Path) -> None:
     assert [task.description for task in bars._progress.tasks] == ["3: epn, seed 2"]
 
 
-def test_the_networks_of_the_pruning_experiment_have_lines_too(tmp_path: Path) -> None:
-    words = ("experiment=mnist_pruning", "data=digits", "pruning.alphas=[1,2]", "pruning.lrs=[0.1,0.1]")
-    more = ("pruning.seeds=[0]", "pruning.densities=[1.0,0.1]", "pruning.steps=5", "run_dir=run")
-    call = [sys.executable, "-m", "cl_powerprop", "run", *words, *more]
-    lines = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=True).stdout.splitlines()
-    assert re.fullmatch(r"network 1/2, alpha 1, seed 0: accuracy 0.\d{3} at density 0.1, .* s left", lines[0])
-    assert re.fullmatch(r"network 2/2, alpha 2, seed 0: accuracy 0.\d{3} at density 0.1, [\d.]+ s", lines[1])
-
-
 def test_a_multirun_over_an_existing_one_overwrites_nothing(
     tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,20 +166,6 @@ def test_a_job_that_fails_leaves_the_others_readable(
     status = [json.loads((sweep / job / "run.json").read_text())["status"] for job in ("0", "1")]
     assert status == ["failed", "complete"]
     assert captured.out.count("average accuracy") == 1, "the table shows the run that was finished"
-
-
-def test_a_multirun_of_the_pruning_experiment_ends_without_a_warning(
-    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
-) -> None:
-    sweep = tmp_path / "sweep"
-    words = ("pruning.alphas=[1]", "pruning.lrs=[0.1]", "pruning.seeds=[0]", "pruning.densities=[1.0]")
-    code = command(
-        *("run", "-m", "experiment=mnist_pruning", "data=mnist5k", "progress=false", *words),
-        *("pruning.steps=5,6", f"run_dir={sweep}"),
-    )
-    assert code == 0
-    assert [str(warning.message) for warning in recwarn if "allback" in str(warning.message)] == []
-    assert len(list(sweep.glob("*/pruning.csv"))) == 2
 
 
 def test_a_mistake_of_all_jobs_is_told_once(

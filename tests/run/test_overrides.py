@@ -214,7 +214,7 @@ def test_what_cannot_be_read_is_one_line_that_says_where(word: str, said: list[s
         ("lr=0.1", "did you mean optimizer.lr?"),
         ("epochs=3", "did you mean train.epochs?"),
         ("n_tasks=3", "did you mean benchmark.n_tasks?"),
-        ("batch_size=3", "did you mean train.batch_size or pruning.batch_size?"),
+        ("batch_size=3", "did you mean train.batch_size?"),
         ("project=x", "did you mean logger.wandb.project?"),
         ("aplha=2", "did you mean model.alpha?"),
         ("model.lr=1", "did you mean optimizer.lr?"),

@@ -51,7 +51,7 @@ def test_light_commands_import_neither_torch_nor_avalanche(words: list[str], tmp
 
 def test_importing_the_package_and_its_analysis_imports_neither(tmp_path: Path) -> None:
     script = (
-        "import sys, cl_powerprop, cl_powerprop.analysis.summary, cl_powerprop.analysis.pruning\n"
+        "import sys, cl_powerprop, cl_powerprop.analysis.summary, cl_powerprop.analysis.compare\n"
         "print([name for name in ('torch', 'avalanche') if name in sys.modules])\n"
         "cl_powerprop.powerpropagate\n"
         "print([name for name in ('torch', 'avalanche') if name in sys.modules])"
