@@ -55,6 +55,7 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     cropped = config.train if sequence.workers is None else replace(config.train, crop=1.0)
     trained = strategy.training_samples(sequence.tasks)
     benchmark = to_avalanche(sequence, make_augmentation(cropped), trained, crop=config.train.crop)
+    config = _with_steps_of_experience(config, len(sequence) / len(trained))
     architecture = strategy.architecture(describe_model(config, sequence))
     model = build_model(**architecture).to(device)
     context = Context(
@@ -78,6 +79,12 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     )
     parts.sparsity = make_sparse_training(config, parts)
     return parts
+
+
+def _with_steps_of_experience(config: RunConfig, tasks: float) -> RunConfig:
+    """Return the config with `train.steps` for an experience, which trains several tasks if the strategy mixes them."""
+    train = config.train
+    return config if train.steps is None else replace(config, train=replace(train, steps=round(train.steps * tasks)))
 
 
 def make_sparse_training(config: RunConfig, parts: Parts) -> SparseTraining | None:

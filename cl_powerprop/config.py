@@ -92,7 +92,7 @@ class RunConfig(RunOptions):
             )
         for name in self.references:
             check_choice("references", name, REFERENCES)
-            replace(self, strategy=StrategyConfig(name=name), references=[]).check()
+            replace(self, strategy=StrategyConfig(name=name), sparsity=SparsityConfig(), references=[]).check()
         for sink in self.logger.values():
             sink.check()
 

@@ -1,7 +1,7 @@
 """Reference runs: the same config with another strategy, trained once and reused by all runs with the same settings.
 
 Intransigence compares a run with tasks that were each learned alone (independent), forward transfer with the network
-before any training (untrained), and the gap to joint training with all tasks learned together (joint).
+before any training (untrained), and the gap to joint training with all tasks learned together (joint). All are dense.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from cl_powerprop.errors import ConfigurationError, DivergedError
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
 from cl_powerprop.sections import EvaluationConfig
+from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import StrategyConfig
 from cl_powerprop.torchrun import place
 
@@ -43,6 +44,7 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         config,
         train=train,
         strategy=StrategyConfig(name=name),
+        sparsity=SparsityConfig(),
         evaluation=EvaluationConfig("diagonal_and_last"),
         references=[],
         save_model=False,

@@ -37,6 +37,7 @@ class SparseTraining(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Note how sparse each layer is; after the last step the masks are final."""
+        self.controller.hide()
         if self.controller.steps >= self.steps:
             self.controller.finalize()
         place = {

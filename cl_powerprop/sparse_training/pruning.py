@@ -121,11 +121,14 @@ def gradual(model: nn.Module, optimizer: Optimizer, config: GradualConfig, *, st
     """Prune little by little while the network trains."""
     from cl_powerprop.sparsity import GradualPruning
 
+    start, stop = (to_steps(f"sparsity.{name}", getattr(config, name), steps) for name in ("start", "stop"))
+    if start > stop:
+        raise ConfigurationError(f"sparsity.start={config.start:g} is after sparsity.stop={config.stop:g}")
     return GradualPruning(
         model,
         optimizer,
-        start=to_steps("sparsity.start", config.start, steps),
-        stop=to_steps("sparsity.stop", config.stop, steps),
+        start=start,
+        stop=stop,
         every=config.every,
         initial=config.initial,
         score=config.score,

@@ -105,7 +105,7 @@ class SparseWeight:
     def begin(self, active: Tensor, learning: Tensor | None = None) -> None:
         """Start with these weights in use; no other has been. Arguments are those of :meth:`change`."""
         self.active, self.ever_active = active, active.clone()
-        self._hide(learning)
+        self._apply(learning)
 
     @torch.no_grad()
     def change(self, active: Tensor, learning: Tensor | None = None) -> None:
@@ -121,12 +121,19 @@ class SparseWeight:
         self.active = active
         self.ever_active |= active
         self.ever_dropped |= dropped
-        self._hide(learning)
+        self._apply(learning)
 
-    def _hide(self, learning: Tensor | None) -> None:
+    @torch.no_grad()
+    def hide(self) -> None:
+        """Set the hidden weights and their moments to 0."""
+        self.phi.masked_fill_(~self.active, 0.0)
+        self._forget_moments(self.active)
+
+    def _apply(self, learning: Tensor | None) -> None:
         if learning is None:
-            self.phi.masked_fill_(~self.active, 0.0)
-        self._forget_moments(self.active if learning is None else learning)
+            self.hide()
+        else:
+            self._forget_moments(learning)
         self.show(learning)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..analysis.folders import write_sweep
+from . import test_bad_sparsity
 from .test_bad_input import MISTAKES
 
 pytestmark = pytest.mark.slow
@@ -90,8 +91,10 @@ NOT_IN_THE_CONFIG = {
 
 
 def test_a_mistake_in_the_config_is_told_before_torch_is_imported(tmp_path: Path) -> None:
-    calls = [["run", *words.split()] for name, (words, _) in MISTAKES.items() if name not in NOT_IN_THE_CONFIG]
-    assert len(calls) > 90
+    known = {**MISTAKES, **test_bad_sparsity.MISTAKES}
+    not_told = NOT_IN_THE_CONFIG | test_bad_sparsity.NOT_IN_THE_CONFIG
+    calls = [["run", *words.split()] for name, (words, _) in known.items() if name not in not_told]
+    assert len(calls) > 130
     code, _, heavy = json.loads(call(SCRIPT, json.dumps(calls), folder=tmp_path))
     assert code == 2
     assert heavy == []

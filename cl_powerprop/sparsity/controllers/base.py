@@ -126,8 +126,14 @@ class Controller:
     def update(self) -> None:
         """Change the masks."""
 
+    def hide(self) -> None:
+        """Set the hidden weights to 0 again; a penalty on the parameters in the loss, as EWC's, may have moved them."""
+        for each in self.weights:
+            each.hide()
+
     def _update(self) -> None:
         self.count_steps()
+        self.hide()
         if self.needs_gradient:
             self._gather_gradients()
         self.update()
@@ -158,6 +164,7 @@ class Controller:
         if not self.is_final:
             self.count_steps()
             self._watch(False)
+            self.hide()
             self.complete()
             for each in self.weights:  # an optimizer that mixes weights, such as Muon, moves hidden ones too
                 each.change(each.active)

@@ -94,6 +94,9 @@ class TopKAST(Controller):
             each.count_steps(self.steps - self._counted, self.backward[each.name])
         self._counted = self.steps
 
+    def hide(self) -> None:
+        """Do nothing: hidden weights keep their values."""
+
     def step(self) -> None:
         """As in the base class; also puts back the weights outside B, which momentum or decay may have moved."""
         for each in self.weights:
