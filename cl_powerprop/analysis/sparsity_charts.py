@@ -63,18 +63,20 @@ def _lines(
     table: pd.DataFrame, label: str, style: Style, panel: str | None, everywhere: "pd.Series[float]"
 ) -> Iterator[dict[str, Any]]:
     """Yield the traces of one line: its runs, the network that was pruned further, and the dense one."""
-    for pruned, dense in ((False, False), (True, False), (False, True)):
-        rows = table[(table["pruned"] == pruned) & (table["dense"] == dense)]
-        if dense:
-            ends = [everywhere.min(), everywhere.max()]
-            rows = pd.concat([rows.assign(x=end, low=np.nan, high=np.nan) for end in ends])
+    curves = [(rows, "dash") for _, rows in table[table["pruned"]].groupby("source", sort=False)]
+    ends = [everywhere.min(), everywhere.max()]
+    dense = pd.concat([table[table["dense"]].assign(x=end, low=np.nan, high=np.nan) for end in ends])
+    runs = table[~table["pruned"] & ~table["dense"]]
+    named = False
+    for rows, dash in [(runs, None), *curves, (dense, "dot")]:
         for trace in line_with_band(style, label, rows, "x", panel) if len(rows) else []:
             trace["meta"] = {"group": None, "choice": panel}
-            if "name" in trace:
-                trace["showlegend"] = not dense
-            if dense or pruned:
+            if dash is not None:
                 trace["mode"] = "lines"
-                trace["line"] = trace["line"] | {"dash": "dot" if dense else "dash"}
+                trace["line"] = trace["line"] | {"dash": dash}
+            if "name" in trace:  # of a band and its line, the line
+                trace["showlegend"] = not named and dash != "dot"
+                named = True
             yield trace
 
 

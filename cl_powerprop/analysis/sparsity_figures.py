@@ -77,9 +77,9 @@ def _draw_accuracies(axes: Axes, table: pd.DataFrame, styles: dict[str, Style]) 
     for row in each_row(table[table["dense"]]):
         if row.group in styles:
             axes.axhline(row.mean, color=styles[row.group].colour, linestyle=":", linewidth=1, label=row.group)
-    for pruned in (True, False):
-        rows = table[(table["pruned"] == pruned) & ~table["dense"]]
-        draw_lines(axes, styles, rows, "x", marked=not pruned)
+    for _, curve in table[table["pruned"]].groupby("source", sort=False):
+        draw_lines(axes, styles, curve, "x", marked=False)
+    draw_lines(axes, styles, table[~table["pruned"] & ~table["dense"]], "x", marked=True)
 
 
 def _layer_density(comparison: Comparison) -> Figure | None:

@@ -36,11 +36,11 @@ def is_sparse(comparison: Comparison) -> bool:
 
 
 def accuracy_against(comparison: Comparison, axis: str) -> pd.DataFrame:
-    """Return accuracy over one of :data:`AXES`: controller, line, pruned, x, n, mean, low, high.
+    """Return accuracy over one of :data:`AXES`: source, controller, line, pruned, x, n, mean, low, high.
 
-    A group is a point. The points of a line differ in the target sparsity alone; its text says in what it differs from
-    the lines of other settings, "" if there are none. ``pruned`` points are of a network that was trained as its group
-    says and then pruned to this density without further training. Of a comparison with many groups, all are there.
+    A group, the ``source``, is a point. The points of a line differ in the target sparsity alone; its text says in
+    what it differs from the lines of other settings, "" if there are none. ``pruned`` points are of the network of a
+    group, pruned to this density without further training. Of a comparison with many groups, all are there.
     """
     whole = comparison.whole or comparison
     runs = whole.runs.runs
@@ -70,7 +70,7 @@ def accuracy_against(comparison: Comparison, axis: str) -> pd.DataFrame:
     table["controller"] = ["/".join(dict.fromkeys(controllers[whole.groups[label]])) for label in table["group"]]
     table.loc[table["pruned"] & (table["controller"] == naming.DENSE), "controller"] = PRUNED
     table["line"] = [lines[first[label]] for label in table["group"]]
-    return table.drop(columns="group").sort_values(["controller", "line", "pruned", "x"], kind="stable")
+    return table.rename(columns={"group": "source"}).sort_values(["controller", "line", "pruned", "x"], kind="stable")
 
 
 @dataclass(frozen=True)

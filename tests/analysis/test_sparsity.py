@@ -139,6 +139,22 @@ def test_a_network_pruned_after_training_is_a_line(tmp_path: Path) -> None:
     assert "against_training_flops" not in charts, "one dense network says nothing there"
 
 
+def test_networks_of_each_target_that_are_pruned_further_are_lines_of_their_own(tmp_path: Path) -> None:
+    for target in TARGETS:
+        folder = write_sparse_run(tmp_path / str(target), "set", target)
+        rows = {"run_id": "x", "density": [0.02, 0.01], "eval_task": 0, "accuracy": [target, 0.1], "loss": 1.0}
+        pd.DataFrame(rows).to_csv(folder / "pruning.csv", index=False)
+    found = compare_runs(load_runs(tmp_path))
+    (axes,) = panels(drawn(found, "accuracy_against_density"))
+    lines = [list(map(tuple, line.get_xydata())) for line in axes.get_lines()]  # type: ignore[arg-type]
+    curves = [[(0.01, 0.1), (0.02, target)] for target in TARGETS]
+    assert lines == [*curves, [pytest.approx((0.02, 0.9)), pytest.approx((0.1, 0.9))]]
+    charts = {chart.name: chart for chart in make_charts(found, summary_table(found)) if chart}
+    dashed = [trace for trace in charts["against_density"].traces if trace["line"]["dash"] == "dash"]
+    assert [trace["y"] for trace in dashed] == [[0.1, target] for target in TARGETS]
+    assert [trace["showlegend"] for trace in charts["against_density"].traces] == [True, False, False]
+
+
 def test_layers_and_all_of_them_over_training(comparison: Comparison) -> None:
     table = sparsity_series.layer_densities(comparison)
     rows = table[table["group"] == "rigl, target 0.98, alpha 1"]
