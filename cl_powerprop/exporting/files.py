@@ -87,9 +87,13 @@ def load_exported(path: str | os.PathLike[str], *, sparse_kernels: bool = False)
         with torch.device("meta"):  # the memory is that of the tensors in the file, whatever sizes it claims
             network = build_network(description["steps"])
         network.load_state_dict(stored, assign=True)
+        facts = dict(description["facts"])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    return (with_sparse_kernels(network) or network) if sparse_kernels else network
+    if sparse_kernels:
+        network = with_sparse_kernels(network) or network
+    network.facts = facts
+    return network
 
 
 def _dense(name: str, shape: torch.Size, stored: dict[str, Tensor]) -> Tensor:

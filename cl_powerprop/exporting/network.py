@@ -23,12 +23,16 @@ class ExportedNetwork(nn.Module):
 
     Args:
         steps: in the order they are computed; the last returns the logits.
+
+    Attributes:
+        facts: what a file says of the network: the run, the task, the shape of a sample, how pixels are normalised.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(step.layer for step in steps)
         self.inputs = [step.inputs for step in steps]
+        self.facts: dict[str, Any] = {}
         last_use = {value: index for index, step in enumerate(steps) for value in step.inputs}
         # What no later step takes is let go, or deep networks would hold all their feature maps.
         self._released = [[value for value, last in last_use.items() if last == index] for index in range(len(steps))]

@@ -25,9 +25,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("lenet5", {"bias": "none"}),
     ("lenet5", {"heads": "shared"}),
     ("mlp", {"independent": True}),
+    ("convnet", {"bias": "none"}),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_it_computes_what_the_masked_network_does(name: str, options: dict[str, Any]) -> None:
     batch = images()

@@ -42,7 +42,9 @@ def test_a_task_stands_alone(name: str, finished: Finished, tmp_path: Path) -> N
     assert exported.checked.correct == int((expected.argmax(1) == labels).sum())
     assert exported.costs["exported"].bytes == (tmp_path / "task.safetensors").stat().st_size
     assert type(network) is ExportedNetwork
-    assert len(expected[0]) == len(found[0])
+    assert network.facts["run_id"] == finished(name).record["run_id"]
+    pixels = images[0].mul(network.facts["std"][0]).add(network.facts["mean"][0]).mul(255.0)
+    torch.testing.assert_close(pixels, pixels.round(), rtol=0.0, atol=1e-3)
 
 
 def test_a_sparse_run_becomes_small_and_may_skip_zeros(tmp_path: Path) -> None:

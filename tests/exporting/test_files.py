@@ -53,13 +53,14 @@ def test_each_weight_is_stored_in_the_smallest_form(density: float, parts: list[
     nonzero = int(layer.weight.count_nonzero())
     network = ExportedNetwork([Step(layer, (0,))])
     write_exported(network, tmp_path / "a.safetensors", torch.zeros(1, 100), {"task": 3})
-    stored, metadata = read_tensors(tmp_path / "a.safetensors")
+    stored, _ = read_tensors(tmp_path / "a.safetensors")
     assert sorted(name.removeprefix("layers.0.weight") for name in stored) == parts
     # float32 weights; float32 values and one bit each; float32 values and int32 positions
     smallest = min(4 * 5000, 4 * nonzero + 5000 / 8, 8 * nonzero)
     assert sum(value.nbytes for value in stored.values()) == smallest
-    assert torch.equal(load_exported(tmp_path / "a.safetensors").layers[0].weight, layer.weight)
-    assert json.loads(metadata["description"])["facts"] == {"sample_shape": [100], "task": 3}
+    loaded = load_exported(tmp_path / "a.safetensors")
+    assert torch.equal(loaded.layers[0].weight, layer.weight)  # type: ignore[arg-type]
+    assert loaded.facts == {"sample_shape": [100], "task": 3}
 
 
 def tampered(path: Path, **changes: Any) -> Path:
@@ -90,6 +91,7 @@ def tampered(path: Path, **changes: Any) -> Path:
         {"layers__0__bias": torch.zeros(3)},
         {"layers__0__weight__values": torch.zeros(3)},
         {"more": torch.zeros(3)},
+        {"facts": 3},
     ],
     ids=str,
 )

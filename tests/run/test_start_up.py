@@ -38,7 +38,13 @@ def call(script: str, *arguments: str, folder: Path) -> str:
     "words",
     [
         *(["list"], ["--help"], ["--version"], ["data", "status"], ["data", "status", "--help"]),
-        *(["resume", "--help"], ["sync", "--help"], ["pull", "--help"], ["dashboard", "--dry-run"]),
+        *(
+            ["resume", "--help"],
+            ["export", "--help"],
+            ["sync", "--help"],
+            ["pull", "--help"],
+            ["dashboard", "--dry-run"],
+        ),
         ["compare", "--help"],
     ],
     ids=" ".join,
