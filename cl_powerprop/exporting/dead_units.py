@@ -10,6 +10,8 @@ from cl_powerprop.exporting.layers import Select
 from cl_powerprop.exporting.network import ExportedNetwork, Step
 from cl_powerprop.exporting.rules import rule_of
 
+_MOST_SELECTED = 0.75  # share of the pixels: leaving out fewer than a quarter takes longer than it saves
+
 
 @torch.no_grad()
 def remove_dead_units(network: ExportedNetwork, sample_shape: Sequence[int], select: bool = True) -> ExportedNetwork:
@@ -18,7 +20,7 @@ def remove_dead_units(network: ExportedNetwork, sample_shape: Sequence[int], sel
     A unit all of whose incoming weights are 0 is constant; its effect is moved into the biases of the layers that take
     it. A unit all of whose outgoing weights are 0 is not needed, and so are the units that feed only such ones.
     Units that an addition pairs, as in residual blocks, go only together. Each layer keeps at least one unit. Pixels
-    that a fully connected network does not use can be left out by a :class:`Select`.
+    that a fully connected network does not use can be left out by a :class:`Select`, if they are at least a quarter.
 
     Args:
         network: its layers are changed in place.
@@ -32,6 +34,9 @@ def remove_dead_units(network: ExportedNetwork, sample_shape: Sequence[int], sel
     constants = _constants(steps, sample_shape[0])
     units = [len(values) for values in constants]
     kept = _together(steps, _needed(steps, units))
+    for index, step in enumerate(steps):
+        if isinstance(step.layer, Select) and kept[index + 1].float().mean() > _MOST_SELECTED:
+            kept[index + 1][:] = True
     for index, step in enumerate(steps):
         rule_of(step.layer).keep(step.layer, kept[step.inputs[0]], kept[index + 1])
     return network.without([index for index, step in enumerate(steps) if _selects_all(step, kept[index + 1])])

@@ -85,6 +85,8 @@ def reference_widths(used: list[Tensor]) -> list[int]:
     for weights in reversed(used):
         backward.insert(0, (weights.float().T @ backward[0] > 0).float())
     through = [max(1, int((ahead * behind).sum())) for ahead, behind in zip(forward, backward, strict=True)]
+    if through[0] > 0.75 * used[0].shape[1]:
+        through[0] = used[0].shape[1]  # so few pixels are not worth a selection
     return [*through[:-1], len(used[-1])]  # every class stays, whether an input matters to it or not
 
 
