@@ -1,5 +1,8 @@
 """Whole runs on a folder of pictures."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +48,27 @@ def test_an_augmented_run_repeats_to_the_bit(root: Path, tmp_path: Path, in_memo
         tables.append(pd.read_csv(tmp_path / name / "curves.csv").drop(columns="run_id"))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert tables[0].query("split == 'test' and metric == 'accuracy'").value.iloc[-1] > 0.7
+
+
+def test_two_processes_train_on_streamed_pictures_as_one_does(root: Path, tmp_path: Path) -> None:
+    """Each reads its half of every batch, with the same crops and reflections, and has the same masks."""
+    words = [
+        *(*PICTURES, "model=lenet5", "sparsity=rigl", "sparsity.every=3", "sparsity.target=0.8", "optimizer.lr=0.02"),
+        *("train.epochs=3", "train.batch_size=10", "train.crop=0.3", "train.flip=true", "device=cpu"),
+        *(f"data.root={root}", "data.in_memory=false"),
+    ]
+    run(compose_config(*words), tmp_path / "one")
+    together = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "cl_powerprop", "run"]
+    command = [sys.executable, *together, *words, f"run_dir={tmp_path / 'two'}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    (masks, curves), (others_masks, others_curves) = (
+        [pd.read_csv(tmp_path / name / file).drop(columns="run_id") for file in ("sparsity.csv", "curves.csv")]
+        for name in ("one", "two")
+    )
+    pd.testing.assert_frame_equal(masks, others_masks, check_exact=True)
+    assert masks.grown.sum() > 0
+    losses = [table.query("split == 'train' and metric == 'loss'").value for table in (curves, others_curves)]
+    assert list(losses[0]) == pytest.approx(list(losses[1]), abs=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["packnet", "epn", "ewc"])
