@@ -127,26 +127,26 @@ class SparseWeight:
     def hide(self) -> None:
         """Set the hidden weights and their moments to 0."""
         self.phi.masked_fill_(~self.active, 0.0)
-        self._forget_moments(self.active)
+        self.forget_moments(self.active)
 
     def _apply(self, learning: Tensor | None) -> None:
         if learning is None:
             self.hide()
         else:
-            self._forget_moments(learning)
+            self.forget_moments(learning)
         self.show(learning)
 
     @torch.no_grad()
     def place(self, where: Tensor, theta: Tensor) -> None:
         """Set the weights at ``where`` (boolean, shaped like the weight) to ``theta``; they start without moments."""
         self.masked.place(self.phi, where, theta)
-        self._forget_moments(~where)  # decay moves the second factor of a hidden product, and so its moments
+        self.forget_moments(~where)  # decay moves the second factor of a hidden product, and so its moments
 
     def show(self, learning: Tensor | None = None) -> None:
         """Compute with the active weights only; ``learning`` are those that get a gradient, by default the same."""
         self.masked.set_training_view(self.active, learning)
 
-    def _forget_moments(self, keep: Tensor) -> None:
+    def forget_moments(self, keep: Tensor) -> None:
         """Set the optimizer's moments to 0 except for the weights to keep."""
         for trained in self.weight.trained:
             for value in self._optimizer.state.get(trained, {}).values():

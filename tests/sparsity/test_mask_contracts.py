@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,31 +15,11 @@ from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, ThetaSpaceStep, 
 from cl_powerprop.sparsity import allocator as allocator_module
 
 from .networks import bits, make_batch, make_network, power
+from .recipes import RECIPES, Recipe
 
 TASKS, STEPS = 4, 3
 
 
-@dataclass(frozen=True)
-class Recipe:
-    make: Callable[..., torch.optim.Optimizer]
-    theta_space: bool = False
-    clip: float | None = None
-    set_to_none: bool = True
-
-
-SGD, ADAM, ADAMW, RMSPROP = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop
-RECIPES = {
-    "sgd_momentum": Recipe(functools.partial(SGD, lr=0.1, momentum=0.9)),
-    "sgd_nesterov_decay_clip": Recipe(
-        functools.partial(SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01), clip=0.5
-    ),
-    "adam_theta": Recipe(functools.partial(ADAM, lr=0.01, weight_decay=0.01), theta_space=True),
-    "adamw_phi_zero_grads": Recipe(functools.partial(ADAMW, lr=0.01, weight_decay=0.1), set_to_none=False),
-    "adamw_theta_clip": Recipe(functools.partial(ADAMW, lr=0.01, weight_decay=0.1), theta_space=True, clip=0.5),
-    "rmsprop_decay_zero_grads": Recipe(
-        functools.partial(RMSPROP, lr=0.01, momentum=0.9, weight_decay=0.01), set_to_none=False
-    ),
-}
 NETWORKS = (
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "batch_norm", "layer_norm"),
     *("lstm", "transformer"),
@@ -100,9 +79,7 @@ def run(kind: str, recipe_name: str, alpha: float, unmasked: str) -> History:
     recipe = RECIPES[recipe_name]
     network, allocator = prepare(kind, alpha, unmasked)
     history = History(network, allocator)
-    optimizer = recipe.make(network.parameters())  # one for the whole sequence, so that its moments persist
-    if recipe.theta_space:
-        ThetaSpaceStep(optimizer, network)
+    optimizer = recipe.optimizer(network)  # one for the whole sequence, so that its moments persist
     for task in range(TASKS):
         allocator.begin_task(generator(0, "test", task))
         train(network, allocator, optimizer, recipe, kind, 10 * task)

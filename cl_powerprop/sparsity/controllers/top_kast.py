@@ -82,6 +82,8 @@ class TopKAST(Controller):
         self.backward: dict[str, Tensor] = {}
         self._held: dict[str, _Held] = {}
         self._hook = optimizer.register_step_pre_hook(self._before_step)
+        # Before all others: that of a step in theta-space decays the weights.
+        optimizer._optimizer_step_pre_hooks.move_to_end(self._hook.id, last=False)
         active = self._choose()
         for each in self.weights:
             each.begin(active[each.name], self.backward[each.name])
@@ -105,9 +107,12 @@ class TopKAST(Controller):
         super().step()
 
     def update(self) -> None:
+        before = self.backward
         active = self._choose()
         for each in self.weights:
-            each.change(active[each.name], self.backward[each.name])
+            backward = self.backward[each.name]
+            each.change(active[each.name], backward)
+            each.forget_moments(backward & before[each.name])  # decay gives moments to those outside B, too
 
     def _choose(self) -> dict[str, Tensor]:
         """Choose B, and return A, by layer."""
