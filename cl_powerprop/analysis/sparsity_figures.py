@@ -46,6 +46,8 @@ def _accuracy_against(axis: str, comparison: Comparison) -> Figure | None:
     title = f"Accuracy against {series.NOUNS[axis]}{note}{with_intervals(comparison, 'bands')}"
     if shown.has_dense:
         title += "; dotted: dense"
+    if any(table["pruned"].any() for table in shown.panels.values()):
+        title += "; dashed: pruned further without training"
     if len(shown.panels) == 1:
         figure, axes = one_panel(title)
         panels = [axes]
@@ -79,6 +81,9 @@ def _draw_accuracies(axes: Axes, table: pd.DataFrame, styles: dict[str, Style]) 
             axes.axhline(row.mean, color=styles[row.group].colour, linestyle=":", linewidth=1, label=row.group)
     for _, curve in table[table["pruned"]].groupby("source", sort=False):
         draw_lines(axes, styles, curve, "x", marked=False)
+    for line in axes.get_lines():
+        if line.get_linestyle() != ":":
+            line.set(linestyle="--", linewidth=1)
     draw_lines(axes, styles, table[~table["pruned"] & ~table["dense"]], "x", marked=True)
 
 
