@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cl_powerprop import run
+
 from .conftest import Finished
 
 pytestmark = pytest.mark.slow
@@ -62,3 +64,21 @@ def test_the_tables_of_searches_are_those_of_the_recorded_runs(tmp_path: Path) -
     for data, count in monotone.groupby(profiles.data).sum().items():
         line = next(row for row in rows if row.startswith(f"| {data} | grid |"))
         assert line.split(" | ")[3] == str(count)
+
+
+def test_the_table_of_pruning_is_that_of_the_recorded_runs_and_of_new_ones(tmp_path: Path) -> None:
+    folder = SCRIPTS.parent / "benchmarks" / "mnist_pruning"
+    printed = call("../benchmarks/mnist_pruning/table.py")
+    assert printed in (folder / "README.md").read_text(encoding="utf-8")
+    words = ("experiment=mnist_pruning", "data=digits", "train.steps=20", "progress=false")
+    runs = [run([*words, f"seed={seed}", "model.alpha=2"], tmp_path / "runs" / str(seed)).path for seed in (0, 1)]
+    call("../benchmarks/mnist_pruning/table.py", tmp_path / "runs", "--out", tmp_path)
+    table, recorded = (pd.read_csv(path / "pruning.csv") for path in (tmp_path, folder))
+    assert list(table) == list(recorded)
+    first = recorded.query("alpha == 2 and seed < 2").reset_index(drop=True)
+    assert table.drop(columns="accuracy").equals(first.drop(columns="accuracy"))
+    expected = [pd.read_csv(path / "pruning.csv").accuracy for path in runs]
+    assert table.accuracy.tolist() == pd.concat(expected).tolist()
+    summary, known = (pd.read_csv(path / "pruning_summary.csv") for path in (tmp_path, folder))
+    assert list(summary) == list(known)
+    assert summary["mean"].tolist() == pytest.approx(((expected[0] + expected[1]) / 2)[::-1].tolist())
