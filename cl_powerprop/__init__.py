@@ -41,6 +41,7 @@ _NAMES = {
     "cl_powerprop.data.dataset": ("DataConfig", "Dataset", "ImageDataset", "Images", "register_dataset"),
     "cl_powerprop.models.base": ("ModelConfig", "register_model"),
     "cl_powerprop.optimizers.base": ("OptimizerConfig", "register_optimizer"),
+    "cl_powerprop.sparse_training.base": ("SparseConfig", "SparsityConfig", "register_sparsity"),
     "cl_powerprop.evaluation.metrics": ("Measurements", "Metric", "register_metric"),
     "cl_powerprop.tracking.stream": ("Row", "RunView", "SinkConfig", "register_sink"),
     # For a plain Avalanche or torch script.

@@ -1,4 +1,4 @@
-"""The doors for strategies, sequences, data sets, models, optimizers, metrics and sinks, ours and anybody's.
+"""The doors for strategies, sequences, data sets, models, optimizers, sparse training, metrics and sinks, of anybody.
 
 A part is a class or function, registered under a name together with a dataclass of its options. Ours stand one in a
 file of the packages below and are found there; others are found through installed entry points

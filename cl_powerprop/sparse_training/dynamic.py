@@ -24,7 +24,7 @@ class StaticConfig(SparseConfig):
         rescale: divide a layer's initial weights by the square root of its density.
     """
 
-    rescale: bool = True
+    rescale: bool
 
 
 @dataclass(kw_only=True)
@@ -42,13 +42,13 @@ class DynamicConfig(StaticConfig):
             weights in use does not exceed.
     """
 
-    drop_fraction: float = 0.3
-    decay: str = "cosine"
-    every: int = 100
-    stop: float = 0.75
-    drop: str = "magnitude"
-    grow: str = "gradient"
-    grown_quantile: float = 0.1
+    drop_fraction: float
+    decay: str
+    every: int
+    stop: float
+    drop: str
+    grow: str
+    grown_quantile: float
 
     def check(self) -> None:
         super().check()

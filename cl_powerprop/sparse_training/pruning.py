@@ -26,7 +26,7 @@ class PruningConfig(SparseConfig):
         score: by which weights are kept: "magnitude", "random", "gradient" or "saliency".
     """
 
-    score: str = "magnitude"
+    score: str
 
     def check(self) -> None:
         super().check()
@@ -41,7 +41,7 @@ class OneShotConfig(PruningConfig):
         stop: when it prunes: a share of the training up to 1, or a number of steps; what is left is retraining.
     """
 
-    stop: float = 1.0
+    stop: float
 
     def check(self) -> None:
         super().check()
@@ -58,10 +58,10 @@ class GradualConfig(PruningConfig):
         initial: sparsity at the start.
     """
 
-    start: float = 0.0
-    stop: float = 0.75
-    every: int = 100
-    initial: float = 0.0
+    start: float
+    stop: float
+    every: int
+    initial: float
 
     def check(self) -> None:
         super().check()
@@ -84,8 +84,8 @@ class IterativeConfig(PruningConfig):
         rewind_to: the step whose values the network returns to after each pruning; None to train on.
     """
 
-    rounds: int = 5
-    rewind_to: int | None = None
+    rounds: int
+    rewind_to: int | None
 
     def check(self) -> None:
         super().check()

@@ -27,10 +27,10 @@ class TopKASTConfig(SparseConfig):
         stop: of these choices: a share of the training up to 1, or a number of steps.
     """
 
-    backward: float | None = None
-    penalty: float = 1.0e-4
-    every: int = 100
-    stop: float = 1.0
+    backward: float | None
+    penalty: float
+    every: int
+    stop: float
 
     def check(self) -> None:
         super().check()

@@ -66,6 +66,10 @@ DOORS = {
     "data": ("@register_dataset({name!r}, C)\nclass Mine(Dataset): pass", "DataConfig"),
     "model": ("@register_model({name!r}, C)\ndef mine(shape, *, bias): pass", "ModelConfig"),
     "optimizer": ("@register_optimizer({name!r}, C)\ndef mine(groups, config): pass", "OptimizerConfig"),
+    "sparsity": (
+        "@register_sparsity({name!r}, C)\ndef mine(model, optimizer, config, steps, seed): pass",
+        "SparsityConfig",
+    ),
     "logger": ("@register_sink({name!r}, C)\nclass Mine: pass", "SinkConfig"),
 }
 
@@ -86,6 +90,7 @@ def part(group: str, name: str, options: str = "pass", base: str | None = None, 
         ("data", "digits"),
         ("model", "mlp"),
         ("optimizer", "adamw"),
+        ("sparsity", "rigl"),
         ("logger", "wandb"),
     ],
 )
@@ -236,6 +241,8 @@ def test_a_name_that_cannot_be_typed(
         ("strategy", "mlp", "the group model has something else"),
         ("model", "sgd", "the group optimizer has something else"),
         ("optimizer", "naive", "the group strategy has something else"),
+        ("sparsity", "epn", "the group strategy has something else"),
+        ("strategy", "rigl", "the group sparsity has something else"),
     ],
 )
 def test_a_name_by_which_no_options_could_be_given(

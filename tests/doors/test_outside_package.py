@@ -26,6 +26,7 @@ ADDED = [
     ("model", "wide", "One wide hidden layer.", "model"),
     ("strategy", "anchored", "Weights are held where the task before left them.", "strategy"),
     ("optimizer", "rmsprop", "RMSprop.", "optimizer"),
+    ("sparsity", "even", "Pruning by magnitude, the same number of weights each time.", "sparsity"),
     ("logger", "lines", "A line of text for each test accuracy, in the run folder.", "sink"),
 ]
 
@@ -52,7 +53,8 @@ def test_a_run_of_nothing_but_added_parts(my_parts: Path, command: Command, caps
     out = capsys.readouterr().out
     assert "anchored" in out
     record = json.loads(Path("run/run.json").read_text())
-    names = {group: record[group] for group, *_ in ADDED if group != "logger"}
+    recorded = record | {"sparsity": record["controller"]}
+    names = {group: recorded[group] for group, *_ in ADDED if group != "logger"}
     assert names == {group: name for group, name, *_ in ADDED if group != "logger"}
     assert record["status"] == "complete"
     assert record["messages"] == []
@@ -67,6 +69,8 @@ def test_a_run_of_nothing_but_added_parts(my_parts: Path, command: Command, caps
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["strategy"] == {"name": "anchored", "strength": 0.2, "norms": None}
     assert config["data"]["noise"] == 80
+    assert (config["sparsity"]["every"], config["sparsity"]["target"]) == (2, 0.5)
+    assert record["metrics"]["sparsity"] == pytest.approx(0.5, abs=1e-3)
     assert config["logger"] == {"lines": {"file": "lines.txt"}}
     (layer,) = (line for line in Path("run/weights.csv").read_text().splitlines()[1:2])
     assert layer
@@ -149,10 +153,15 @@ def test_resumed_is_never_cut_off(my_parts: Path, command: Command) -> None:
         ("model.heads=many", "model.heads must be one of shared, per_task, not 'many'"),
         ("optimizer.smooth=2", "unknown option 'optimizer.smooth'"),
         ("optimizer.lr=fast", "optimizer.lr: Value 'fast'"),
+        ("sparsity.evry=3", "unknown option 'sparsity.evry'; did you mean 'every'?"),
+        ("sparsity.every=0", "sparsity.every must be at least 1 step, not 0"),
+        ("sparsity.target=1", "sparsity.target must be in [0, 1), not 1"),
+        ("even.every=often", "even.every: Value 'often'"),
         ("logger.lines.fil=x", "unknown option 'logger.lines.fil'; did you mean 'file'?"),
         ("anchored.strenght=1", "unknown option 'anchored.strenght'; did you mean 'strength'?"),
         ("wide.units=few", "wide.units: Value 'few'"),
         ("rmsprop.smoothing=x", "rmsprop.smoothing: Value 'x'"),
+        ("sparsity=evn", "unknown sparsity 'evn'; choose from: even, gradual, "),
         ("strategy=anchord", "unknown strategy 'anchord'; choose from: anchored, "),
         ("logger=[line]", "unknown logger 'line'; choose from: lines, "),
     ],

@@ -39,6 +39,7 @@ class Anchored(Strategy):
     """Weights are held where the task before left them."""
 
     resumable = True
+    takes_sparsity = True
 
     def plugins(self, context: Context) -> list[Any]:
         self.anchor = Anchor(self.config.strength)
