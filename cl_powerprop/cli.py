@@ -12,13 +12,13 @@ from cl_powerprop import __version__, commands
 from cl_powerprop.errors import ConfigurationError, UserError
 from cl_powerprop.output import discard_output
 from cl_powerprop.process import FAULT, INTERRUPTED, USAGE_ERROR, complain, leave_wandb
-from cl_powerprop.torchrun import hush
+from cl_powerprop.torchrun import voice
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    hush()
+    voice.hush()
     logging.basicConfig(format="cl-powerprop: %(message)s")
     code = FAULT
     try:

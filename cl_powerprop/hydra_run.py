@@ -26,7 +26,7 @@ from cl_powerprop.conf_options import part_options, run_options, with_comments
 from cl_powerprop.config import GROUPS, RunConfig, parse
 from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
-from cl_powerprop.errors import ConfigurationError, DivergedError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, UserError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
@@ -38,6 +38,8 @@ from cl_powerprop.torchrun import place
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
     _refuse_code(words)
+    if place().ranks > 1 and any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words):
+        raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
     if any(word in ("--shell-completion", "-sc") for word in words):
         print(hydra_script(words), end="")
         return 0
@@ -48,8 +50,8 @@ def run_command(words: list[str]) -> int:
     OmegaConf.register_new_resolver("commented_config", commented, replace=True)
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
         failures = Path(folder)
-        if not place().is_first:  # Hydra makes the folder in which a process runs, and the first one has made the run's
-            sys.argv.append(f"hydra.run.dir={failures / 'run'}")
+        if not place().is_first:  # Hydra makes a folder for each process; the run folder is the first one's
+            OmegaConf.register_new_resolver("expanduser", lambda _: str(failures / "run"), replace=True)
         job = functools.partial(
             _job, failures=failures, command=os.getpid(), modules=imported_modules(), words=sys.argv[1:]
         )
@@ -136,7 +138,7 @@ def _job(config: Any, failures: Path, command: int, modules: Sequence[str], word
     except Exception as error:
         if not failures.exists():  # a launcher took the job to another machine: the error itself has to travel
             raise
-        foreseen = isinstance(error, UserError | DivergedError)
+        foreseen = isinstance(error, UserError | DivergedError | RankError)
         failure = {
             "message": str(error) or type(error).__name__,
             "code": USAGE_ERROR if isinstance(error, UserError) else FAULT,
@@ -158,8 +160,6 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
         raise ConfigurationError(
             f"hydra.output_subdir={subfolder!r} puts Hydra's files among the run's; name a folder, as in .hydra"
         )
-    if hydra_config.mode == RunMode.MULTIRUN and place().ranks > 1:
-        raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
     parsed = parse(config)
     if hydra_config.job.chdir:
         _anchor(parsed, Path(hydra_config.runtime.cwd))

@@ -2,11 +2,14 @@
 
 import sys
 
+from cl_powerprop.torchrun import voice
+
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def complain(message: str, code: int) -> int:
     """Print an error as one line on stderr, and return the exit code."""
+    voice.before_complaining()
     print(f"cl-powerprop: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -1,20 +1,24 @@
 """The group of processes that train one run together, and how they fail together."""
 
+import atexit
 import contextlib
+import itertools
 import json
+import logging
 import signal
+import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
 
 from cl_powerprop.errors import RankError
-from cl_powerprop.torchrun import Place, place, take_the_word
+from cl_powerprop.torchrun import Place, place, voice
 
-_FAILURE = "cl-powerprop/failure"  # key of the store under which the first process that fails says why
-_PATIENCE = timedelta(seconds=2)  # for the reason why a connection was lost
+_runs = itertools.count()  # that this process has taken part in
+_failure = ""  # key of the store under which the first process that fails in the run says why
+_PATIENCE = 2.0  # seconds that a process whose connection is lost waits for the reason
 
 
 @contextlib.contextmanager
@@ -29,14 +33,14 @@ def process_group(device: torch.device) -> Iterator[None]:
     Raises:
         RankError: if another process has failed.
     """
+    global _failure
     here = place()
-    if here.ranks == 1 or distributed.is_initialized():
+    if here.ranks == 1:
         yield
         return
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    if not distributed.is_initialized():
+        _join(device)
+    _failure = f"cl-powerprop/failure/{next(_runs)}"
     before = signal.signal(signal.SIGTERM, _terminated)  # torchrun sends it to all when one has failed
     try:
         yield
@@ -45,9 +49,18 @@ def process_group(device: torch.device) -> Iterator[None]:
         raise
     else:
         distributed.barrier()  # the first one has written all files
-        distributed.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _join(device: torch.device) -> None:
+    """Join the group, until the process ends: it cannot be joined twice."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    atexit.register(distributed.destroy_process_group)
+    logging.getLogger("cl_powerprop").disabled = not place().is_first
 
 
 @contextlib.contextmanager
@@ -60,39 +73,43 @@ def collective() -> Iterator[None]:
     try:
         yield
     except distributed.DistBackendError as error:
-        raise _lost(error) from error
+        raise _lost() from error
     except RuntimeError as error:  # gloo's
         if "gloo" not in str(error).lower() and "connection" not in str(error).lower():
             raise
-        raise _lost(error) from error
+        raise _lost() from error
 
 
 def _store() -> Any:
     return distributed.distributed_c10d._get_default_store()
 
 
-def _lost(error: Exception) -> RankError:
+def _lost() -> RankError:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun is about to send it; first, the run folder is to say why
-    return RankError(_reason(_PATIENCE) or f"the connection to another process was lost: {str(error).splitlines()[0]}")
+    end = time.monotonic() + _PATIENCE
+    while (reason := _reason()) is None and time.monotonic() < end:
+        time.sleep(0.1)
+    return RankError(reason or "another process of the run is gone: it was killed, or its machine was lost")
 
 
-def _reason(patience: timedelta) -> str | None:
+def _reason() -> str | None:
     """Return why another process has failed, if it has said so."""
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError):  # the store is gone with torchrun
         store = _store()
-        store.wait([_FAILURE], patience)
-        failure = json.loads(store.get(_FAILURE))
-        return f"rank {failure['rank']}: {failure['reason']}"
+        if store.check([_failure]):
+            failure = json.loads(store.get(_failure))
+            return f"rank {failure['rank']}: {failure['reason']}"
     return None
 
 
 def _fail(here: Place, error: BaseException) -> None:
     """Say why this process fails, unless another one has failed before."""
+    atexit.unregister(distributed.destroy_process_group)  # on GPUs it would wait for the others
     mine = json.dumps({"rank": here.rank, "reason": str(error) or type(error).__name__})
-    with contextlib.suppress(RuntimeError):  # the store is gone with torchrun
-        take_the_word(_store().compare_set(_FAILURE, "", mine).decode() == mine)
+    with contextlib.suppress(RuntimeError):
+        voice.settle(_store().compare_set(_failure, "", mine).decode() == mine)
 
 
 def _terminated(*_: object) -> None:
-    reason = _reason(timedelta(milliseconds=100))
+    reason = _reason()
     raise KeyboardInterrupt if reason is None else RankError(reason)

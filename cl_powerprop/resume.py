@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from filelock import FileLock, Timeout
 from cl_powerprop.analysis.runs import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.config import load_config
-from cl_powerprop.errors import DivergedError, RunFolderError, UserError
+from cl_powerprop.errors import DivergedError, RankError, RunFolderError, UserError
+from cl_powerprop.process import FAULT, complain
 from cl_powerprop.torchrun import place
 
 _LOCK = ".resume.lock"
@@ -55,7 +55,7 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, for
             finished.append(folder)
         except Timeout:
             problems.append(f"{folder}: it is being resumed already")
-        except (UserError, DivergedError) as error:
+        except (UserError, DivergedError, RankError) as error:
             problems.append(f"{folder}: {error}")
         except (KeyError, RuntimeError, OSError) as error:  # files of different runs, or a full disk, for example
             problems.append(f"{folder}: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -64,7 +64,7 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None, for
     if finished:
         print_runs(finished)
     for problem in problems:
-        print(f"cl-powerprop: error: {problem}", file=sys.stderr)
+        complain(problem, FAULT)
     return problems
 
 

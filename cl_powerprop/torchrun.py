@@ -5,9 +5,12 @@ Imports no torch.
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 
 from cl_powerprop.errors import ConfigurationError
+
+_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,30 @@ def check_batch(size: int) -> None:
         )
 
 
-def hush() -> None:
-    """Let all that this process prints vanish, unless it is the first one."""
-    if not place().is_first:
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+class Voice:
+    """What this process prints. Of several that fail together one says why; the others are silent."""
+
+    def __init__(self) -> None:
+        self._is_settled = place().is_first
+
+    def hush(self) -> None:
+        """Print nothing from now on, unless this is the first process."""
+        if not place().is_first:
+            sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+
+    def settle(self, speaks: bool) -> None:
+        """Print why the run has failed, or leave that to another process."""
+        self._is_settled = True
+        sys.stderr = sys.__stderr__ if speaks else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+    def before_complaining(self) -> None:
+        """Leave it to the first process to say what is wrong, as most often the same is wrong for all of them.
+
+        When that one ends, `torchrun` ends the others. One that is still there after a while speaks for itself.
+        """
+        if not self._is_settled:
+            time.sleep(_PATIENCE)
+            self.settle(True)
 
 
-def take_the_word(speaks: bool) -> None:
-    """Let this process print errors, or not: of several that fail together, one says why."""
-    sys.stderr = sys.__stderr__ if speaks else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+voice = Voice()

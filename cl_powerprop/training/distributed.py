@@ -12,10 +12,12 @@ from torch import Tensor, distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.process_group import collective
 from cl_powerprop.sparsity.ranks import check_same_on_ranks
 from cl_powerprop.training.batches import Share, divide
 from cl_powerprop.training.fast import FastSupervisedTemplate
+from cl_powerprop.training.tensor_data import MixedLoader
 
 
 class DistributedTemplate(FastSupervisedTemplate):
@@ -40,6 +42,13 @@ class DistributedTemplate(FastSupervisedTemplate):
         super().make_train_dataloader(shuffle, drop_last, **options)
         if getattr(self.dataloader, "share", None) != self.share:
             raise ConfigurationError("data that Avalanche's own loader mixes is trained on by one process, not several")
+        if isinstance(self.dataloader, MixedLoader) and any(
+            isinstance(each, TaskHeads) for each in self.model.modules()
+        ):
+            raise ConfigurationError(
+                "several processes cannot train the heads of single tasks on batches that mix tasks; use "
+                "model.heads=shared, or one process"
+            )
         self._batches = divide(len(self.adapted_dataset), self.train_mb_size)
         last, ranks = self._batches[-1], self.share.ranks
         least = 2 if any(isinstance(module, _BatchNorm) for module in self.model.modules()) else 1
