@@ -83,7 +83,7 @@ class TopKAST(Controller):
         self._held: dict[str, _Held] = {}
         self._hook = optimizer.register_step_pre_hook(self._before_step)
         # Before all others: that of a step in theta-space decays the weights.
-        optimizer._optimizer_step_pre_hooks.move_to_end(self._hook.id, last=False)
+        optimizer._optimizer_step_pre_hooks.move_to_end(self._hook.id, last=False)  # type: ignore[attr-defined]
         active = self._choose()
         for each in self.weights:
             each.begin(active[each.name], self.backward[each.name])
