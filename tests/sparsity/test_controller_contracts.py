@@ -17,6 +17,8 @@ from .controllers import ALWAYS_SPARSE, CONTROLLERS, STEPS, expected_counts, mak
 from .networks import bits, make_network
 from .recipes import RECIPES, Recipe
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = ("linear", "conv2d", "conv_transpose2d", "lstm", "attention")
 
 
@@ -185,6 +187,27 @@ def test_a_model_that_is_moved_to_bf16_afterwards(name: str) -> None:
         controller.step()
     controller.finalize()
     assert within_budget(controller, "erk", 0.5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_an_optimizer_that_mixes_the_weights_of_a_matrix(name: str, alpha: float) -> None:
+    """Muon's step moves hidden weights, which the network does not use; grown weights start where they should."""
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    powerpropagate(model, alpha)
+    optimizer = torch.optim.Muon(model.parameters(), lr=0.02)
+    controller = make(name, model, optimizer, sparsity=0.6)
+    for step in range(STEPS):
+        before = {each.name: each.active for each in controller.weights}
+        one_step(model, optimizer, controller, "linear", step)
+        assert name not in ALWAYS_SPARSE or within_budget(controller, "erk", 0.6)
+        for each in controller.weights if name in ("set", "rigl") else ():
+            grown = each.theta[each.active & ~before[each.name]].abs()
+            assert grown.numel() == 0 or (grown == grown[0]).all()
+            assert alpha != 1.0 or not grown.any()
+    controller.finalize()
+    for each in controller.weights:
+        assert not each.phi[~each.active].any()
 
 
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
