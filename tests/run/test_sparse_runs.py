@@ -12,6 +12,7 @@ from torch import nn
 import cl_powerprop
 from cl_powerprop import compose
 from cl_powerprop.assemble import assemble
+from cl_powerprop.checkpoint import read_checkpoint
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.experiment import Result, run
 from cl_powerprop.networks.build import build_model
@@ -19,6 +20,9 @@ from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import CONF
 from cl_powerprop.sparsity.maskable import maskable_weights
 from cl_powerprop.training.fast import FastSupervisedTemplate
+
+from .conftest import Command
+from .test_resume import assert_same, cut_off
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +124,18 @@ def test_what_does_not_go_together_is_refused(words: str, message: str) -> None:
 def test_what_goes_together(words: str) -> None:
     given = words.split()
     compose(["data=digits", *given, *([] if "strategy" in words else ["strategy=ewc"])]).check()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "iterative"])
+def test_resumed_between_two_tasks_in_the_middle_of_the_schedule(name: str, tmp_path: Path, command: Command) -> None:
+    words = words_of(name, "benchmark.n_tasks=2", "strategy=naive", "optimizer.momentum=0.9", "train.batch_size=100")
+    with cut_off(task=1, epoch=0):
+        run(words, tmp_path / "run")
+    begun = read_checkpoint(tmp_path / "run")
+    assert not begun.task, "it stands between two tasks"
+    assert (begun.sparsity["steps"], begun.sparsity["is_final"]) == (26, False)
+    assert command("resume", tmp_path / "run") == 0
+    assert_same(tmp_path / "run", run(words, tmp_path / "whole").path)
 
 
 # train.steps
