@@ -42,7 +42,7 @@ def _values(measured: Measured) -> list[float]:
 
 def lines(exported: Exported) -> list[str]:
     """Return what is to be said below the table: how the networks agree, and where zeros save no time."""
-    checked, cost = exported.checked, exported.costs["exported"].cost
+    checked, dense, cost = exported.checked, exported.costs["dense"].cost, exported.costs["exported"].cost
     told = [
         f"{exported.path}: the same prediction on {checked.same:,} of {checked.images:,} test images of task "
         f"{exported.task} ({exported.name}); accuracy {checked.correct / checked.images:.4f}; "
@@ -51,9 +51,10 @@ def lines(exported: Exported) -> list[str]:
     if cost.nonzero < cost.weights:
         told.append(
             f"{1.0 - cost.nonzero / cost.weights:.1%} of the exported weights are 0. They take little space in the "
-            "file; but dense kernels multiply a 0 like any other weight, so that only the units that were removed save "
-            "time"
+            "file, but dense kernels multiply a 0 like any other weight: only removed units save time"
         )
+        if cost.flops == dense.flops:
+            told[-1] += ", and here there were none"
         if len(exported.costs) > 2:
             told[-1] += "; torch's sparse kernels skip zeros: load_exported(FILE, sparse_kernels=True)"
     return told
