@@ -343,6 +343,10 @@ def test_every_panel_shows_something_a_run_logs(offline: Path) -> None:
     (file,) = wandb_files(Path("epn"))
     read = inspect_summary(file)
     logged, config = set(read["summary"]), read["config"]
+    sparse = ("strategy=naive", "model.heads=shared", "sparsity=static", *OFFLINE[1:3], "logger.wandb.dir=sparse")
+    run(tiny_config(*sparse), Path("sparse/run"))
+    (file,) = wandb_files(Path("sparse"))
+    logged |= set(inspect_summary(file)["summary"])
 
     for section in panels(json.loads(specification(workspace("project", "team", tasks=3)))).values():
         for panel in section:
