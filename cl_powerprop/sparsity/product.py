@@ -3,8 +3,8 @@
 Ziyin & Wang, "spred: Solving L1 Penalty with SGD", ICML 2023, arXiv:2210.01212: weight decay on both factors is an L1
 penalty on ``theta``, since ``(phi^2 + factor^2) / 2 >= |theta|``. Jacobs & Burkholz, "Mask in the Mirror: Implicit
 Sparsification" (PILoT), ICLR 2025, arXiv:2408.09966: gradient flow keeps ``factor^2 - phi^2``, and decay shrinks it.
-Where it is 0, the product is Powerpropagation with alpha 2, which confines a weight to its sign; it starts at 1 here,
-as in PILoT, so that a weight can change its sign until decay has made the balance small.
+Where it is 0, the product is Powerpropagation with alpha 2, which confines a weight to its sign. PILoT starts it at a
+constant, for which we take 1, so that a weight can change its sign until decay has made the balance small.
 """
 
 import torch
