@@ -76,6 +76,8 @@ def _call(line: str) -> None:
     words = shlex.split(line)[1:]
     if "run" in words:
         given = {word.partition("=")[0] for word in words}
+        if "benchmark=single" in words:  # it is one task
+            given.add("benchmark.n_tasks")
         words += [f"{key}={value}" for key, value in SMALL.items() if key not in given and "experiment" not in given]
     try:
         command(words)
