@@ -23,7 +23,8 @@ _NAMED = re.compile(r"\s*\w+\s*=")  # an argument of a call that is given by nam
 def prepare(words: Sequence[str]) -> list[str]:
     """Make the parts of others known to Hydra, and return the words of a command as Hydra is to read them.
 
-    Options given by a part's name (`epn.gamma=0.95`) become keys of their own; the config is parsed with them.
+    Options given by a part's name (`epn.gamma=0.95`) become keys of their own; the config is parsed with them. Those of
+    a group that is swept need not be options of its default: Hydra composes with that before it looks at the sweep.
     """
     store = ConfigStore.instance()
     for group in PACKAGES:
@@ -33,7 +34,9 @@ def prepare(words: Sequence[str]) -> list[str]:
                 store.store(group=group, name=name, node=part.defaults(), package=package, provider=part.origin)
     dotted = [word for word in words if "=" in word and "." in word.partition("=")[0]]
     named = {name for group in BY_NAME for name in parts(group)} if dotted else set()
-    found = [f"++{word}" if word in dotted and word.partition(".")[0] in named else word for word in words]
+    swept = {key for key, _, value in (word.partition("=") for word in words) if len(list(_pieces(value))) > 1}
+    added = named | swept & set(BY_NAME)
+    found = [f"++{word}" if word in dotted and word.partition(".")[0] in added else word for word in words]
     return [word if word.startswith("-") else keep_text(word) for word in found]
 
 

@@ -14,7 +14,7 @@ from cl_powerprop import compose
 from cl_powerprop.config import load_config, repeatable_yaml
 from cl_powerprop.config_files import with_text
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.overrides import keep_text
+from cl_powerprop.overrides import keep_text, prepare
 
 from .conftest import Command
 
@@ -255,3 +255,9 @@ def test_options_of_other_parts_and_lists_are_named(words: list[str], message: s
         compose(words)
     assert "\n" not in str(raised.value)
     assert str(raised.value).count("did you mean") <= 1
+
+
+def test_an_option_can_go_with_a_sweep_over_parts_whose_default_lacks_it() -> None:
+    words = ["-m", "sparsity=set,gradual", "sparsity.every=10", "model.width=4", "optimizer.lr=0.1"]
+    assert prepare(words) == ["-m", "sparsity=set,gradual", "++sparsity.every=10", "model.width=4", "optimizer.lr=0.1"]
+    assert prepare(["sparsity=set", "sparsity.every=10"]) == ["sparsity=set", "sparsity.every=10"]
