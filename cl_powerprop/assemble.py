@@ -99,7 +99,7 @@ def make_sparse_training(config: RunConfig, parts: Parts) -> SparseTraining | No
     if controller is None:
         return None
     sparsity = SparseTraining(controller, steps, getattr(config.sparsity, "curve", ()))
-    learner.plugins.append(sparsity)
+    learner.plugins.insert(learner.plugins.index(learner.clock), sparsity)  # the clock counts the epoch afterwards
     return sparsity
 
 

@@ -88,6 +88,17 @@ def test_a_convolutional_network_with_exempt_layers(name: str, tmp_path: Path) -
     assert max(used[1:-1]) < 1.0
 
 
+def test_parts_that_are_trained_by_hand() -> None:
+    """Without a run folder, in a loop of one's own over the learner."""
+    parts = assemble(compose(words_of("rigl", "benchmark=single", "train.batch_size=100")))
+    assert parts.sparsity is not None
+    for experience in parts.benchmark.streams["train"]:
+        parts.learner.train(experience)
+    assert [(row["epoch"], row["step"]) for row in parts.sparsity.rows[::3]] == [(1, 13), (2, 26)]
+    used = sum(int(torch.count_nonzero(value)) for value in weights_of(parts.learner.model))
+    assert used == sum(row["active"] for row in parts.sparsity.rows[3:]) == round(0.2 * (64 * 20 + 20 * 20 + 20 * 10))
+
+
 def test_references_are_dense(tmp_path: Path) -> None:
     """They have masks neither where the strategy has, nor where the sparse training has."""
     words = words_of(
