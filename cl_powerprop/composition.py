@@ -39,7 +39,8 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 def naming_row(config: RunConfig) -> Row:
     """Return what a run of the config is named by."""
     values = asdict(config)
-    return {**dict(flat(values)), "alpha": config.model.alpha, **{group: values[group]["name"] for group in GROUPS}}
+    facts = {"alpha": config.model.alpha, **config.sparsity.facts()}
+    return {**dict(flat(values)), **facts, **{group: values[group]["name"] for group in GROUPS}}
 
 
 def group_name(config: RunConfig) -> str:
@@ -55,4 +56,4 @@ def group_name(config: RunConfig) -> str:
         default = {}
     listed = yaml.safe_load((CONF / "run.yaml").read_text(encoding="utf-8"))["defaults"]
     usual = {group: name for entry in listed if isinstance(entry, dict) for group, name in entry.items()}
-    return against(row, {**default, **{group: usual[group] for group in GROUPS}})
+    return against(row, {**default, **{group: usual[group] for group in GROUPS}, "controller": None})

@@ -18,7 +18,7 @@ SPARSE_TRAINING = ("controller", "target_sparsity")  # facts of a run that train
 # The first choice for naming a group, where settings vary together.
 _PREFERRED = (*SPARSE_TRAINING, "alpha", "model", "optimizer")
 # "adam", not "optimizer adam".
-_NAMED_BY_VALUE = ("strategy", "controller", "benchmark", "data", "model", "optimizer", "experiment")
+_NAMED_BY_VALUE = ("strategy", "controller", "sparsity", "benchmark", "data", "model", "optimizer", "experiment")
 _PARTS = ("strategy", "benchmark", "data", "model", "optimizer")  # groups of options, each of which has its own ones
 _NAMES = {"sparsity": "controller"}  # of the part that has these options, where it is not under the group's own name
 _HEADINGS = {"target_sparsity": "target"}
@@ -204,12 +204,12 @@ def job_name(row: Row, overrides: Mapping[str, str], swept: Collection[str]) -> 
     """Return the name of a job of a multirun: its strategy, the value of each option that is swept, and its seed.
 
     Args:
-        row: the job's settings; without strategy and seed for an experiment that has none.
+        row: the job's settings.
         overrides: the job's overrides, value by key.
         swept: the keys of those that other jobs have with another value.
     """
     named = label({**overrides, **row}, [key for key in overrides if key in swept])
-    return f"{named}, seed {row['seed']}" if "seed" in row else named
+    return f"{named}, seed {row['seed']}"
 
 
 def against(row: Row, default: Row) -> str:

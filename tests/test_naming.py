@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cl_powerprop import naming
-from cl_powerprop.composition import compose, group_name
+from cl_powerprop.composition import compose, group_name, naming_row
 
 
 def run(strategy: str = "epn", seed: int = 0, **settings: Any) -> dict[str, Any]:
@@ -126,11 +126,31 @@ def test_a_job_is_named_by_the_options_that_are_swept() -> None:
         (["benchmark.n_tasks=3"], ["data=digits"], ("epn, n_tasks 3", "epn, digits")),
         (["model.hidden=[20]"], ["train.clip_norm=1"], ("epn, hidden [20]", "epn, clip_norm 1")),
         (["train.threads=2"], ["logger=[tensorboard]"], ("epn", "epn")),
+        (["strategy=naive", "sparsity=rigl"], ["strategy=naive"], ("naive, rigl", "naive")),
+        (["strategy=naive", "sparsity=set"], ["strategy=naive", "sparsity=static"], ("naive, set", "naive, static")),
+        (
+            ["strategy=naive", "sparsity=rigl", "sparsity.target=0.8"],
+            ["strategy=naive", "sparsity=rigl", "sparsity.every=50"],
+            ("naive, rigl, target 0.8", "naive, rigl, every 50"),
+        ),
+        (
+            ["strategy=naive", "train.steps=9"],
+            ["model.init=truncated_normal"],
+            ("naive, steps 9", "epn, init truncated_normal"),
+        ),
     ],
 )
 def test_the_name_of_a_group_that_stands_alone(one: list[str], other: list[str], names: tuple[str, str]) -> None:
     """A dashboard shows runs that know nothing of each other: the same name means the same settings."""
     assert (group_name(compose(one)), group_name(compose(other))) == names
+
+
+def test_jobs_of_sparse_training_are_named_by_their_controller() -> None:
+    rows = [naming_row(compose(["strategy=naive", f"sparsity={name}"])) for name in ("rigl", "set", "none")]
+    assert naming.run_names(rows) == ["rigl, seed 0", "set, seed 0", "dense, seed 0"]
+    assert naming.job_name(rows[0], {"sparsity": "rigl", "rigl.target": "0.8"}, ["sparsity", "rigl.target"]) == (
+        "naive, rigl, target 0.8, seed 0"
+    )
 
 
 def test_naming_imports_no_torch() -> None:

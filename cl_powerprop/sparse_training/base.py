@@ -40,6 +40,10 @@ class SparsityConfig:
             ConfigurationError: saying what it goes with.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """Return what runs are named and compared by: the controller and the sparsity it is to reach; None if dense."""
+        return {"controller": None, "target_sparsity": None}
+
     def phases(self, phases: list[Phase]) -> list[Phase]:
         """Return the phases over each of which the learning rate runs through its schedule."""
         return phases
@@ -86,6 +90,9 @@ class SparseConfig(SparsityConfig):
                 f"sparsity={self.name} does not go with strategy={name}, which has masks or networks of its own; it "
                 "goes with strategy=naive, and with joint and ewc"
             )
+
+    def facts(self) -> dict[str, Any]:
+        return {"controller": self.name, "target_sparsity": self.target}
 
     def shared(self, seed: int) -> dict[str, Any]:
         """Return the arguments of every :class:`~cl_powerprop.sparsity.Controller`; per-task heads stay dense."""

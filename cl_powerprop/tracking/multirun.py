@@ -73,7 +73,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         jobs = [folder for folder in folders if folder not in self._before or folder.parent == sweep]
         if self._temporary is not None:
             self._temporary.cleanup()
-        # A pruning experiment prints its own table.
+        # A pruning experiment of an earlier version has no strategy.
         read = {folder: content for folder in jobs if "strategy" in (content := _read(folder))}
         if read:
             print_runs(sorted(read, key=lambda folder: _number(read[folder])))
@@ -152,7 +152,7 @@ class _JobBars(threading.Thread):
             if folder in self._done:
                 continue
             record = _read(folder)
-            if "strategy" not in record:  # a pruning experiment learns no tasks
+            if "strategy" not in record:  # a pruning experiment of an earlier version
                 self._done.add(folder)
                 continue
             if folder not in self._bars:
