@@ -26,7 +26,8 @@ from cl_powerprop.sparsity import (
     powerpropagate,
 )
 
-ROUNDS, EVERY = 9, 100  # each round has one update, at the default interval
+ROUNDS, EVERY = 9, 20  # each round has one update
+DEFAULT_EVERY = 100
 STOP = 10 * ROUNDS * EVERY
 SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 128
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -92,10 +93,12 @@ class Loop:
 
 
 def measure() -> pd.DataFrame:
-    """Return one row for each network, controller and alpha, all relative to dense training with alpha 1.
+    """Return one row for each network, controller and alpha.
 
-    ``step`` is the median over rounds of a round's median step without an update, ``update`` what an update adds as a
-    share of the training from one to the next, ``kept`` the memory from step to step, ``peak`` that of the process.
+    ``step`` is the median over rounds of a round's median step without an update, against that of dense training with
+    the same alpha, and ``step_plain`` with alpha 1; ``update`` is what an update adds, as a share of the steps from one
+    to the next at the default interval. Against dense training with alpha 1, ``kept`` is the memory that lasts from
+    step to step, and ``peak`` that of the process, on a GPU that of all tensors.
     """
     config = make_config()
     torch.set_num_threads(config.train.threads)
@@ -113,26 +116,36 @@ def _measure_network(network: str, device: torch.device) -> list[dict[str, Any]]
     for _ in range(ROUNDS):
         for loop in loops.values():
             loop.train(EVERY)
-    plain = loops["dense", 1.0]
-    dense_peak = in_fresh_process(_peak_bytes, network, "dense", 1.0, device)
+    times = {variant: _rounds(loop.seconds) for variant, loop in loops.items()}
+    kept = loops["dense", 1.0].kept_bytes()
+    peak = in_fresh_process(_peak_bytes, network, "dense", 1.0, device)
     rows = []
-    for (name, alpha), loop in loops.items():
-        steps = [statistics.median(loop.seconds[i * EVERY : (i + 1) * EVERY - 1]) for i in range(ROUNDS)]
-        dense = [statistics.median(plain.seconds[i * EVERY : (i + 1) * EVERY - 1]) for i in range(ROUNDS)]
-        added = [loop.seconds[(i + 1) * EVERY - 1] - step for i, step in enumerate(steps)]
+    for (name, alpha), (steps, added) in times.items():
         rows.append(
             {
                 "network": network,
                 "controller": name,
                 "alpha": alpha,
                 "ms_a_step": 1000.0 * statistics.median(steps),
-                "step": statistics.median(one / other for one, other in zip(steps, dense, strict=True)),
-                "update": statistics.median(each / (EVERY * step) for each, step in zip(added, steps, strict=True)),
-                "kept": loop.kept_bytes() / plain.kept_bytes(),
-                "peak": in_fresh_process(_peak_bytes, network, name, alpha, device) / dense_peak,
+                "step": _median_ratio(steps, times["dense", alpha][0]),
+                "step_plain": _median_ratio(steps, times["dense", 1.0][0]),
+                "update": _median_ratio(added, steps) / DEFAULT_EVERY,
+                "kept": loops[name, alpha].kept_bytes() / kept,
+                "peak": in_fresh_process(_peak_bytes, network, name, alpha, device) / peak,
             }
         )
     return rows
+
+
+def _rounds(seconds: list[float]) -> tuple[list[float], list[float]]:
+    """Return of each round the median of a step without an update, and what the step with one takes longer."""
+    rounds = [seconds[i : i + EVERY] for i in range(0, len(seconds), EVERY)]
+    steps = [statistics.median(each[:-1]) for each in rounds]
+    return steps, [each[-1] - step for each, step in zip(rounds, steps, strict=True)]
+
+
+def _median_ratio(values: list[float], others: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(values, others, strict=True))
 
 
 def _peak_bytes(network: str, controller: str, alpha: float, device: torch.device) -> int:

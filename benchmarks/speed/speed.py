@@ -18,7 +18,7 @@ import pandas as pd
 from plots import plot
 
 FOLDER = Path(__file__).parent
-PARTS = ("strategies", "stock", "growth", "split", "seeds", "start_up", "steps")
+PARTS = ("strategies", "stock", "growth", "split", "seeds", "start_up", "steps", "sparse_training")
 TITLES = {
     "strategies": "Training against a bare PyTorch loop (epoch, task: times the bare loop's)",
     "stock": "PackNet against stock Avalanche (seconds, medians)",
@@ -27,6 +27,7 @@ TITLES = {
     "seeds": "Four seeds",
     "batched": "Four seeds in one set of tensor operations",
     "start_up": "Start-up",
+    "sparse_training": "Sparse training against dense training (a step; an update as a share of training; memory)",
     "steps": "What is left: operations by their own time, as shares of a task under the profiler",
 }
 
@@ -36,6 +37,7 @@ def parts(data: str) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # silences torch's profiler; torch reads this once
     warnings.filterwarnings("ignore", "No loggers specified")
     import seeds
+    import sparse_training
     import start_up
     import steps
     import stock
@@ -54,6 +56,7 @@ def parts(data: str) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
         "seeds": lambda: {"seeds": seeds.measure(data), "batched": seeds.measure_batched()},
         "start_up": lambda: {"start_up": start_up.measure()},
         "steps": lambda: {"steps": steps.measure(data)},
+        "sparse_training": lambda: {"sparse_training": sparse_training.measure()},
     }
     return {name: measures[name] for name in PARTS}
 
