@@ -1,6 +1,6 @@
 """Time of a training step with each controller, as a multiple of a dense step, and what an update and memory cost."""
 
-import resource
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from common import in_fresh_process, make_config, synchronize
+from common import make_config, synchronize
 from torch import nn
 
 from cl_powerprop.assemble import choose_device
@@ -26,14 +26,14 @@ from cl_powerprop.sparsity import (
     powerpropagate,
 )
 
-ROUNDS, EVERY = 9, 20  # each round has one update
+ROUNDS, EVERY = 7, 20  # each round has one update
 DEFAULT_EVERY = 100
 STOP = 10 * ROUNDS * EVERY
 SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 128
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet_300_100": ("mlp", {"hidden": [300, 100]}),
     "lenet5": ("lenet5", {}),
-    "convnet": ("convnet", {}),
+    "convnet": ("convnet", {"width": 64, "norm": "batch"}),
 }
 CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "one_shot": lambda *args, **options: OneShotPruning(*args, at=EVERY // 2, **options),
@@ -98,7 +98,7 @@ def measure() -> pd.DataFrame:
     ``step`` is the median over rounds of a round's median step without an update, against that of dense training with
     the same alpha, and ``step_plain`` with alpha 1; ``update`` is what an update adds, as a share of the steps from one
     to the next at the default interval. Against dense training with alpha 1, ``kept`` is the memory that lasts from
-    step to step, and ``peak`` that of the process, on a GPU that of all tensors.
+    step to step, and ``peak`` the most that the step of an update takes on a CPU, activations included.
     """
     config = make_config()
     torch.set_num_threads(config.train.threads)
@@ -118,7 +118,7 @@ def _measure_network(network: str, device: torch.device) -> list[dict[str, Any]]
             loop.train(EVERY)
     times = {variant: _rounds(loop.seconds) for variant, loop in loops.items()}
     kept = loops["dense", 1.0].kept_bytes()
-    peak = in_fresh_process(_peak_bytes, network, "dense", 1.0, device)
+    peak = _peak_bytes(loops["dense", 1.0])
     rows = []
     for (name, alpha), (steps, added) in times.items():
         rows.append(
@@ -131,7 +131,7 @@ def _measure_network(network: str, device: torch.device) -> list[dict[str, Any]]
                 "step_plain": _median_ratio(steps, times["dense", 1.0][0]),
                 "update": _median_ratio(added, steps) / DEFAULT_EVERY,
                 "kept": loops[name, alpha].kept_bytes() / kept,
-                "peak": in_fresh_process(_peak_bytes, network, name, alpha, device) / peak,
+                "peak": _peak_bytes(loops[name, alpha]) / peak,
             }
         )
     return rows
@@ -148,8 +148,11 @@ def _median_ratio(values: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(values, others, strict=True))
 
 
-def _peak_bytes(network: str, controller: str, alpha: float, device: torch.device) -> int:
-    Loop(network, controller, alpha, device).train(2 * EVERY)
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _peak_bytes(loop: Loop) -> int:
+    """Return the largest size of all tensors within an update's step."""
+    loop.train(EVERY - 1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        loop.train(1)
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
+    sizes = itertools.accumulate(each.nbytes() for each in sorted(events, key=lambda each: each.start_ns()))
+    return loop.kept_bytes() + loop.images.nbytes + max(sizes)

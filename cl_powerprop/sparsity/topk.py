@@ -34,7 +34,7 @@ def largest(scores: Tensor, count: int) -> Tensor:
     threshold = flat.topk(count, sorted=False).values.min()
     mask, ties = flat > threshold, flat == threshold
     missing = count - mask.sum()
-    return (mask | (ties & (ties.cumsum(0) <= missing))).view(scores.shape)
+    return (mask | (ties & (ties.cumsum(0, dtype=torch.int32) <= missing))).view(scores.shape)
 
 
 def rank_global(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,6 +40,11 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "naive": (*SPLIT, "strategy=naive", "model.hidden=[16]", "model.bias=frozen"),
     "ewc": (*SPLIT, "strategy=ewc", "model.hidden=[16]"),
+    "naive, rigl": (
+        *(*DIGITS, "benchmark=single", "strategy=naive", "model.hidden=[16]", "sparsity=rigl", "sparsity.every=7"),
+        "sparsity.target=0.5",
+    ),
+    "naive, top_kast": (*SPLIT, "strategy=naive", "model.hidden=[16]", "sparsity=top_kast", "sparsity.every=7"),
     "joint": (*SPLIT, "strategy=joint", "model.hidden=[16]"),
     "independent": (*SPLIT, "strategy=independent", "model.hidden=[16]"),
 }
