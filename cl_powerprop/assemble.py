@@ -95,7 +95,12 @@ def make_sparse_training(config: RunConfig, parts: Parts) -> SparseTraining | No
     """
     learner, steps = parts.learner, sum(parts.steps())
     make = find("sparsity", config.sparsity.name).make
-    controller = make(learner.model, learner.optimizer, config.sparsity, steps=steps, seed=config.seed)
+    try:
+        controller = make(learner.model, learner.optimizer, config.sparsity, steps=steps, seed=config.seed)
+    except ConfigurationError as error:
+        option = str(error).partition(" ")[0].rstrip(":")
+        known = option in vars(config.sparsity)
+        raise ConfigurationError(f"sparsity.{error}" if known else str(error)) from error
     if controller is None:
         return None
     sparsity = SparseTraining(controller, steps, getattr(config.sparsity, "curve", ()))

@@ -19,6 +19,7 @@ DISTRIBUTIONS = ("uniform", "erk", "global")
 SHARES_OF = ("masked", "all")
 DECAYS = ("cosine", "constant", "linear")
 SCORES = ("magnitude", "random", "gradient", "saliency")
+GRADIENT_SCORES = ("gradient", "saliency")
 GROW_SCORES = ("random", "gradient")
 REPARAMS = ("powerprop", "product")
 

@@ -238,6 +238,8 @@ def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settin
     for column in settings:
         if not column.startswith("train.") or runs[column].nunique(dropna=False) < 2:
             continue
+        if column == "train.epochs" and "train.steps" in runs and runs["train.steps"].notna().all():
+            continue  # which train.steps take the place of
         values = {label: set(map(_text, runs.loc[names, column])) for label, names in groups.items()}
         if len(set(map(frozenset, values.values()))) > 1:
             listed = [f"{label} {', '.join(sorted(found))}" for label, found in values.items()]

@@ -161,7 +161,7 @@ def heading(comparison: Comparison) -> str:
     groups = len(comparison.groups)
     data = f" on {what[1]}" if runs["data"].notna().any() else ""
     counted = f"{len(runs)} run{'s' * (len(runs) != 1)} in {groups} group{'s' * (groups != 1)}"
-    return f"{what[0]}{data}, {tasks} tasks, scenario {what[2]}; {counted}"
+    return f"{what[0]}{data}, {tasks} task{'s' * (tasks != '1')}, scenario {what[2]}; {counted}"
 
 
 def _markdown_header(names: list[str], align: str) -> list[str]:

@@ -14,7 +14,7 @@ EDGES = np.concatenate([[0.0], np.logspace(-8, 2, 101)])
 
 @dataclass(frozen=True)
 class WeightCount:
-    """Number of weights of a layer with ``low <= |theta| < high``, and their state: "used" by some task, or "free"."""
+    """Number of weights of a layer with ``low <= |theta| < high``, and their state: "used" or "free"."""
 
     layer: str
     state: str
@@ -29,14 +29,15 @@ def weight_histogram(model: nn.Module, exclude: tuple[type[nn.Module], ...], mas
     Args:
         model: a model whose weights are reparameterised (see :func:`powerpropagate`).
         exclude: module types that are left out, such as heads.
-        masked: whether tasks have masks; without masks, all weights count as used.
+        masked: whether tasks have masks; without, all weights count as used that sparse training leaves in use.
     """
     for name, weight in maskable_weights(model, exclude).items():
         masks = weight.masked
         if masks is None:
             continue
         sizes = masks.theta(weight.stored).abs().flatten().cpu().numpy()
-        used = masks.frozen.flatten().cpu().numpy() if masked else np.ones(len(sizes), bool)
+        in_use = masks.frozen if masked else masks.training_view
+        used = np.ones(len(sizes), bool) if in_use is None else in_use.flatten().cpu().numpy()
         for state, chosen in (("used", used), ("free", ~used)):
             counts, _ = np.histogram(np.clip(sizes[chosen], None, EDGES[-2]), EDGES)
             for index in counts.nonzero()[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import check_choice
+from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import DECAYS, GROW_SCORES, SCORES, check_drop_fraction, check_share
 from cl_powerprop.sparse_training.base import SparseConfig, check_interval, check_point, register_sparsity, to_steps
 
@@ -61,12 +61,22 @@ class DynamicConfig(StaticConfig):
         check_share("sparsity.grown_quantile", self.grown_quantile)
 
     def options(self, steps: int, seed: int) -> dict[str, Any]:
-        """Return the arguments of the controller."""
+        """Return the arguments of the controller.
+
+        Raises:
+            ConfigurationError: if training is too short for an update, or for the stop.
+        """
+        stop = to_steps("sparsity.stop", self.stop, steps)
+        if self.every >= stop:
+            raise ConfigurationError(
+                f"sparsity.every={self.every} leaves no update before sparsity.stop, step {stop} of {steps}; lower it, "
+                "or use sparsity=static"
+            )
         return self.shared(seed) | {
             "drop_fraction": self.drop_fraction,
             "decay": self.decay,
             "every": self.every,
-            "stop": to_steps("sparsity.stop", self.stop, steps),
+            "stop": stop,
             "drop": self.drop,
             "grow": self.grow,
             "grown_quantile": self.grown_quantile,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.limits import SCORES, check_sparsity
+from cl_powerprop.limits import GRADIENT_SCORES, SCORES, check_sparsity
 from cl_powerprop.sparse_training.base import SparseConfig, check_interval, check_point, register_sparsity, to_steps
 from cl_powerprop.training.phase import Phase
 
@@ -69,6 +69,11 @@ class GradualConfig(PruningConfig):
         check_point("sparsity.stop", self.stop)
         check_interval(self.every)
         check_sparsity("sparsity.initial", self.initial)
+        if self.score in GRADIENT_SCORES and self.initial > 0.0 and self.start == 0.0:
+            raise ConfigurationError(
+                f"sparsity.score={self.score} needs a gradient, and there is none before the first step: give "
+                "sparsity.start as a share of the training above 0"
+            )
         if self.initial > self.target:
             raise ConfigurationError(
                 f"sparsity.initial={self.initial:g} is above sparsity.target={self.target:g}; pruning grows nothing"

@@ -94,7 +94,7 @@ class DropAndGrow(StaticRandom):
         return self.drop.needs_gradient or self.grow.needs_gradient
 
     def is_due(self, step: int) -> bool:
-        return step in self.updates
+        return step in self.updates and self.decay(step, self.updates.stop) > 0.0  # else nothing is exchanged
 
     def update(self) -> None:
         fraction = self.drop_fraction * self.decay(self.steps, self.updates.stop)
