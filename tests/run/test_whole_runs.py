@@ -340,7 +340,7 @@ def test_every_strategy_sees_the_same_data_under_the_same_seed(tmp_path: Path, m
 
     hashes: list[list[str]] = []
 
-    def look(sequence: Any, *_: Any) -> None:
+    def look(sequence: Any, *_: Any, **__: Any) -> None:
         splits = [(task.train, task.valid, task.test) for task in sequence.tasks]
         hashes.append([split.fingerprint() for three in splits for split in three])
         raise Seen
