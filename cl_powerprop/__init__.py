@@ -47,7 +47,19 @@ _NAMES = {
     # For a plain Avalanche or torch script.
     "cl_powerprop.plugins": ("EPNPlugin", "PackNetPlugin", "TaskSelection", "load_learner", "save_learner"),
     "cl_powerprop.recording": ("RecordingPlugin",),
-    "cl_powerprop.sparsity": ("MaskAllocator", "ThetaSpaceStep", "powerpropagate", "select_task"),
+    "cl_powerprop.sparsity": (
+        "GradualPruning",
+        "IterativePruning",
+        "MaskAllocator",
+        "OneShotPruning",
+        "RigL",
+        "SparseEvolutionaryTraining",
+        "StaticRandom",
+        "ThetaSpaceStep",
+        "TopKAST",
+        "powerpropagate",
+        "select_task",
+    ),
     "cl_powerprop.training.benchmark": ("in_memory",),
     "cl_powerprop.training.fast": ("FastSupervisedTemplate",),
 }

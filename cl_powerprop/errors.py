@@ -38,6 +38,16 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
 
 
+def check_object(option: str, value: object) -> None:
+    """Refuse a class where one of its objects is needed.
+
+    Raises:
+        ConfigurationError: showing how to make one.
+    """
+    if isinstance(value, type):
+        raise ConfigurationError(f"{option} must be a name or an object, not a class; write {value.__name__}()")
+
+
 def unknown_option(key: str, known: Sequence[str]) -> str:
     """Say in one line that there is no such option, and which there are."""
     named = [option for option in known if option != "name"]

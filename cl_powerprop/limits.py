@@ -86,7 +86,11 @@ def check_sparsity(option: str, sparsity: float) -> None:
     Raises:
         ConfigurationError: if it is not in [0, 1).
     """
-    if not 0.0 <= sparsity < 1.0:
+    try:
+        is_possible = 0.0 <= sparsity < 1.0
+    except TypeError:
+        raise ConfigurationError(f"{option} must be a number in [0, 1), not {sparsity!r}") from None
+    if not is_possible:
         raise ConfigurationError(f"{option} must be in [0, 1), not {sparsity:g}: it is the share that is not used")
 
 

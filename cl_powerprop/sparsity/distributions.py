@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Size
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import ConfigurationError, check_choice, check_object
 
 Shapes = Mapping[str, Size]
 """Shapes of the masked weights by layer, in the order of the model."""
@@ -117,8 +117,9 @@ def make_distribution(distribution: str | Distribution) -> Distribution:
     """Return a distribution by its name, or the one that is given.
 
     Raises:
-        ConfigurationError: for an unknown name.
+        ConfigurationError: for an unknown name, or a class.
     """
+    check_object("distribution", distribution)
     if not isinstance(distribution, str):
         return distribution
     check_choice("distribution", distribution, tuple(DISTRIBUTIONS))

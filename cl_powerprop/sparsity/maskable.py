@@ -59,6 +59,11 @@ class Maskable:
         return (self.stored, *(masked.factors if masked is not None else ()))
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the optimizer is to move it: a layer can be frozen after it was reparameterised."""
+        return any(each.requires_grad for each in self.trained)
+
+    @property
     def masked(self) -> MaskedWeight | None:
         """Its masks and reparameterisation; None if it has none."""
         return find_parametrization(self.module, self.tensor, MaskedWeight)
@@ -91,6 +96,8 @@ class Maskable:
 
 def maskable_weights(model: nn.Module, exclude: Types = ()) -> dict[str, Maskable]:
     """Return the weights that can be masked, in the order of the model, except those that are not trained.
+
+    A frozen weight that is reparameterised counts all the same, since its masks are needed.
 
     Args:
         model: any torch model.
@@ -225,7 +232,10 @@ def powerpropagate(
         raise ConfigurationError("the model has no Linear or Conv layer, nor another weight, to reparameterise")
     for name, weight in weights.items():
         if weight.masked is not None:
-            raise ConfigurationError(f"layer {name} is reparameterised already")
+            raise ConfigurationError(
+                f"layer {name} is reparameterised already; call powerpropagate once, before the optimizer and a "
+                "controller of sparse training are made"
+            )
     for weight in weights.values():
         if init_scale != 1.0:
             weight.value.mul_(init_scale)

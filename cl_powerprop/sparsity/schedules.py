@@ -1,10 +1,27 @@
 """When a mask changes, how sparse the network is at a step, and which share of it is exchanged."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cl_powerprop.errors import ConfigurationError
+
+
+def check_steps(**steps: int) -> None:
+    """Refuse what is no whole number of steps, by name.
+
+    Raises:
+        ConfigurationError: saying how to get the steps from a share of the training.
+    """
+    for option, value in steps.items():
+        try:
+            operator.index(value)
+        except TypeError:
+            raise ConfigurationError(
+                f"{option} must be a whole number of steps, not {value!r}; a share of the training is "
+                "round(share * steps)"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -17,7 +34,7 @@ class Updates:
         every: steps from one to the next.
 
     Raises:
-        ConfigurationError: for an interval below 1, or a stop before the start.
+        ConfigurationError: for what is no whole number, an interval below 1, or a stop before the start.
     """
 
     start: int
@@ -25,6 +42,9 @@ class Updates:
     every: int
 
     def __post_init__(self) -> None:
+        check_steps(stop=self.stop, every=self.every, start=self.start)
+        if self.stop < 0:
+            raise ConfigurationError(f"stop must be at least 0, not {self.stop}")
         if self.every < 1:
             raise ConfigurationError(f"every must be at least 1 step, not {self.every}")
         if not 0 <= self.start <= self.stop:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cl_powerprop.errors import check_choice
+from cl_powerprop.errors import check_choice, check_object
 
 
 class Scored(Protocol):
@@ -85,8 +85,9 @@ def make_score(score: str | Score) -> Score:
     """Return a score by its name, or the one that is given.
 
     Raises:
-        ConfigurationError: for an unknown name.
+        ConfigurationError: for an unknown name, or a class.
     """
+    check_object("score", score)
     if not isinstance(score, str):
         return score
     check_choice("score", score, tuple(SCORES))

@@ -13,6 +13,8 @@ from cl_powerprop.sparsity.packing import pack, unpack
 from cl_powerprop.sparsity.ranks import sum_over_ranks_
 
 _HISTORY = ("active", "ever_active", "ever_dropped")
+# What torch's optimizers do not begin with 0, and the option that it begins with: Rprop's and Adagrad's state.
+_BEGINS_WITH = {"step_size": "lr", "sum": "initial_accumulator_value"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class SparseWeight:
         self.name = name
         self.weight = weight
         self.masked = weight.mask()
-        self.active = torch.ones_like(weight.stored, dtype=torch.bool)
+        view = self.masked.training_view  # of a controller before this one
+        self.active = torch.ones_like(weight.stored, dtype=torch.bool) if view is None else view.clone()
         self.ever_active = self.active.clone()
         self.ever_dropped = torch.zeros_like(self.active)
         # weights dropped, grown and regrown; steps times weights in use, and times weights that got a gradient
@@ -147,11 +150,19 @@ class SparseWeight:
         self.masked.set_training_view(self.active, learning)
 
     def forget_moments(self, keep: Tensor) -> None:
-        """Set the optimizer's moments to 0 except for the weights to keep."""
+        """Set the optimizer's moments to what it begins with, nearly always 0, except for the weights to keep."""
         for trained in self.weight.trained:
-            for value in self._optimizer.state.get(trained, {}).values():
+            for moment, value in self._optimizer.state.get(trained, {}).items():
                 if isinstance(value, Tensor) and value.shape == keep.shape:
-                    value.masked_fill_(~keep, 0.0)
+                    value.masked_fill_(~keep, self._first(moment, trained))
+
+    def _first(self, moment: str, trained: Tensor) -> float:
+        """Return the value that the optimizer begins a moment of a parameter with."""
+        if moment not in _BEGINS_WITH:
+            return 0.0
+        groups = self._optimizer.param_groups
+        group = next(group for group in groups if any(each is trained for each in group["params"]))
+        return float(group.get(_BEGINS_WITH[moment], 0.0))
 
     def quantile(self, share: float) -> Tensor:
         """Return the magnitude that a share of the active weights does not exceed, a scalar; some must be active."""

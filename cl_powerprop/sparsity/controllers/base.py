@@ -36,12 +36,12 @@ class Controller:
         sparsity: share of the weights that are not used in the end, in [0, 1).
         distribution: of the weights among layers: "uniform", "erk", "global", or an object.
         exempt: layers that stay dense: names (with ``*`` and ``?``), "first", "last", names of layer types such as
-            "Conv2d", or types, with everything below them.
+            "Conv2d", or types, with everything below them. Frozen layers stay as they are without being named.
         share_of: what ``sparsity`` is a share of: the masked weights, or all of them, with those of exempt layers.
         seed: of all that is drawn.
 
     Attributes:
-        exempt: number of weights of each exempt layer.
+        exempt: number of weights of each exempt layer, and of each frozen one that is reparameterised.
         steps: those that were made.
 
     Raises:
@@ -231,7 +231,7 @@ class Controller:
     def state_dict(self) -> dict[str, Any]:
         """Return where the controller stands: tensors, or JSON values, by name. Model and optimizer have their own."""
         self.count_steps()
-        state: dict[str, Any] = {"steps": self.steps, "is_final": self.is_final}
+        state: dict[str, Any] = {"kind": type(self).__name__, "steps": self.steps, "is_final": self.is_final}
         for each in self.weights:
             state |= each.state_dict()
         return state
@@ -240,8 +240,12 @@ class Controller:
         """Take back what :meth:`state_dict` returned, for a controller that was made with the same arguments.
 
         Raises:
-            ConfigurationError: if it is the state of other layers.
+            ConfigurationError: if it is the state of another kind of controller, or of other layers.
         """
+        if state["kind"] != type(self).__name__:
+            raise ConfigurationError(
+                f"the state is of a {state['kind']}, and this is a {type(self).__name__}; make the one that it is of"
+            )
         saved = {name.removesuffix("/active") for name in state if name.endswith("/active")}
         if differing := sorted(saved ^ set(self.layers)):
             where = "the state of the sparse training" if differing[0] in self.layers else "this sparse training"
@@ -268,20 +272,33 @@ def _without_exempt(model: nn.Module, weights: Mapping[str, Maskable], exempt: E
     Raises:
         ConfigurationError: if an entry fits no layer, or all layers are exempt.
     """
-    outside = maskable_weights(model, tuple(each for each in exempt if not isinstance(each, str)))
-    names, left_out = list(weights), set(weights) - set(outside)
-    for pattern in (each for each in exempt if isinstance(each, str)):
-        match pattern:
+    if isinstance(exempt, str | type):
+        raise ConfigurationError(
+            f"exempt must be a list of names and types of layers, such as ['first'], not {exempt!r}"
+        )
+    names = list(weights)
+    left_out = {name for name, weight in weights.items() if not weight.is_trained}
+    for entry in exempt:
+        match entry:
             case "first" | "last":
-                found = names[:1] if pattern == "first" else names[-1:]
-            case _:
+                found = names[:1] if entry == "first" else names[-1:]
+            case str():
                 kinds = {name: type_before_parametrizations(each.module).__name__ for name, each in weights.items()}
-                found = [name for name in names if kinds[name] == pattern or fnmatch.fnmatchcase(name, pattern)]
+                found = [name for name in names if kinds[name] == entry or fnmatch.fnmatchcase(name, entry)]
+            case type():
+                outside = maskable_weights(model, (entry,))
+                found = [name for name in names if name not in outside]
+            case _:
+                raise ConfigurationError(
+                    f"exempt lists names and types of layers, not objects such as {type(entry).__name__}(...); "
+                    f"choose from: first, last, {', '.join(names)}"
+                )
         if not found:
+            called = entry if isinstance(entry, str) else entry.__name__
             raise ConfigurationError(
-                f"exempt: no layer is called {pattern!r} or of that type; choose from: first, last, {', '.join(names)}"
+                f"exempt: no layer is called {called!r} or of that type; choose from: first, last, {', '.join(names)}"
             )
         left_out |= set(found)
     if left_out == set(names):
-        raise ConfigurationError("no layer is left to make sparse: all are exempt, or the model has none to mask")
+        raise ConfigurationError("no layer is left to make sparse: all are exempt or frozen, or the model has none")
     return {name: weight for name, weight in weights.items() if name not in left_out}

@@ -134,7 +134,8 @@ class SparseEvolutionaryTraining(DropAndGrow):
     """SET: drops the smallest weights and grows others at random.
 
     Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired by
-    network science", Nature Communications 2018.
+    network science", Nature Communications 2018. Unlike there, initial weights are divided by the square root of their
+    layer's density; pass ``rescale=False`` for a model that is trained already.
 
     Args:
         options: of :class:`DropAndGrow`, with ``grow="random"``.
@@ -148,7 +149,12 @@ class RigL(DropAndGrow):
     """RigL: drops the smallest weights and grows those with the largest gradient.
 
     Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, arXiv:1911.11134. The gradient is that of
-    the step's own batch, as if no mask were in use; unlike there, the optimizer makes its step as well.
+    the step's own batch, as if no mask were in use; unlike there, the optimizer makes its step as well. Initial weights
+    are divided by the square root of their layer's density; pass ``rescale=False`` for a model that is trained already.
+
+    The gradient adds up over all ``backward()`` calls since the last ``step()``, as accumulation needs it, also those
+    that ``zero_grad()`` has cleared since. A gradient for another purpose, such as an adversarial example, must come
+    from ``torch.autograd.grad(loss, inputs)``.
 
     Args:
         options: of :class:`DropAndGrow`.

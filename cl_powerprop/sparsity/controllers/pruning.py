@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.controllers.base import Controller
-from cl_powerprop.sparsity.schedules import Updates, cubic, geometric
+from cl_powerprop.sparsity.schedules import Updates, check_steps, cubic, geometric
 from cl_powerprop.sparsity.scores import Magnitude, Score, make_score
 
 
@@ -62,8 +62,10 @@ class OneShotPruning(Pruning):
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, at: int | None = None, **options: Any) -> None:
-        if at is not None and at < 1:
-            raise ConfigurationError(f"pruning must be at step 1 or later, not {at}")
+        if at is not None:
+            check_steps(at=at)
+            if at < 1:
+                raise ConfigurationError(f"pruning must be at step 1 or later, not {at}")
         self.at = at
         super().__init__(model, optimizer, **options)
         if at is None and self.needs_gradient:
@@ -102,11 +104,12 @@ class GradualPruning(Pruning):
         initial: float = 0.0,
         **options: Any,
     ) -> None:
-        self.updates = Updates(start, stop, min(every, stop - start) or every)
+        check_steps(stop=stop, start=start, every=every)
+        self.updates = Updates(start, stop, min(every, stop - start) if start < stop else every)
         self.initial = initial
         super().__init__(model, optimizer, **options)
         if not 0.0 <= initial <= self.target:
-            raise ConfigurationError(f"the initial sparsity must be in [0, {self.target:g}], not {initial:g}")
+            raise ConfigurationError(f"initial must be from 0 to the sparsity, {self.target:g}, not {initial:g}")
         if self.is_due(0) and self.sparsity_at(0) > 0.0:
             if self.needs_gradient:
                 raise ConfigurationError("a score that needs a gradient cannot prune at step 0; let start be 1 or more")
@@ -146,6 +149,7 @@ class IterativePruning(Pruning):
         rewind_to: int | None = None,
         **options: Any,
     ) -> None:
+        check_steps(every=every)
         if rounds < 1:
             raise ConfigurationError(f"rounds must be at least 1, not {rounds}")
         if rewind_to is not None and not 0 <= rewind_to < every:

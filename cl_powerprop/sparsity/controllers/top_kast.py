@@ -36,8 +36,9 @@ class TopKAST(Controller):
 
     Jayakumar et al., "Top-KAST: Top-K Always Sparse Training", NeurIPS 2020, arXiv:2106.03517. The forward set A has
     the largest weights by magnitude, the backward set B more of them; those outside B stay as they are until they are
-    in it again. Weights in A have an L2 penalty, and those in B alone one that is divided by A's density, so that they
-    either grow into A or leave B. :meth:`finalize` sets all weights outside A to 0.
+    in it again. Weights in A have an L2 penalty, and those in B alone one that is divided by the density of A (of all
+    masked layers together), so that they either grow into A or leave B. :meth:`finalize` sets all weights outside A
+    to 0.
 
     Args:
         stop: the sets do not change after this step.
