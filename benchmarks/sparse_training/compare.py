@@ -66,7 +66,7 @@ SETTINGS = {
         sparsities=(0.98,),
         rates=(0.1, 0.3),
     ),
-    "lenet5": Setting((*MNIST, "model=lenet5", "train.epochs=2"), rates=(0.03, 0.1, 0.3)),
+    "lenet5": Setting((*MNIST, "model=lenet5", "train.epochs=2"), rates=(0.1, 0.3)),
     "omniglot": Setting(
         (*SHARED, "data=omniglot", "data.characters=background", "model=convnet", "model.width=32", "train.epochs=10"),
         controllers=("gradual", "set", "rigl", "top_kast"),
