@@ -66,7 +66,9 @@ SETTINGS = {
         sparsities=(0.98,),
         rates=(0.1, 0.3),
     ),
-    "lenet5": Setting((*MNIST, "model=lenet5", "train.epochs=2"), rates=(0.1, 0.3)),
+    "lenet5": Setting(
+        (*MNIST, "model=lenet5", "train.epochs=2"), alphas=(1.0, 2.0), sparsities=(0.98, 0.99), rates=(0.1, 0.3)
+    ),
     "omniglot": Setting(
         (*SHARED, "data=omniglot", "data.characters=background", "model=convnet", "model.width=32", "train.epochs=10"),
         controllers=("gradual", "set", "rigl", "top_kast"),
