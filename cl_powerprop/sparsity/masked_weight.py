@@ -41,6 +41,7 @@ class MaskedWeight(nn.Module, TaskAware):
             saved).
         theta_gradient: give dL/dtheta to the optimizer instead of dL/dphi.
         is_watched: backward passes also add up dL/dtheta of all weights, hidden ones included (see :meth:`watch`).
+        loads: how often a state was loaded.
         is_loaded: the masks were loaded, and it is not settled yet which other parameters are frozen with them.
 
     Raises:
@@ -70,7 +71,10 @@ class MaskedWeight(nn.Module, TaskAware):
         self._training_view: Tensor | None = None
         self._gradient: Tensor | None = None
         self.is_watched = False
-        self._always: torch.dtype | None = None  # the dtype for whose floats there are always bits in use
+        self.loads = 0
+        self._always: torch.dtype | None = None  # the dtype for whose floats there are always bits
+        self._may_skip = False  # bits that hide nothing need not be used
+        self._skips = False
         bytes_a_task = packed_size(shape.numel())
         self.register_buffer("masks", torch.empty(0, bytes_a_task, dtype=torch.uint8, device=device))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64, device=device))
@@ -83,7 +87,7 @@ class MaskedWeight(nn.Module, TaskAware):
         return self._in_use(phi, self.alpha)
 
     def _in_use(self, phi: Tensor, alpha: float) -> Tensor:
-        visible, gate = self._visible, self._gate
+        visible, gate = (None, None) if self._skips else (self._visible, self._gate)
         if alpha == 1.0 and visible is None and gate is None and not self.is_watched:
             return phi
         size = phi.element_size()
@@ -142,7 +146,7 @@ class MaskedWeight(nn.Module, TaskAware):
     @property
     def visible(self) -> Tensor | None:
         """Boolean, shaped like the weight: the weights that the forward pass uses; None for all."""
-        return None if self._visible is None else self._visible.bool()
+        return None if self._visible is None or self._skips else self._visible.bool()
 
     @property
     def training_view(self) -> Tensor | None:
@@ -176,19 +180,39 @@ class MaskedWeight(nn.Module, TaskAware):
         Args:
             dtype: of ``phi``.
         """
-        self._always = dtype
+        self._always, self._may_skip = dtype, False
         self._use(self._visible, self._gate)
 
+    def keep_bits(self, dtype: torch.dtype) -> None:
+        """Hold bits of one dtype from now on, so that a copy has the same buffers, which averages of models rely on.
+
+        Bits that hide nothing are not used here; a copy uses them, for its buffers may be overwritten by others.
+
+        Args:
+            dtype: of ``phi``.
+        """
+        if self._always is None:
+            self._always, self._may_skip = dtype, True
+            self._use(self._visible, self._gate)
+
     def _use(self, visible: Tensor | None, gate: Tensor | None) -> None:
+        self._skips = self._may_skip and visible is None and gate is None
         if self._always is not None:
             visible = to_bits(torch.ones_like(self.frozen) if visible is None else visible, self._always)
-            gate = visible.clone() if gate is None else to_bits(gate, self._always)  # one tensor twice is another graph
+            if gate is not None:
+                gate = to_bits(gate, self._always)
+            elif self._gate is not None or not self._may_skip:
+                gate = visible.clone()  # one tensor twice is another graph
         self._visible, self._gate = visible, gate
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._skips = False
 
     def select_task(self, task: int | None) -> None:
         """Use the mask of ``task``; for None or a task without a mask, use the view of the task in training."""
         selected = self._training_view if task is None or task >= self.tasks else self.mask_of(task)
-        self._use(selected, self._gate)
+        self._use(selected, None if self._skips else self._gate)
 
     def allocate(self, mask: Tensor, label: int) -> None:
         """Append the mask of the next task, which has this label, and freeze the weights in it."""
@@ -208,6 +232,7 @@ class MaskedWeight(nn.Module, TaskAware):
         destination[prefix + "alpha"] = torch.tensor(self.alpha, dtype=torch.float64)  # what phi stands for
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.loads += 1
         alpha = float(state_dict.pop(prefix + "alpha", self.alpha))
         if alpha != self.alpha:
             weight = prefix.replace("parametrizations.", "").removesuffix(".0.")

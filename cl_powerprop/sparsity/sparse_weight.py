@@ -60,6 +60,7 @@ class SparseWeight:
         self.name = name
         self.weight = weight
         self.masked = weight.mask()
+        self.masked.keep_bits(weight.stored.dtype)
         view = self.masked.training_view  # of a controller before this one
         self.active = torch.ones_like(weight.stored, dtype=torch.bool) if view is None else view.clone()
         self.ever_active = self.active.clone()

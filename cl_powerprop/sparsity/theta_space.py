@@ -10,9 +10,12 @@ arXiv:2605.25134, multiply the learning rate of each weight by ``y^M / (y^(K-1) 
 alpha their ``K``), after which the scale is ``alpha * |phi|^M`` for eps 0: with ``M = 0`` it is the same everywhere.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_power
@@ -30,6 +33,7 @@ class ThetaSpaceStep:
     """Makes an optimizer step in theta-space: its own step, scaled by ``alpha * |phi|^(alpha - 1)``, moves ``phi``.
 
     This works through hooks on the optimizer, whose schedulers, ``param_groups`` and ``state_dict`` stay as they are.
+    torch copies no hooks: copy or pickle this object together with model and optimizer.
     Weight decay is taken out of the step and applied to the parameters directly (decoupled, as in AdamW), to ``phi``
     for a reparameterised weight: for SGD without momentum, steps in both spaces are then the same.
 
@@ -55,15 +59,28 @@ class ThetaSpaceStep:
                 self._weights.append((weight.stored, masked))
         self._decays: list[float] = []
         self._starts: list[tuple[Tensor, Tensor]] = []
-        self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+        self._optimizer = optimizer
+        self._hooks = self._register_hooks()
+
+    def _register_hooks(self) -> list[RemovableHandle]:
+        return [
+            self._optimizer.register_step_pre_hook(self._before_step),
+            self._optimizer.register_step_post_hook(self._after_step),
         ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_hooks": bool(self._hooks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Hook into the optimizer, whose copy has lost its hooks."""
+        vars(self).update(state)
+        self._hooks = self._register_hooks() if state["_hooks"] else []
 
     def remove(self) -> None:
         """Restore the optimizer's plain step and the weights' plain gradient."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
         for _, weight in self._weights:
             weight.theta_gradient = False
 

@@ -1,11 +1,14 @@
 """Controllers in training loops as others write them: frozen layers, copies, averages, closures, other optimizers."""
 
+import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import cl_powerprop
 from cl_powerprop.errors import ConfigurationError
@@ -17,11 +20,13 @@ from cl_powerprop.sparsity import (
     OneShotPruning,
     RigL,
     SparseEvolutionaryTraining,
+    ThetaSpaceStep,
     TopKAST,
+    maskable_weights,
     powerpropagate,
 )
 
-from .controllers import CONTROLLERS, make, one_step
+from .controllers import CONTROLLERS, STEPS, make, one_step
 from .networks import bits, make_batch, make_network
 
 
@@ -151,3 +156,108 @@ def test_powerpropagation_after_a_controller_says_what_to_do() -> None:
 def test_the_package_itself_has_the_controllers() -> None:
     assert cl_powerprop.RigL is RigL
     assert cl_powerprop.TopKAST is TopKAST
+
+
+def by_torch(objects: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(objects, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, by_torch])
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_a_copy_of_everything_trains_as_the_original(name: str, copied_by: Callable[[Any], Any]) -> None:
+    model = powerpropagate(make_network("linear"), 2.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
+    space = ThetaSpaceStep(optimizer, model)
+    controller = make(name, model, optimizer, sparsity=0.6, **({"penalty": 0.1} if name == "top_kast" else {}))
+    ends = []
+    for step in range(5):
+        one_step(model, optimizer, controller, "linear", step)
+    everything = (model, optimizer, space, controller)
+    for model, optimizer, _, controller in (everything, copied_by(everything)):
+        for step in range(5, STEPS):
+            one_step(model, optimizer, controller, "linear", step)
+        controller.finalize()
+        ends.append([bits(each.phi) for each in controller.weights])
+    assert ends[0] == ends[1]
+
+
+def test_a_copy_of_a_step_in_theta_space_that_was_removed_stays_so() -> None:
+    model = powerpropagate(make_network("linear"), 2.0)
+    optimizer = sgd(model)
+    space = ThetaSpaceStep(optimizer, model)
+    space.remove()
+    _, copied, _ = copy.deepcopy((model, optimizer, space))
+    assert not copied._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_an_average_of_the_model_has_the_masks_of_the_model(name: str) -> None:
+    alpha = 1.0 + len(name) % 2
+    model = powerpropagate(make_network("batch_norm"), alpha)
+    optimizer = sgd(model)
+    controller = make(name, model, optimizer, sparsity=0.6)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=False)
+    phis = [each.phi.clone() for each in controller.weights]
+    for step in range(STEPS):
+        one_step(model, optimizer, controller, "batch_norm", step)
+        if step == STEPS - 1:
+            controller.finalize()
+        average.update_parameters(model)
+        average(make_batch("batch_norm", step)[0])
+        phis = [
+            each.phi.clone() if step == 0 else 0.5 * (phi + each.phi)
+            for phi, each in zip(phis, controller.weights, strict=True)
+        ]
+    found = maskable_weights(average.module)
+    for each, phi in zip(controller.weights, phis, strict=True):
+        expected = (phi * phi.abs() ** (alpha - 1.0)).where(each.active, 0.0)
+        torch.testing.assert_close(found[each.name].value, expected)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_top_kasts_penalty_reaches_the_gradients_of_a_closure(by_name: bool) -> None:
+    ends = []
+    for closed in (False, True):
+        model = make_network("linear")
+        optimizer = sgd(model)
+        controller = TopKAST(model, optimizer, sparsity=0.6, stop=6, every=2, penalty=0.1)
+        for step in range(6):
+            x, y = make_batch("linear", step)
+
+            def closure(model: nn.Module = model, optimizer: Any = optimizer, x: Tensor = x, y: Tensor = y) -> Tensor:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            if not closed:
+                closure()
+                optimizer.step()
+            elif by_name:
+                assert optimizer.step(closure=closure) > 0.0
+            else:
+                assert optimizer.step(closure) > 0.0
+            controller.step()
+        ends.append([bits(each.phi) for each in controller.weights])
+    assert ends[0] == ends[1]
+
+
+def test_weights_that_are_loaded_under_top_kast_stay_as_they_were_loaded() -> None:
+    model = make_network("linear")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    controller = TopKAST(model, optimizer, sparsity=0.8, distribution="uniform", stop=100, every=50)
+    one_step(model, optimizer, controller, "linear", 0)
+    best = {
+        name: value + 0.5 if value.is_floating_point() and value.dim() else value
+        for name, value in model.state_dict().items()
+    }
+    model.load_state_dict(best)
+    one_step(model, optimizer, controller, "linear", 1)
+    for each in controller.weights:
+        outside = ~controller.backward[each.name]
+        loaded = best[f"{each.name}.parametrizations.weight.original"]
+        assert outside.any()
+        assert bits(each.phi[outside]) == bits(loaded[outside])

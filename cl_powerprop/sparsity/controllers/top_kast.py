@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.sparsity.bits import keep_, overwrite_, to_bits
@@ -15,6 +16,7 @@ from cl_powerprop.sparsity.packing import pack, unpack
 from cl_powerprop.sparsity.powerprop import magnitude_power, to_theta
 from cl_powerprop.sparsity.schedules import Updates
 from cl_powerprop.sparsity.scores import Magnitude
+from cl_powerprop.sparsity.sparse_weight import SparseWeight
 
 
 class _Held(NamedTuple):
@@ -24,11 +26,13 @@ class _Held(NamedTuple):
         trained: bits of the weights in B.
         values: bits of the others, as they stay.
         penalty: coefficient of the penalty.
+        loads: how often the model had been loaded when this was noted.
     """
 
     trained: Tensor
     values: Tensor
     penalty: Tensor
+    loads: int
 
 
 class TopKAST(Controller):
@@ -44,7 +48,8 @@ class TopKAST(Controller):
         stop: the sets do not change after this step.
         every: steps from one choice of the sets to the next.
         backward_sparsity: share of the masked weights outside B; None for the one that gives B twice the size of A.
-        penalty: coefficient of the L2 penalty on theta, whose gradient is added before each optimizer step.
+        penalty: coefficient of the L2 penalty on theta, whose gradient is added before each optimizer step; where the
+            optimizer is given a closure, after that.
         options: of :class:`Controller`.
 
     Attributes:
@@ -82,12 +87,26 @@ class TopKAST(Controller):
             )
         self.backward: dict[str, Tensor] = {}
         self._held: dict[str, _Held] = {}
-        self._hook = optimizer.register_step_pre_hook(self._before_step)
-        # Before all others: that of a step in theta-space decays the weights.
-        optimizer._optimizer_step_pre_hooks.move_to_end(self._hook.id, last=False)  # type: ignore[attr-defined]
+        self._hook = self._register_hook()
         active = self._choose()
         for each in self.weights:
             each.begin(active[each.name], self.backward[each.name])
+
+    def _register_hook(self) -> RemovableHandle:
+        hook = self.optimizer.register_step_pre_hook(self._before_step)
+        # Before all others: that of a step in theta-space decays the weights.
+        self.optimizer._optimizer_step_pre_hooks.move_to_end(hook.id, last=False)  # type: ignore[attr-defined]
+        return hook
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_hook"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Hook into the optimizer, whose copy has lost its hooks."""
+        vars(self).update(state)
+        self._hook = self._register_hook()
+        if self.is_final:
+            self._hook.remove()
 
     def is_due(self, step: int) -> bool:
         return step in self.updates
@@ -103,7 +122,8 @@ class TopKAST(Controller):
     def step(self) -> None:
         """As in the base class; also puts back the weights outside B, which momentum or decay may have moved."""
         for each in self.weights:
-            if (held := self._held.get(each.name)) is not None:
+            held = self._held.get(each.name)
+            if held is not None and held.loads == each.masked.loads:
                 overwrite_(each.phi, held.trained, held.values)
         super().step()
 
@@ -122,19 +142,42 @@ class TopKAST(Controller):
         return self.select(Magnitude(), self.target, among="all")
 
     @torch.no_grad()
-    def _before_step(self, *_: object) -> None:
-        """Note the weights outside B, which do not change until B does, and add the gradient of the penalty."""
-        for each in self.weights:
-            phi, gradient = each.phi, each.weight.stored.grad
-            if each.name not in self._held or self._held[each.name].penalty.dtype != phi.dtype:
-                self._held[each.name] = self._hold(phi, each.active, self.backward[each.name])
-            if self.penalty and gradient is not None:
-                gradient.addcmul_(_slope(phi, each.masked), self._held[each.name].penalty)
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Note the weights outside B, which do not change until B does, and add the gradient of the penalty.
 
-    def _hold(self, phi: Tensor, active: Tensor, backward: Tensor) -> _Held:
+        A closure computes the gradients anew, and so adds the penalty to its own.
+        """
+        for each in self.weights:
+            held = self._held.get(each.name)
+            if held is None or held.loads != each.masked.loads or held.penalty.dtype != each.phi.dtype:
+                self._held[each.name] = self._hold(each)
+        closure = options.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
+        if closure is None:
+            self._add_penalty()
+            return None
+
+        def with_penalty() -> Any:
+            loss = closure()
+            self._add_penalty()
+            return loss
+
+        return (args[0],), options | {"closure": with_penalty}
+
+    @torch.no_grad()
+    def _add_penalty(self) -> None:
+        for each in self.weights if self.penalty else ():
+            gradient = each.weight.stored.grad
+            if gradient is not None:
+                gradient.addcmul_(_slope(each.phi, each.masked), self._held[each.name].penalty)
+
+    def _hold(self, each: SparseWeight) -> _Held:
+        phi, active, backward = each.phi, each.active, self.backward[each.name]
         trained = to_bits(backward, phi.dtype)
         penalty = active.to(phi.dtype).mul_(1.0 - 1.0 / (1.0 - self.target)).add_(1.0 / (1.0 - self.target))
-        return _Held(trained, phi.view(trained.dtype) & ~trained, keep_(penalty.mul_(self.penalty), trained))
+        penalty = keep_(penalty.mul_(self.penalty), trained)
+        return _Held(trained, phi.view(trained.dtype) & ~trained, penalty, each.masked.loads)
 
     def complete(self) -> None:
         self._hook.remove()
