@@ -1,7 +1,7 @@
 """Sparse training compared: every controller with Powerpropagation's alpha 1 to 4, at several sparsities.
 
 python benchmarks/sparse_training/compare.py --quick                                          # the embedded digits
-CL_POWERPROP_DATA=... python benchmarks/sparse_training/compare.py lenet_300_100 lenet5 lenet_300_100_long omniglot
+CL_POWERPROP_DATA=... python benchmarks/sparse_training/compare.py lenet_300_100 lenet5      # as recorded
 
 Each pair of controller and alpha has the same number of trials for its learning rate, judged on validation data at one
 sparsity, with a seed that is not reported. Finished trials and runs are kept in the CSV files of ``--out`` and are not
