@@ -31,7 +31,7 @@ def learn(parts: Parts, results: Results) -> Results:
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
     plan, clock = parts.plan, parts.learner.clock
-    if not results.is_resumed:
+    if not (results.is_resumed or results.trained_experiences):
         refuse_trained(parts.learner)
     with results.recording(parts.steps(), len(parts.curriculum)), measuring(parts, results) as measure:
         if not results.is_resumed:

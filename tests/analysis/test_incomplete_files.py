@@ -214,7 +214,7 @@ def test_the_number_of_tasks_is_that_of_the_run_and_written_as_it_is(tmp_path: P
     other.write_text(other.read_text().replace("n_tasks: 3", "n_tasks: null"))
     assert compare_runs(load_runs(tmp_path)).groups == {"epn": ["a", "b"]}
     other.write_text(other.read_text().replace("n_tasks: null", "validation: 5"))
-    with pytest.raises(RunFolderError, match=r"benchmark.validation is null \(1 run\) and 5 \(1 run\)"):
+    with pytest.raises(RunFolderError, match=r"benchmark.validation is 0.1 \(1 run\) and 5 \(1 run\)"):
         compare_runs(load_runs(tmp_path))
 
 
