@@ -35,7 +35,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "model=resnet",
         ["unknown model 'resnet'", "convnet, lenet5, lenet_300_100, mlp, resnet18, resnet50, wide_resnet"],
     ),
-    "unknown data": ("data=cifar", ["unknown data 'cifar'", "cifar100, digits, fashion_mnist, folder, kmnist, mnist, mnist5k, omniglot"]),
+    "unknown data": (
+        "data=cifar",
+        ["unknown data 'cifar'", "cifar100, digits, fashion_mnist, folder, kmnist, mnist, mnist5k, omniglot"],
+    ),
     "unknown optimizer": ("optimizer=lion", ["unknown optimizer 'lion'", "adam, adamw, sgd"]),
     "unknown experiment": ("experiment=nothing", ["unknown experiment 'nothing'", "mnist_pruning", "quickstart/epn"]),
     "unknown strategy name": ("strategy.name=gem", ["unknown strategy 'gem'", "independent, joint, naive", "--import"]),

@@ -115,10 +115,6 @@ WRONG: dict[str, tuple[Callable[[nn.Module, Any], object], str]] = {
     "one string": (lambda *a: OneShotPruning(*a, exempt="first"), r"must be a list .* not 'first'"),
     "one type": (lambda *a: OneShotPruning(*a, exempt=nn.Linear), "exempt must be a list"),
     "a module": (lambda *a: OneShotPruning(*a, exempt=[a[0][0]]), r"not objects such as Linear\(\.\.\.\)"),
-    "an absent type": (
-        lambda *a: OneShotPruning(*a, exempt=[nn.Conv2d]),
-        "no layer is called 'Conv2d' or of that type",
-    ),
     "a class": (lambda *a: OneShotPruning(*a, distribution=ErdosRenyiKernel), r"write ErdosRenyiKernel\(\)"),
     "a score's class": (lambda *a: RigL(*a, stop=9, drop=Magnitude), r"not a class; write Magnitude\(\)"),
     "text": (lambda *a: OneShotPruning(*a, sparsity="0.9"), r"sparsity must be a number in \[0, 1\), not '0.9'"),

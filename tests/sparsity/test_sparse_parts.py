@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Size, nn
 
@@ -39,6 +39,7 @@ layer_shapes = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(layer_shapes, st.floats(0.001, 1.0), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
 def test_erk(shapes: list[tuple[int, ...]], density: float, power: float) -> None:
     named = {str(i): shape for i, shape in enumerate(shapes)}
@@ -68,6 +69,7 @@ def test_uniform_with_a_denser_last_layer() -> None:
     assert Uniform(last_scale=2.0).densities(shapes, 0.8)["last"] == 1.0
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 50),
     span=st.integers(1, 200),
@@ -91,6 +93,7 @@ def test_cubic(start: int, span: int, every: int, final: float, share: float) ->
     assert cubic(10**6, start, updates.last, final, initial) == final
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(1, 200))
 def test_decays(step: int, stop: int) -> None:
     inside = min(step, stop)
@@ -98,6 +101,7 @@ def test_decays(step: int, stop: int) -> None:
     assert linear_decay(step, stop) == pytest.approx((stop - inside) / stop)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10), st.floats(0.01, 0.999))
 def test_geometric(rounds: int, final: float) -> None:
     kept = [1.0 - geometric(done, rounds, final) for done in range(rounds + 1)]
@@ -107,6 +111,7 @@ def test_geometric(rounds: int, final: float) -> None:
         assert other / one == pytest.approx(kept[1] / kept[0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(0, 45))
 def test_largest_is_the_top_of_a_stable_sort(values: list[int], count: int) -> None:
     scores = torch.tensor(values, dtype=torch.float32)

@@ -36,7 +36,8 @@ class Controller:
         sparsity: share of the weights that are not used in the end, in [0, 1).
         distribution: of the weights among layers: "uniform", "erk", "global", or an object.
         exempt: layers that stay dense: names (with ``*`` and ``?``), "first", "last", names of layer types such as
-            "Conv2d", or types, with everything below them. Frozen layers stay as they are without being named.
+            "Conv2d", or types, with everything below them; a type
+            that the model lacks exempts nothing. Frozen layers stay as they are without being named.
         share_of: what ``sparsity`` is a share of: the masked weights, or all of them, with those of exempt layers.
         seed: of all that is drawn.
 
@@ -293,10 +294,9 @@ def _without_exempt(model: nn.Module, weights: Mapping[str, Maskable], exempt: E
                     f"exempt lists names and types of layers, not objects such as {type(entry).__name__}(...); "
                     f"choose from: first, last, {', '.join(names)}"
                 )
-        if not found:
-            called = entry if isinstance(entry, str) else entry.__name__
+        if not found and isinstance(entry, str):  # a type may be a rule for models of all kinds
             raise ConfigurationError(
-                f"exempt: no layer is called {called!r} or of that type; choose from: first, last, {', '.join(names)}"
+                f"exempt: no layer is called {entry!r} or of that type; choose from: first, last, {', '.join(names)}"
             )
         left_out |= set(found)
     if left_out == set(names):
