@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import check_choice
 from cl_powerprop.limits import DECAYS, GROW_SCORES, SCORES, check_drop_fraction, check_share
 from cl_powerprop.sparse_training.base import SparseConfig, check_interval, check_point, register_sparsity, to_steps
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from cl_powerprop.sparsity import RigL, SparseEvolutionaryTraining, StaticRandom
+
+log = logging.getLogger("cl_powerprop")
 
 
 @dataclass(kw_only=True)
@@ -64,13 +67,13 @@ class DynamicConfig(StaticConfig):
         """Return the arguments of the controller.
 
         Raises:
-            ConfigurationError: if training is too short for an update, or for the stop.
+            ConfigurationError: if the stop is after the end of training.
         """
         stop = to_steps("sparsity.stop", self.stop, steps)
         if self.every >= stop:
-            raise ConfigurationError(
-                f"sparsity.every={self.every} leaves no update before sparsity.stop, step {stop} of {steps}; lower it, "
-                "or use sparsity=static"
+            log.warning(
+                f"sparsity.every={self.every} leaves no update before sparsity.stop, step {stop} of {steps}: the mask "
+                "never changes; lower it"
             )
         return self.shared(seed) | {
             "drop_fraction": self.drop_fraction,

@@ -179,7 +179,7 @@ def test_a_share_of_all_weights() -> None:
         (RigL, {"stop": 10, "grow": "magnitude"}, "random, gradient"),
         (RigL, {"stop": 10, "drop": "size"}, "magnitude"),
         (RigL, {"stop": 10, "grown_quantile": 1.5}, "grown_quantile"),
-        (GradualPruning, {"stop": 10, "sparsity": 0.5, "initial": 0.6}, "initial sparsity"),
+        (GradualPruning, {"stop": 10, "sparsity": 0.5, "initial": 0.6}, "initial must be from 0"),
         (GradualPruning, {"stop": 10, "sparsity": 0.5, "initial": 0.2, "score": "gradient"}, "step 0"),
         (OneShotPruning, {"at": 0}, "step 1 or later"),
         (OneShotPruning, {"score": "gradient"}, "needs a step"),
