@@ -99,6 +99,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(
             f"data=arrays: {path} was not found; data.file is relative to data.root, else to $CL_POWERPROP_DATA"
         ) from error
+    except KeyError as error:
+        raise _unusable(path, f"{error.args[0]}: members must be called NAME.npy, as numpy.savez calls them") from error
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, SyntaxError) as error:
         raise _unusable(path, str(error)) from error
 

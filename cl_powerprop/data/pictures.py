@@ -61,6 +61,8 @@ class Pictures:
         path = self.folder / os.fsdecode(self.names[index])
         try:
             with Image.open(path, formats=FORMATS) as picture:
+                if picture.mode == "F" or picture.mode.startswith("I"):  # which Pillow would cut off at 255
+                    raise ValueError("it has more than 8 bits a channel; convert it to 8")
                 return picture.convert("RGB")
         except Exception as error:  # every decoder has errors of its own
             reason = "it has no known format" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -132,7 +134,12 @@ def find_pictures(folder: Path, **options: int) -> Pictures:
 
 def _files(folder: Path, name: str) -> Iterator[bytes]:
     """Yield the pictures of a class, at any depth, as paths below ``folder``."""
+    top = os.path.realpath(folder / name)
     for place, folders, files in os.walk(folder / name, followlinks=True):
+        real = os.path.realpath(place)
+        if real != top and f"{top}{os.sep}".startswith(f"{real}{os.sep}"):  # a link to a folder above
+            folders.clear()
+            continue
         folders[:] = [each for each in folders if each[0] != "."]
         for file in files:
             if file[0] != "." and os.path.splitext(file)[1].lower() in ENDINGS:

@@ -1,5 +1,6 @@
 """Export the network of one task of a run: make it small, write it, check the file, and measure it."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -27,6 +28,7 @@ from cl_powerprop.tasks import Split, Task
 
 BATCH_SIZES = (1, 256)
 
+_LEAST = 1e-7  # by which logits may differ, however small they are
 _TOLERANCE = 1e-3  # by which logits may differ, relative to the largest: rounding stays far below
 _TOGETHER = 1000  # images that are checked at a time
 
@@ -191,6 +193,8 @@ _FORMATS = {
 def _format_of(path: Path) -> _Format:
     if path.suffix not in _FORMATS:
         raise ConfigurationError(f"--to {path}: the file must end in {' or '.join(_FORMATS)}")
+    if path.is_dir():
+        raise ConfigurationError(f"--to {path} is a folder; name a file in it")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--to {path}: there is no folder {path.parent}")
     _FORMATS[path.suffix].check()
@@ -202,8 +206,9 @@ def _choose(model: LoadedModel, task: int | None) -> int:
     if task is None and learned == 1:
         return 0
     if task is None or not 0 <= task < learned:
-        wrong = "choose one" if task is None else f"there is no task {task}; choose one"
-        raise ConfigurationError(f"the run has learned the tasks 0 to {learned - 1}: {wrong} by --task")
+        tasks = f"the tasks 0 to {learned - 1}; choose one by --task" if learned > 1 else "task 0 only"
+        wrong = "" if task is None else f"there is no task {task}: "
+        raise ConfigurationError(f"{wrong}the run has learned {tasks}")
     return task
 
 
@@ -244,7 +249,7 @@ def _check(before: Call, after: Call, split: Split) -> Checked:
         images, labels = split.images(rows), split.labels[rows]
         expected, found = before(images), after(images)
         difference = max(difference, (expected - found).abs().max().item())
-        if not difference <= _TOLERANCE * max(1.0, expected.abs().max().item()):
+        if not difference <= _TOLERANCE * expected.abs().max().item() + _LEAST:
             raise RuntimeError(f"the exported network differs from the run's by up to {difference:.2g} in a logit")
         same += int((expected.argmax(1) == found.argmax(1)).sum())
         correct += int((found.argmax(1) == labels).sum())
@@ -254,5 +259,10 @@ def _check(before: Call, after: Call, split: Split) -> Checked:
 def _move(file: Path, path: Path) -> None:
     """Put a file in its place, at once, from whatever file system it lies on."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(file.read_bytes())
-    os.replace(part, path)
+    try:
+        part.write_bytes(file.read_bytes())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ConfigurationError(f"--to {path}: it cannot be written: {error.strerror}") from error

@@ -93,7 +93,7 @@ def test_the_command_writes_onnx_and_prints_a_table(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--to", "a.safetensors"], ["has learned the tasks 0 to 2: choose one by --task"]),
+        (["--to", "a.safetensors"], ["has learned the tasks 0 to 2; choose one by --task"]),
         (["--to", "a.safetensors", "--task", "3"], ["there is no task 3", "0 to 2"]),
         (["--to", "a.safetensors", "--task", "-1"], ["there is no task -1"]),
         (["--to", "a.pt", "--task", "0"], ["must end in .safetensors or .onnx"]),
