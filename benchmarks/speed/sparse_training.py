@@ -33,7 +33,6 @@ SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 128
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet_300_100": ("mlp", {"hidden": [300, 100]}),
     "lenet5": ("lenet5", {}),
-    "convnet": ("convnet", {"width": 64, "norm": "batch"}),
 }
 CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "one_shot": lambda *args, **options: OneShotPruning(*args, at=EVERY // 2, **options),
