@@ -1,0 +1,109 @@
+"""Files of a run folder, read and written so that neither a power cut nor a stranger's folder can do harm.
+
+A file that is written replaces the one before at once, and both file and folder are synced to the disk: whatever
+happens, a reader finds the whole old one or the whole new one. Nothing is written through a link, and no link, pipe or
+device is read.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cl_powerprop.errors import FileError
+
+_PART = ".part"  # what the names of files that are being written end with
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe would wait for its writer
+_READABLE_BY_ALL = 0o666  # as far as the umask allows
+
+LARGEST = 2**30  # bytes of a file that is read as a whole, unless a caller allows for more or less
+
+
+def write_file(path: Path, content: Iterable[bytes | memoryview] | bytes) -> None:
+    """Write a file, replacing an earlier one of its name at once; an interrupted write leaves that as it was.
+
+    Args:
+        path: the file to write.
+        content: all of it, or its pieces.
+
+    Raises:
+        OSError: if it cannot be written, as on a full disk.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_PART}")
+    try:
+        with open(os.open(part, _NEW, _READABLE_BY_ALL), "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names of a folder's files to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what interrupted writes have left in a folder."""
+    for entry in folder.iterdir():
+        if entry.name.endswith(_PART) and not entry.is_dir():
+            entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_file(path: Path, most: int = LARGEST) -> Iterator[int]:
+    """Open a file to read it, and yield its descriptor.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        FileError: if it is a link, a folder, a pipe or a device, or larger than that.
+        OSError: if it is absent, or cannot be read.
+    """
+    try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            raise FileError(f"{path.name} is a symbolic link, which is not followed")
+        descriptor = os.open(path, _OLD)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(*error.args) from error
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise FileError(f"{path.name} is not a file")
+        if about.st_size > most:
+            raise FileError(f"{path.name} is too large: {about.st_size:,} bytes, of at most {most:,}")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, most: int = LARGEST) -> bytes:
+    """Return the content of a file; arguments and errors are those of :func:`open_file`."""
+    with open_file(path, most) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        content = file.read(most + 1)
+    if len(content) > most:  # it grew
+        raise FileError(f"{path.name} is too large: more than {most:,} bytes")
+    return content
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file of this name, and no link, folder, pipe or device."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,97 @@
+"""Signals: kept until a checkpoint can be written, and deadly anywhere else."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from cl_powerprop import interrupts
+from cl_powerprop.interrupts import SIGNALS, Interrupted, check, deferred, listening, requested, saving
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.001)  # Python handles it between two instructions of the main thread
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_the_program_at_once(number: int) -> None:
+    with listening(), pytest.raises(Interrupted) as stopped:
+        send(number)
+    assert stopped.value.signal == number
+    assert stopped.value.exit_code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}[number]
+
+
+def test_work_that_can_be_saved_goes_on_to_the_next_moment() -> None:
+    steps = []
+
+    def work() -> None:
+        with deferred():
+            check()
+            send(signal.SIGTERM)
+            steps.append("finished")
+            assert requested()
+            check()
+            steps.append("never")
+
+    with listening(), pytest.raises(Interrupted):
+        work()
+    assert steps == ["finished"]
+
+
+def test_a_signal_that_nobody_asked_for_stops_the_program_afterwards() -> None:
+    with listening(), pytest.raises(Interrupted), deferred(), deferred():
+        send(signal.SIGUSR1)
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    steps = []
+
+    def work() -> None:
+        with deferred():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+                send(number)
+                steps.append(number)
+
+    with listening(), pytest.raises(Interrupted) as stopped:
+        work()
+    assert steps == [signal.SIGTERM]
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def test_a_signal_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with deferred():
+            send(signal.SIGTERM)
+            time.sleep(10)
+
+    monkeypatch.setattr(interrupts, "_PATIENCE", 0.05)
+    start = time.monotonic()
+    with listening(), pytest.raises(Interrupted):
+        work()
+    assert time.monotonic() - start < 5
+
+
+def test_nothing_interrupts_the_writing_of_a_checkpoint() -> None:
+    written = []
+
+    def work() -> None:
+        with deferred():
+            with saving():
+                for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                    send(number)
+                written.append(True)
+            check()
+            written.append(False)
+
+    with listening(), pytest.raises(Interrupted):
+        work()
+    assert written == [True]
+
+
+def test_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with listening():
+        pass
+    assert [signal.getsignal(number) for number in SIGNALS] == before
