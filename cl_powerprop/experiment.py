@@ -9,7 +9,8 @@ from torch import nn
 
 from cl_powerprop.assemble import assemble, choose_device
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
-from cl_powerprop.checkpoint import Checkpoint, check_matches, must_match, write_checkpoint
+from cl_powerprop.checkpoint import Checkpoint, check_matches
+from cl_powerprop.checkpointing import epoch_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
 from cl_powerprop.learning import learn
@@ -20,10 +21,8 @@ from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite
-from cl_powerprop.saving import save
 from cl_powerprop.source import is_verified
 from cl_powerprop.torchrun import place
-from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints, load_task_state, task_state
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,9 @@ def _run(
     for reference in references:
         results.add_reference(reference)
     if checkpoint is not None:
-        _restore(checkpoint, parts, results)
-    parts.save = _saver(config, parts)
-    parts.checkpoints = _epoch_checkpoints(config, parts, results, checkpoint)
+        restore(checkpoint, parts, results)
+    parts.save = saver(config, parts)
+    parts.checkpoints = epoch_checkpoints(config, parts, results, checkpoint)
     learn(parts, results)
     if place().is_first:
         (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
@@ -137,61 +136,6 @@ def open_results(
         shown["group"] = group_name(config)
     progress = config.progress and not quiet
     return Results(folder, facts, sinks=sinks, config=shown, multirun=multirun, progress=progress, job=job)
-
-
-def _saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
-    """Return what writes the network and, between two tasks, what a resumed run needs."""
-
-    def save_all(results: Results) -> None:
-        if not place().is_first:
-            return
-        model, strategy = parts.learner.model, parts.strategy
-        with results.time("logging"):
-            if config.save_model:
-                file = results.folder.path / "model.safetensors"
-                masked, learned = strategy.mask_options(), results.trained_tasks
-                save(model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
-            if strategy.resumable and results.trained_experiences < len(parts.curriculum):
-                write_checkpoint(results.folder.path, parts, results, must_match(config))
-
-    return save_all
-
-
-def _epoch_checkpoints(
-    config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None
-) -> EpochCheckpoints | None:
-    """Return what writes checkpoints within tasks, and goes on from one; None if the strategy cannot."""
-    learner = parts.learner
-    if not parts.strategy.resumable_within_tasks:
-        return None
-
-    def write() -> None:
-        if not place().is_first:
-            return
-        results.sync()
-        with results.time("logging"):
-            write_checkpoint(results.folder.path, parts, results, must_match(config), task_state(learner))
-
-    if begun is None or not begun.task:
-        return EpochCheckpoints(write)
-
-    def restore() -> None:
-        learner.model.load_state_dict(begun.model)  # once more: weights may have changed as the task began
-        load_task_state(learner, begun.task)
-
-    return EpochCheckpoints(write, restore)
-
-
-def _restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
-    """Make network, strategy, clock and results what they were; all else follows from the config and the task."""
-    learner = parts.learner
-    results.load_state_dict(checkpoint.results, checkpoint.step)
-    parts.strategy.load_state_dict(checkpoint.strategy, learner.model)
-    learner.model.load_state_dict(checkpoint.model)
-    if parts.sparsity is not None:
-        parts.sparsity.load_state_dict(checkpoint.sparsity)
-    learner.clock.train_iterations = checkpoint.step
-    learner.clock.train_exp_counter = results.trained_tasks
 
 
 def _hide_places(config: RunConfig, path: Path) -> None:
