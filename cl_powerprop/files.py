@@ -64,21 +64,22 @@ def remove_parts(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_file(path: Path, most: int = LARGEST) -> Iterator[int]:
+def open_file(path: Path, most: int = LARGEST, follow: bool = False) -> Iterator[int]:
     """Open a file to read it, and yield its descriptor.
 
     Args:
         path: the file.
         most: bytes that it may have.
+        follow: a symbolic link is followed, as users have them among data.
 
     Raises:
         FileError: if it is a link, a folder, a pipe or a device, or larger than that.
         OSError: if it is absent, or cannot be read.
     """
     try:
-        if stat.S_ISLNK(os.lstat(path).st_mode):
+        if not follow and stat.S_ISLNK(os.lstat(path).st_mode):
             raise FileError(f"{path.name} is a symbolic link, which is not followed")
-        descriptor = os.open(path, _OLD)
+        descriptor = os.open(path, _OLD & ~os.O_NOFOLLOW if follow else _OLD)
     except NotADirectoryError as error:
         raise FileNotFoundError(*error.args) from error
     try:
@@ -92,9 +93,9 @@ def open_file(path: Path, most: int = LARGEST) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_file(path: Path, most: int = LARGEST) -> bytes:
+def read_file(path: Path, most: int = LARGEST, follow: bool = False) -> bytes:
     """Return the content of a file; arguments and errors are those of :func:`open_file`."""
-    with open_file(path, most) as descriptor, open(descriptor, "rb", closefd=False) as file:
+    with open_file(path, most, follow) as descriptor, open(descriptor, "rb", closefd=False) as file:
         content = file.read(most + 1)
     if len(content) > most:  # it grew
         raise FileError(f"{path.name} is too large: more than {most:,} bytes")

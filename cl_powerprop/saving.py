@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cl_powerprop.errors import DataError
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.saved_model import check_entries, check_values, described
 from cl_powerprop.sparsity import MaskAllocator, select_task
+from cl_powerprop.tensor_file import open_tensors
 
 FORMAT = "cl-powerprop 1"
 
@@ -92,38 +93,30 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     os.replace(part, path)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return what :func:`write_tensors` wrote: tensors, on the CPU, and metadata, by name.
-
-    Raises:
-        DataError: if the file is damaged.
-    """
-    try:
-        with safe_open(path, "pt") as content:
-            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-
-
 def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Load the ``model.safetensors`` of a run; ``model(x, task=k)`` then returns the outputs of task k.
+
+    What the file says of itself is checked before memory is taken for it, and every value afterwards.
 
     Args:
         path: the file, or the run folder that holds it.
 
     Raises:
-        DataError: if the file is missing or damaged, or was not written by this version of cl-powerprop.
+        DataError: if the file is missing or damaged, was not written by this version of cl-powerprop, or is larger
+            than the memory.
     """
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
-    if not file.exists():
+    if not os.path.lexists(file):
         raise DataError(f"{file} was not found; a run writes it when its first task is finished")
-    tensors, metadata = read_tensors(file)
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{file} was not written by this version of cl-powerprop")
-    description = json.loads(metadata["description"])
-    network = build_model(**description["architecture"])
-    if description["masked"] is not None:
-        MaskAllocator(network, **description["masked"], exclude=(TaskHeads,))
-    network.load_state_dict(tensors)
-    return LoadedModel(network, description["n_tasks"]).eval()
+    with open_tensors(file) as content:
+        if content.header.metadata.get("format") != FORMAT:
+            raise DataError(f"{file} was not written by this version of cl-powerprop")
+        description = described(content.header.metadata)
+        check_entries(description, content.header)
+        network = build_model(**description.architecture)
+        if description.masked is not None:
+            MaskAllocator(network, **description.masked, exclude=(TaskHeads,))
+        network.load_state_dict(content.read())
+        check_values(network)
+    return LoadedModel(network, description.n_tasks).eval()

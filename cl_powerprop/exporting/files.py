@@ -12,8 +12,9 @@ from torch import Tensor
 from cl_powerprop.errors import DataError
 from cl_powerprop.exporting.network import ExportedNetwork, build_network
 from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
-from cl_powerprop.saving import read_tensors, write_tensors
+from cl_powerprop.saving import write_tensors
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
+from cl_powerprop.tensor_file import read_tensors
 
 FORMAT = "cl-powerprop export 1"
 

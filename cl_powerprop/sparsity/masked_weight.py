@@ -48,6 +48,7 @@ class MaskedWeight(nn.Module, TaskAware):
         ConfigurationError: if ``alpha`` is not a finite number of at least 1.
     """
 
+    by_task = ("masks", "labels")
     masks: Tensor
     labels: Tensor
     owner: Tensor
@@ -269,6 +270,7 @@ class MaskedWeightOnly(parametrize.ParametrizationList):
 class PerTaskTensor(nn.Module, TaskAware):
     """A small tensor (bias, norm affine or statistics) of which every finished task keeps its own value."""
 
+    by_task = ("values",)
     values: Tensor
 
     def __init__(self, value: Tensor) -> None:

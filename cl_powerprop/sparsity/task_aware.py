@@ -1,12 +1,19 @@
 """The interface of modules that depend on the selected task: masks, biases, norms and heads."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
 
 class TaskAware(ABC):
-    """A module whose output depends on the selected task."""
+    """A module whose output depends on the selected task.
+
+    Attributes:
+        by_task: names of its tensors that have a row for each finished task.
+    """
+
+    by_task: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def select_task(self, task: int | None) -> None:

@@ -13,7 +13,8 @@ from cl_powerprop.exporting.export import compact
 from cl_powerprop.exporting.files import FORMAT, load_exported, write_exported
 from cl_powerprop.exporting.layers import KINDS
 from cl_powerprop.exporting.network import ExportedNetwork, Step
-from cl_powerprop.saving import load, read_tensors, write_tensors
+from cl_powerprop.saving import load, write_tensors
+from cl_powerprop.tensor_file import read_tensors
 
 from ..test_models import OPTIONS
 from .networks import images, masked_network

@@ -1,0 +1,164 @@
+"""What the file of a trained model says of itself, compared with what it holds."""
+
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from cl_powerprop.networks.blank import blank_model
+from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.registry import find
+from cl_powerprop.sparsity import MaskAllocator
+from cl_powerprop.sparsity.masked_weight import MaskedWeight
+from cl_powerprop.sparsity.packing import unpack
+from cl_powerprop.sparsity.task_aware import TaskAware
+from cl_powerprop.tensor_file import DTYPES
+from cl_powerprop.tensor_header import Header, check_fields, is_whole, parse_json, shortened
+
+_REGISTERED = 10  # parameters and buffers that a network makes for one tensor of its file, at most
+_ADDED = (".labels", ".alpha")  # tensors that files of version 0.1.0 have not
+_RENAMED = (".around.", ".shortcut.")  # part of a tensor's name: in files of version 0.1.0, and now
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of its network.
+
+    Attributes:
+        architecture: arguments of :func:`build_model`.
+        masked: arguments of the network's :class:`MaskAllocator`; None without masks.
+        n_tasks: number of tasks that it has learned.
+    """
+
+    architecture: dict[str, Any]
+    masked: dict[str, Any] | None
+    n_tasks: int
+
+
+def described(metadata: Mapping[str, str]) -> Description:
+    """Return what a file says of its network, each value of its type and within its range.
+
+    Raises:
+        ValueError: naming what is missing, unknown or impossible.
+    """
+    content = check_fields(
+        "its description",
+        parse_json(metadata.get("description", "null")),
+        {
+            "architecture": lambda value: isinstance(value, dict),
+            "masked": lambda value: value is None or value in ({"unmasked": "per_task"}, {"unmasked": "frozen"}),
+            "n_tasks": partial(is_whole, least=0),
+        },
+    )
+    description = Description(**content)
+    _check_architecture(description.architecture)
+    if description.n_tasks > len(description.architecture["classes"]):
+        raise ValueError(f"it has the classes of fewer than n_tasks={description.n_tasks} tasks")
+    return description
+
+
+def _check_architecture(architecture: dict[str, Any]) -> None:
+    if not isinstance(architecture.get("name"), str):
+        raise ValueError("its architecture has no name")
+    config = find("model", architecture["name"]).config
+    hints = typing.get_type_hints(config)
+    given = {option.name: hints[option.name] for option in fields(config) if option.name in architecture}
+    if missing := [option.name for option in fields(config) if _is_missing(option, architecture)]:
+        raise ValueError(f"its architecture lacks {missing[0]}")
+    check_fields(
+        "its architecture",
+        architecture,
+        {name: partial(_fits, hint) for name, hint in given.items()}
+        | {"sample_shape": _is_shape, "classes": _is_shape}
+        | {name: possible for name, possible in _OPTIONAL.items() if name in architecture},
+    )
+    config(**{name: architecture[name] for name in given}).check()
+
+
+def _is_missing(option: Any, architecture: dict[str, Any]) -> bool:
+    has_default = option.default is not MISSING or option.default_factory is not MISSING
+    return option.name not in architecture and not has_default
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(is_whole(side, 1) for side in value)
+
+
+_OPTIONAL = {
+    "init_seed": partial(is_whole, least=0, most=2**64 - 1),
+    "independent": lambda value: isinstance(value, bool),
+}
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Return whether a JSON value is of a type that an option can have."""
+    if typing.get_origin(kind) in (typing.Union, UnionType):
+        return any(_fits(member, value) for member in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(typing.get_args(kind)[0], item) for item in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return is_whole(value, -(2**31))
+    return kind is Any or type(value) is (NoneType if kind is None else kind)
+
+
+def check_entries(description: Description, header: Header) -> None:
+    """Compare a file's tensors with those that the described network would have, before either is made.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, unknown, or of another dtype or shape.
+    """
+    network = blank_model(description.architecture, _REGISTERED * (len(header.entries) + _REGISTERED))
+    tasks = 0
+    if description.masked is not None:
+        with torch.device("meta"):
+            MaskAllocator(network, **description.masked, exclude=(TaskHeads,))
+        tasks = description.n_tasks
+    by_task = {
+        f"{name}.{tensor}" for name, module in network.named_modules() if isinstance(module, TaskAware)
+        for tensor in module.by_task
+    }  # fmt: skip
+    found = {name.replace(*_RENAMED): entry for name, entry in header.entries.items()}
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        shape = (tasks, *tensor.shape[1:]) if name in by_task else tuple(tensor.shape)
+        if name not in found:
+            if name.endswith(_ADDED):
+                continue
+            raise ValueError(f"tensor {shortened(name)} is missing")
+        if (DTYPES.get(found[name].dtype), found[name].shape) != (tensor.dtype, shape):
+            there = f"{found[name].dtype} {list(found[name].shape)}"
+            raise ValueError(f"tensor {shortened(name)} is {there}, not {tensor.dtype} {list(shape)}")
+    if unknown := found.keys() - expected.keys():
+        raise ValueError(f"it has an unknown tensor {shortened(min(unknown))}")
+
+
+@torch.no_grad()
+def check_values(network: nn.Module) -> None:
+    """Refuse weights that are no numbers, negative variances, and masks of tasks that hide everything.
+
+    Raises:
+        ValueError: naming what has them.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"tensor {name} has values that are not finite")
+        if "running_var" in name and tensor.numel() and tensor.min() < 0:
+            raise ValueError(f"tensor {name} has negative variances")
+    weights = [module for module in network.modules() if isinstance(module, MaskedWeight)]
+    kept = torch.zeros(weights[0].tasks if weights else 0, dtype=torch.int64)
+    for weight in weights:
+        for task, packed in enumerate(weight.masks):
+            bits = unpack(packed, torch.Size((8 * len(packed),)))
+            kept[task] += bits.count_nonzero()
+            if bits[weight.owner.numel() :].any():
+                raise ValueError(f"the mask of task {task} has more bits than weights")
+    if not kept.all():
+        raise ValueError(f"the mask of task {int(kept.argmin())} is empty")
