@@ -10,8 +10,8 @@ run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the 
 	$(BIN)/cl-powerprop run -m experiment=quickstart/naive,quickstart/packnet,quickstart/epn run_dir=$$runs && \
 	$(BIN)/cl-powerprop compare $$runs --out $$runs/comparison
 
-test: setup lint  ## set up, then style, types and tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: setup lint  ## set up, then style, types and tests, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 quick: setup  ## the fast tests, in under a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data'
