@@ -22,12 +22,17 @@ _READABLE_BY_ALL = 0o666  # as far as the umask allows
 LARGEST = 2**30  # bytes of a file that is read as a whole, unless a caller allows for more or less
 
 
-def write_file(path: Path, content: Iterable[bytes | memoryview] | bytes) -> None:
+def write_file(
+    path: Path, content: Iterable[bytes | memoryview] | bytes, *, keep: Path | None = None, sync: bool = True
+) -> None:
     """Write a file, replacing an earlier one of its name at once; an interrupted write leaves that as it was.
 
     Args:
         path: the file to write.
         content: all of it, or its pieces.
+        keep: what the earlier one is called from then on; None to give it up.
+        sync: wait until it is on the disk. Without, a power cut may cost the old and the new one: only for what can be
+            made again.
 
     Raises:
         OSError: if it cannot be written, as on a full disk.
@@ -36,14 +41,19 @@ def write_file(path: Path, content: Iterable[bytes | memoryview] | bytes) -> Non
     try:
         with open(os.open(part, _NEW, _READABLE_BY_ALL), "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if keep is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, keep)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -96,10 +106,7 @@ def open_file(path: Path, most: int = LARGEST, follow: bool = False) -> Iterator
 def read_file(path: Path, most: int = LARGEST, follow: bool = False) -> bytes:
     """Return the content of a file; arguments and errors are those of :func:`open_file`."""
     with open_file(path, most, follow) as descriptor, open(descriptor, "rb", closefd=False) as file:
-        content = file.read(most + 1)
-    if len(content) > most:  # it grew
-        raise FileError(f"{path.name} is too large: more than {most:,} bytes")
-    return content
+        return file.read(os.fstat(descriptor).st_size)
 
 
 def is_file(path: Path) -> bool:

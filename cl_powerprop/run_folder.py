@@ -11,6 +11,7 @@ from typing import Any
 
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.privacy import redact, redact_all
+from cl_powerprop.run_lock import is_lock
 
 SCHEMA_VERSION = 1
 COPY = "run_folder"  # a folder of this name holds a copy of a run's files, for a dashboard, and is no run of its own
@@ -29,7 +30,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = not all(_is_of_hydra(entry) for entry in path.iterdir())
+            occupied = not all(is_lock(entry.name) or _is_of_hydra(entry) for entry in path.iterdir())
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
         if occupied:

@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import DataError
+from cl_powerprop.files import write_file
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.saved_model import check_entries, check_values, described
@@ -65,12 +66,20 @@ def save(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file at once. The same content gives the same bytes.
+    """Write a safetensors file at once; arguments are those of :func:`serialized`.
 
-    safetensors' own ``save_file`` writes metadata in random order, and a file that only its owner can read.
+    Raises:
+        OSError: if it cannot be written, as on a full disk.
+    """
+    write_file(path, serialized(tensors, metadata))
+
+
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """Return the content of a safetensors file in pieces. The same content gives the same bytes.
+
+    safetensors' own functions write metadata in random order. Here it comes first of all, in the order given.
 
     Args:
-        path: the file to write.
         tensors: on any device, by name.
         metadata: text by name.
     """
@@ -80,17 +89,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         if tensor.numel() and tensor.data_ptr() in held:
             stored[name] = tensor.clone()
         held.add(tensor.data_ptr())
-    content = memoryview(safetensors.torch.save(stored, metadata))
+    content = memoryview(safetensors.torch.save(stored))
     start = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
-    header = json.loads(bytes(content[_LENGTH:start])) | {"__metadata__": metadata}
-    text = json.dumps(header).encode()
+    header = json.loads(bytes(content[_LENGTH:start]))
+    text = json.dumps({"__metadata__": dict(metadata)} | header).encode()
     text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of eight bytes
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(len(text).to_bytes(_LENGTH, "little"))
-        file.write(text)
-        file.write(content[start:])
-    os.replace(part, path)
+    return [len(text).to_bytes(_LENGTH, "little"), text, content[start:]]
 
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:
