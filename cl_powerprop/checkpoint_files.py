@@ -5,7 +5,6 @@ Both are safetensors files. Their metadata begin with the SHA-256 of the file in
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +13,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cl_powerprop.files import is_file, read_file, write_file
+from cl_powerprop.files import is_file, open_file, write_file
+from cl_powerprop.memory import machine_memory
 from cl_powerprop.saving import serialized
+from cl_powerprop.tensor_header import LENGTH, read_header
 
 FILE = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
@@ -24,9 +25,8 @@ FORMAT = 4
 
 _DIGITS = 64
 _ZEROS = "0" * _DIGITS
-_LENGTH = 8  # bytes at the beginning that say how long the header is
 _BEFORE = b'{"__metadata__": {"sha256": "'  # begins the header
-_START = _LENGTH + len(_BEFORE)  # of the checksum
+_START = LENGTH + len(_BEFORE)  # of the checksum
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,10 +88,10 @@ def remove(folder: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    content = read_file(path, most=_memory())
-    length = int.from_bytes(content[:_LENGTH], "little")
-    metadata = json.loads(content[_LENGTH : _LENGTH + length]).get("__metadata__", {})
-    if content[_LENGTH:_START] == _BEFORE:
+    with open_file(path, machine_memory()) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        metadata = read_header(descriptor).metadata
+        content = file.read(os.fstat(descriptor).st_size)
+    if content[LENGTH:_START] == _BEFORE:
         _check(content)
     elif "format" in metadata:
         raise ValueError("it has lost its checksum")
@@ -105,8 +105,3 @@ def _check(content: bytes) -> None:
     digest.update(memoryview(content)[end:])
     if digest.hexdigest().encode() != content[_START:end]:
         raise ValueError("its content does not have its checksum")
-
-
-def _memory() -> int:
-    """Return the bytes of this machine's memory: a larger checkpoint is none of a run here."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
