@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cl_powerprop.checksum import KEY
 from cl_powerprop.networks.blank import blank_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import find
@@ -19,7 +20,7 @@ from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.packing import unpack
 from cl_powerprop.sparsity.task_aware import TaskAware
 from cl_powerprop.tensor_file import DTYPES
-from cl_powerprop.tensor_header import Header, check_fields, is_whole, parse_json, shortened
+from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, parse_json, shortened
 
 _REGISTERED = 10  # parameters and buffers that a network makes for one tensor of its file, at most
 _ADDED = (".labels", ".alpha")  # tensors that files of version 0.1.0 have not
@@ -47,6 +48,8 @@ def described(metadata: Mapping[str, str]) -> Description:
     Raises:
         ValueError: naming what is missing, unknown or impossible.
     """
+    if unknown := metadata.keys() - {KEY, "format", "description"}:
+        raise ValueError(f"it says an unknown {shortened(min(unknown))}")
     content = check_fields(
         "its description",
         parse_json(metadata.get("description", "null")),
@@ -71,13 +74,10 @@ def _check_architecture(architecture: dict[str, Any]) -> None:
     given = {option.name: hints[option.name] for option in fields(config) if option.name in architecture}
     if missing := [option.name for option in fields(config) if _is_missing(option, architecture)]:
         raise ValueError(f"its architecture lacks {missing[0]}")
-    check_fields(
-        "its architecture",
-        architecture,
-        {name: partial(_fits, hint) for name, hint in given.items()}
-        | {"sample_shape": _is_shape, "classes": _is_shape}
-        | {name: possible for name, possible in _OPTIONAL.items() if name in architecture},
-    )
+    possible: dict[str, Check] = {name: partial(_fits, hint) for name, hint in given.items()}
+    possible |= {"sample_shape": _is_shape, "classes": _is_shape}
+    possible |= {name: check for name, check in _OPTIONAL.items() if name in architecture}
+    check_fields("its architecture", architecture, possible)
     config(**{name: architecture[name] for name in given}).check()
 
 
@@ -90,7 +90,7 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(is_whole(side, 1) for side in value)
 
 
-_OPTIONAL = {
+_OPTIONAL: dict[str, Check] = {
     "init_seed": partial(is_whole, least=0, most=2**64 - 1),
     "independent": lambda value: isinstance(value, bool),
 }

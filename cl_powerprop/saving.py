@@ -9,6 +9,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from cl_powerprop.checksum import KEY, ZEROS, with_checksum
 from cl_powerprop.errors import DataError
 from cl_powerprop.files import write_file
 from cl_powerprop.networks.build import build_model
@@ -52,7 +53,7 @@ def save(
     masked: dict[str, Any] | None,
     n_tasks: int,
 ) -> None:
-    """Write ``model`` to ``path``. An interrupted write leaves an existing file as it was.
+    """Write ``model`` to ``path``, with a checksum. An interrupted write leaves an existing file as it was.
 
     Args:
         model: the network, on any device.
@@ -62,7 +63,8 @@ def save(
         n_tasks: number of tasks that it has learned.
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
-    write_tensors(Path(path), model.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
+    metadata = {KEY: ZEROS, "format": FORMAT, "description": json.dumps(description)}
+    write_file(Path(path), with_checksum(serialized(model.state_dict(), metadata)))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

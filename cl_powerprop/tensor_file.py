@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cl_powerprop.checksum import KEY, check_checksum
 from cl_powerprop.errors import DataError, FileError
 from cl_powerprop.files import open_file
 from cl_powerprop.memory import machine_memory, too_large
@@ -17,6 +18,8 @@ DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32},
     **{"I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64},
 }
+
+_MESSAGE = 200  # characters of an error that are shown
 
 
 class TensorFile:
@@ -29,12 +32,15 @@ class TensorFile:
         header: what it holds.
 
     Raises:
-        ValueError: if the header is impossible, or the tensors need more memory than there is.
+        ValueError: if the header is impossible, the content does not have its checksum, if there is one, or the
+            tensors need more memory than there is.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.header: Header = read_header(descriptor)
+        if not check_checksum(descriptor) and KEY in self.header.metadata:
+            raise ValueError("its checksum is not where it was")
         if problem := too_large(self.header.nbytes):
             raise ValueError(f"it needs {problem}")
 
@@ -80,7 +86,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path} is damaged: {shortened(' '.join(str(error).split()), _MESSAGE)}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,11 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 LENGTH = 8  # bytes at the beginning of a safetensors file that say how long its header is
+
+Check = Callable[[Any], bool]
+"""Says whether a JSON value is possible."""
 
 _LONGEST = 2**25  # bytes that a header may have
 _METADATA = "__metadata__"
@@ -123,13 +126,13 @@ def shortened(text: object, most: int = 60) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def check_fields(what: str, value: Any, fields: dict[str, Callable[[Any], bool]]) -> dict[str, Any]:
+def check_fields(what: str, value: Any, fields: Mapping[str, Check]) -> dict[str, Any]:
     """Return a JSON object that has exactly some fields, each with a possible value.
 
     Args:
         what: it is called in messages.
         value: the object.
-        fields: what says whether a value is possible, by field.
+        fields: the check of each field's value.
 
     Raises:
         ValueError: naming the field that is missing, unknown or impossible.

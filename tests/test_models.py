@@ -280,5 +280,5 @@ def test_the_same_network_gives_the_same_file_which_others_may_read(tmp_path: Pa
     (tmp_path / "plain").write_text("")
     assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
     with safetensors.safe_open(paths[0], "pt") as content:
-        assert set(content.metadata()) == {"format", "description"}
+        assert set(content.metadata()) == {"sha256", "format", "description"}
     assert torch.equal(load(paths[0])(torch.ones(2, 1, 4, 4), task=0), model.eval()(torch.ones(2, 1, 4, 4)))
