@@ -52,11 +52,21 @@ def resume(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write the network of one task of a run, and print what it costs against the dense one."""
+    from rich.console import Console
+
     from cl_powerprop.exporting.export import export as export_task
     from cl_powerprop.exporting.table import WIDTH, lines, table
     from cl_powerprop.output import say, say_table
 
-    exported = export_task(options.run, options.to, task=options.task, root=options.root, threads=options.threads)
+    with Console(stderr=True).status("") as status:  # shown on a terminal only
+        exported = export_task(
+            options.run,
+            options.to,
+            task=options.task,
+            root=options.root,
+            threads=options.threads,
+            progress=status.update,
+        )
     say_table(table(exported), WIDTH)
     for line in lines(exported):
         say(line)

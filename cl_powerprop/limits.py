@@ -1,6 +1,7 @@
 """What options can be, asked by a config before anything is loaded, and by what it makes. Imports no torch."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,8 @@ GROW_SCORES = ("random", "gradient")
 REPARAMS = ("powerprop", "product")
 
 _NORM_GROUPS = 8
+_THREADS = 256  # that are allowed on any machine, so that a config of a larger one can be repeated
+_THREADS_A_CORE = 4
 _ROUNDING = 1e-9
 
 
@@ -149,6 +152,21 @@ def norm_groups(name: str, channels: int) -> int:
     if channels % groups:
         raise ConfigurationError(f"model.norm=group: {channels} channels do not divide into {groups} groups")
     return groups
+
+
+def check_threads(option: str, threads: int, least: int = 1) -> None:
+    """Refuse a number of threads or processes that no machine is helped by: torch crashes at a million.
+
+    Raises:
+        ConfigurationError: naming the option and how many there may be.
+    """
+    most = max(_THREADS, _THREADS_A_CORE * (os.cpu_count() or 1))
+    if threads < least:
+        raise ConfigurationError(f"{option} must be at least {least}, not {threads}")
+    if threads > most:
+        raise ConfigurationError(
+            f"{option} must be at most {most} here, not {threads}: there are {os.cpu_count()} cores"
+        )
 
 
 def check_at_least_0(option: str, value: float) -> None:

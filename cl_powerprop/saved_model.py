@@ -2,7 +2,6 @@
 
 import math
 import typing
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from types import NoneType, UnionType
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cl_powerprop.checksum import KEY
 from cl_powerprop.networks.blank import blank_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import find
@@ -42,17 +40,15 @@ class Description:
     n_tasks: int
 
 
-def described(metadata: Mapping[str, str]) -> Description:
+def described(text: str) -> Description:
     """Return what a file says of its network, each value of its type and within its range.
 
     Raises:
         ValueError: naming what is missing, unknown or impossible.
     """
-    if unknown := metadata.keys() - {KEY, "format", "description"}:
-        raise ValueError(f"it says an unknown {shortened(min(unknown))}")
     content = check_fields(
         "its description",
-        parse_json(metadata.get("description", "null")),
+        parse_json(text),
         {
             "architecture": lambda value: isinstance(value, dict),
             "masked": lambda value: value is None or value in ({"unmasked": "per_task"}, {"unmasked": "frozen"}),

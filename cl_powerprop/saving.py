@@ -63,17 +63,16 @@ def save(
         n_tasks: number of tasks that it has learned.
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
-    metadata = {KEY: ZEROS, "format": FORMAT, "description": json.dumps(description)}
-    write_file(Path(path), with_checksum(serialized(model.state_dict(), metadata)))
+    write_tensors(Path(path), model.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file at once; arguments are those of :func:`serialized`.
+    """Write a safetensors file at once, with a checksum; arguments are those of :func:`serialized`.
 
     Raises:
         OSError: if it cannot be written, as on a full disk.
     """
-    write_file(path, serialized(tensors, metadata))
+    write_file(path, with_checksum(serialized(tensors, {KEY: ZEROS} | metadata)))
 
 
 def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
@@ -116,9 +115,10 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
     if not os.path.lexists(file):
         raise DataError(f"{file} was not found; a run writes it when its first task is finished")
     with open_tensors(file) as content:
-        if content.header.metadata.get("format") != FORMAT:
+        text = content.description(FORMAT)
+        if text is None:
             raise DataError(f"{file} was not written by this version of cl-powerprop")
-        description = described(content.header.metadata)
+        description = described(text)
         check_entries(description, content.header)
         network = build_model(**description.architecture)
         if description.masked is not None:

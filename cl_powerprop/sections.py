@@ -9,6 +9,7 @@ from cl_powerprop.limits import (
     check_clip_norm,
     check_label_smoothing,
     check_schedule,
+    check_threads,
 )
 
 
@@ -39,7 +40,8 @@ class TrainConfig:
         Raises:
             ConfigurationError: naming the option and what it can be.
         """
-        for option in ("epochs", "batch_size", "eval_batch_size", "threads"):
+        check_threads("train.threads", self.threads)
+        for option in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"train.{option} must be at least 1, not {getattr(self, option)}")
         if self.steps is not None and self.steps < 1:

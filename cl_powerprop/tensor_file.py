@@ -30,6 +30,7 @@ class TensorFile:
 
     Attributes:
         header: what it holds.
+        metadata: text by name, without the checksum.
 
     Raises:
         ValueError: if the header is impossible, the content does not have its checksum, if there is one, or the
@@ -39,10 +40,23 @@ class TensorFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.header: Header = read_header(descriptor)
+        self.metadata = {name: text for name, text in self.header.metadata.items() if name != KEY}
         if not check_checksum(descriptor) and KEY in self.header.metadata:
             raise ValueError("its checksum is not where it was")
         if problem := too_large(self.header.nbytes):
             raise ValueError(f"it needs {problem}")
+
+    def description(self, expected: str) -> str | None:
+        """Return the description beside the tensors; None if the file is of another format than the expected one.
+
+        Raises:
+            ValueError: if there is none, or more.
+        """
+        if self.metadata.get("format") != expected:
+            return None
+        if self.metadata.keys() != {"format", "description"}:
+            raise ValueError("it has other metadata than its format, its description and perhaps a checksum")
+        return self.metadata["description"]
 
     def read(self) -> dict[str, Tensor]:
         """Return all tensors, on the CPU, by name.
@@ -96,4 +110,4 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         DataError: if the file is no file, or damaged.
     """
     with open_tensors(path) as content:
-        return content.read(), content.header.metadata
+        return content.read(), content.metadata

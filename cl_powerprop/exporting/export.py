@@ -1,7 +1,5 @@
 """Export the network of one task of a run: make it small, write it, check the file, and measure it."""
 
-import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -23,8 +21,11 @@ from cl_powerprop.exporting.network import ExportedNetwork
 from cl_powerprop.exporting.onnx_file import check_onnx, open_onnx, write_onnx
 from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
 from cl_powerprop.exporting.tracing import trace
+from cl_powerprop.files import read_file, write_file
+from cl_powerprop.limits import check_threads
 from cl_powerprop.saving import LoadedModel, load
 from cl_powerprop.tasks import Split, Task
+from cl_powerprop.tensor_header import parse_json
 
 BATCH_SIZES = (1, 256)
 
@@ -114,6 +115,7 @@ def export(
     task: int | None = None,
     root: str | None = None,
     threads: int = 1,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Write the network of one task of a run so that it stands alone, check the file, and measure it.
 
@@ -125,6 +127,7 @@ def export(
         task: which task, from 0; None if the run has learned only one.
         root: folder of the data, if the run was given one as an absolute path.
         threads: with which to measure times.
+        progress: is told what is done next.
 
     Raises:
         ConfigurationError: for another ending, a task that was not learned, a network that computes something that an
@@ -134,18 +137,23 @@ def export(
     """
     path, folder = Path(to), Path(run)
     file_format = _format_of(path)
-    if threads < 1:
-        raise ConfigurationError(f"--threads must be at least 1, not {threads}")
+    check_threads("--threads", threads)
+    if folder.is_file():
+        raise RunFolderError(f"{folder} is a file; name the run's folder, {folder.parent}")
+    progress("loading the network and its data")
     model = load(folder)
     chosen = _choose(model, task)
     learned = _read_task(folder, chosen, root)
     sample = learned.test.images(slice(0, 1))
+    progress("removing what has no effect")
     dense, small = compact(model.network, sample, chosen, file_format.select)
     with tempfile.TemporaryDirectory() as work, torch_threads(threads):
         files = [Path(work) / f"{name}{path.suffix}" for name in ("dense", "small")]
+        progress("writing the file")
         file_format.write(dense, files[0], sample, sparse=False)
         file_format.write(small, files[1], sample, _facts(folder, chosen, learned))
         calls = [file_format.open(file, threads) for file in files]
+        progress(f"comparing both networks on {len(learned.test):,} test images")
         checked = _check(lambda images: model(images, chosen), calls[1], learned.test)
         sizes = [file.stat().st_size for file in files]
         networks = {"dense": (dense, sizes[0], calls[0]), "exported": (small, sizes[1], calls[1])}
@@ -153,6 +161,7 @@ def export(
         if sparse is not None:
             _check(calls[1], sparse, learned.test)
             networks["exported, sparse kernels"] = (small, sizes[1], sparse)
+        progress("measuring times")
         times = {
             size: milliseconds([call for *_, call in networks.values()], _batch(learned.test, size))
             for size in BATCH_SIZES
@@ -223,8 +232,8 @@ def _read_task(folder: Path, task: int, root: str | None) -> Task:
 def _facts(folder: Path, task: int, learned: Task) -> dict[str, Any]:
     """Return what a file says of its network; pixels are to be normalised as (value / 255 - mean) / std."""
     try:
-        run_id = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run_id"]
-    except (OSError, ValueError, KeyError) as error:
+        run_id = str(parse_json(read_file(folder / "run.json"))["run_id"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunFolderError(f"{folder / 'run.json'} cannot be read: {error}") from error
     source = learned.test.source
     mean, std = (torch.as_tensor(value).flatten().tolist() for value in (source.mean, source.std))
@@ -258,11 +267,7 @@ def _check(before: Call, after: Call, split: Split) -> Checked:
 
 def _move(file: Path, path: Path) -> None:
     """Put a file in its place, at once, from whatever file system it lies on."""
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(file.read_bytes())
-        os.replace(part, path)
+        write_file(path, file.read_bytes())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise ConfigurationError(f"--to {path}: it cannot be written: {error.strerror}") from error

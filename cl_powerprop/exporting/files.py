@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cl_powerprop.errors import DataError
-from cl_powerprop.exporting.network import ExportedNetwork, build_network
+from cl_powerprop.exporting.checks import check_entries, check_values, described
+from cl_powerprop.exporting.network import ExportedNetwork
 from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
 from cl_powerprop.saving import write_tensors
-from cl_powerprop.sparsity.packing import pack, packed_size, unpack
-from cl_powerprop.tensor_file import read_tensors
+from cl_powerprop.sparsity.packing import pack, unpack
+from cl_powerprop.tensor_file import open_tensors
 
 FORMAT = "cl-powerprop export 1"
 
@@ -76,21 +77,21 @@ def load_exported(path: str | os.PathLike[str], *, sparse_kernels: bool = False)
         DataError: if the file is missing or damaged, or is no exported network.
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise DataError(f"{file} was not found; cl-powerprop export RUN --to {file} writes it")
-    stored, metadata = read_tensors(file)
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{file} is no exported network of this version; cl_powerprop.load reads the model of a run")
-    try:
-        description = json.loads(metadata["description"])
-        for name, shape in description["sparse"].items():
+    with open_tensors(file) as content:
+        description = content.description(FORMAT)
+        if description is None:
+            raise DataError(
+                f"{file} is no exported network of this version; cl_powerprop.load reads the model of a run"
+            )
+        network, sparse, facts = described(description)
+        check_entries(network, sparse, content.header)
+        stored = content.read()
+        for name, shape in sparse.items():
             stored[name] = _dense(name, torch.Size(shape), stored)
-        with torch.device("meta"):  # the memory is that of the tensors in the file, whatever sizes it claims
-            network = build_network(description["steps"])
         network.load_state_dict(stored, assign=True)
-        facts = dict(description["facts"])
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        check_values(network, facts["sample_shape"])
     if sparse_kernels:
         network = with_sparse_kernels(network) or network
     network.facts = facts
@@ -98,15 +99,19 @@ def load_exported(path: str | os.PathLike[str], *, sparse_kernels: bool = False)
 
 
 def _dense(name: str, shape: torch.Size, stored: dict[str, Tensor]) -> Tensor:
-    """Return a weight from its parts, which are taken out of ``stored``."""
+    """Return a weight from its parts, which are taken out of ``stored``.
+
+    Raises:
+        ValueError: for positions that do not fit the weight, or the number of its values.
+    """
     values = stored.pop(f"{name}.values")
     if f"{name}.mask" in stored:
-        packed = stored.pop(f"{name}.mask")
-        if len(packed) != packed_size(shape.numel()):
-            raise ValueError(f"{name} has a mask of another size")
-        kept = unpack(packed, shape)
+        kept = unpack(stored.pop(f"{name}.mask"), shape)
         if int(kept.sum()) != len(values):
             raise ValueError(f"{name} has {len(values)} values for another number of positions")
         return values.new_zeros(shape).masked_scatter_(kept, values)
     indices = stored.pop(f"{name}.indices").long()
+    ends = torch.tensor([-1]), torch.tensor([shape.numel()])
+    if not (torch.cat([ends[0], indices, ends[1]]).diff() > 0).all():
+        raise ValueError(f"{name} has positions that do not rise from 0 to {shape.numel() - 1}")
     return values.new_zeros(shape.numel()).index_put_((indices,), values).view(shape)

@@ -1,7 +1,6 @@
 """An exported network as an ONNX file, and running it. Needs the extra `onnx`: pip install 'cl-powerprop[onnx]'."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.exporting.network import ExportedNetwork
+from cl_powerprop.files import write_file
 
 _POSITION_BYTES = 8  # ONNX stores the position of each value of a sparse weight as int64
 
@@ -68,9 +68,7 @@ def write_onnx(
     if sparse:
         _make_sparse(graph)
     onnx.checker.check_model(model)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(model.SerializeToString())
-    os.replace(part, path)
+    write_file(path, model.SerializeToString())
 
 
 def _make_sparse(graph: Any) -> None:

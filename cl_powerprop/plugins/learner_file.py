@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.plugins.masking import MaskingPlugin, masking_plugins
 from cl_powerprop.saving import write_tensors
+from cl_powerprop.tensor_file import read_tensors
+from cl_powerprop.tensor_header import parse_json
 
 _FORMAT = "cl-powerprop learner 1"
 _SHOWN = 150  # characters of what torch says about a state that does not fit
@@ -82,15 +83,13 @@ def _about(plugin: MaskingPlugin) -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a file's tensors, and what :func:`save_learner` wrote beside them."""
+    tensors, metadata = read_tensors(Path(path))
+    if metadata.get("format") != _FORMAT:
+        raise DataError(f"{path} was not written by save_learner")
     try:
-        with safe_open(Path(path), "pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != _FORMAT:
-            raise DataError(f"{path} was not written by save_learner")
-        written = json.loads(metadata["about"])
+        written = parse_json(metadata["about"])
         return tensors, {name: written[name] for name in ("plugin", "unmasked", "state", "frozen")}
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
