@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cl_powerprop.analysis.runs import find_run_folders
+from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.config import load_config
 from cl_powerprop.errors import DivergedError, RankError, RunFolderError, UserError

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cl_powerprop import __version__, registry
 from cl_powerprop.analysis.charts import make_charts
 from cl_powerprop.analysis.comparison import Comparison
-from cl_powerprop.analysis.run_record import printable
+from cl_powerprop.shown import printable
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import group_styles
 from cl_powerprop.analysis.tables import (

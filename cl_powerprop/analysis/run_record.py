@@ -1,22 +1,22 @@
 """`run.json` and `config.yaml` of a run folder, each value checked, so that one folder cannot spoil a comparison."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cl_powerprop.analysis.run_tables import read_file, reason_of
+from cl_powerprop.analysis.run_tables import LONGEST_NAME, reason_of
+from cl_powerprop.documents import LARGEST_YAML, parse_yaml, read_json
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.files import read_file
 from cl_powerprop.record import RESERVED
 from cl_powerprop.run_folder import SCHEMA_VERSION
+from cl_powerprop.shown import as_line, as_setting
 
 _LARGEST = 1e18  # beyond any measurement; sums of squares stay finite
-_LONGEST = 200  # characters of a name
-_LONGEST_MESSAGE = 1000
-_MOST_VALUES = 2000  # in one file: a few aliases of YAML can stand for billions
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_TASKS = 10_000
+_MOST_NUMBERS = 500  # metrics of a run
+_MOST_MESSAGES = 200  # of a run that are kept
 
 # Sections of a config that the command writes, and keys by which such a config is known: a recorded run of somebody's
 # own script has fewer.
@@ -38,7 +38,7 @@ _ROUNDING = 1e-6
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def _is_number(value: Any) -> bool:
@@ -51,6 +51,14 @@ def _is_whole(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return _is_whole(value) and value >= 0
+
+
+def _is_task(value: Any) -> bool:
+    return _is_count(value) and value < _MOST_TASKS
+
+
+def _are_so_many_tasks(value: Any) -> bool:
+    return _is_count(value) and value <= _MOST_TASKS
 
 
 def _is_size(value: Any) -> bool:
@@ -70,12 +78,14 @@ def _are_messages(value: Any) -> bool:
 
 
 def _are_tasks(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
+    return isinstance(value, list) and len(value) <= _MOST_TASKS and all(map(_is_task, value))
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        _is_name(name) and (number is None or _is_number(number)) for name, number in value.items()
+    return (
+        isinstance(value, dict)
+        and len(value) <= _MOST_NUMBERS
+        and all(_is_name(name) and (number is None or _is_number(number)) for name, number in value.items())
     )
 
 
@@ -88,7 +98,7 @@ _NEEDED = ("run_id", "status", "benchmark", "strategy", "n_tasks", "seed")
 _KEYS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("run_id", "status", "benchmark", "scenario", "data", "strategy", "model", "optimizer"), _is_name),
     **dict.fromkeys(("device", "host", "git_commit", "started", "finished"), _is_name),
-    **dict.fromkeys(("n_tasks", "trained_tasks"), _is_count),
+    **dict.fromkeys(("n_tasks", "trained_tasks"), _are_so_many_tasks),
     "seed": _is_whole,
     "alpha": _is_number,
     "controller": _is_name,
@@ -110,8 +120,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         RunFolderError: if it is damaged, or of another schema version.
     """
     try:
-        content = json.loads(read_file(folder / "run.json"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(folder / "run.json")
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"run.json is damaged ({reason_of(error)})") from error
     if not isinstance(content, dict):
         raise RunFolderError("run.json is damaged: it is no JSON object")
@@ -119,10 +129,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     if version is None:
         raise RunFolderError("run.json is damaged: it has no schema_version")
     if version != SCHEMA_VERSION:
-        raise RunFolderError(f"schema version {version!r:.20}; this version of cl-powerprop reads {SCHEMA_VERSION}")
+        raise RunFolderError(f"schema version {_brief(version)}; this version of cl-powerprop reads {SCHEMA_VERSION}")
     if "strategy" in content:
         _check(content)
-        content["messages"] = [as_line(message) for message in content.get("messages") or []]
+        content["messages"] = [as_line(message) for message in (content.get("messages") or [])[:_MOST_MESSAGES]]
         content["error"] = content.get("error") and as_line(content["error"])
     return content
 
@@ -134,7 +144,7 @@ def _check(content: Mapping[str, Any]) -> None:
     for key, holds in _KEYS.items():
         if content.get(key) is not None and not holds(content[key]):
             where, wrong = _culprit(key, content[key], holds)
-            raise RunFolderError(f"run.json is damaged: its {where} is {wrong!r:.60}")
+            raise RunFolderError(f"run.json is damaged: its {where} is {_brief(wrong)}")
     complete, n_tasks = content["status"] == "complete", content["n_tasks"]
     if n_tasks == 0:
         raise RunFolderError("run.json is damaged: its n_tasks is 0")
@@ -152,6 +162,11 @@ def _check(content: Mapping[str, Any]) -> None:
             raise RunFolderError(f"run.json is damaged: its {name} is {value:g}")
     if taken := RESERVED & metrics.keys():
         raise RunFolderError(f"run.json is damaged: no metric can have the name {', '.join(sorted(taken))}")
+
+
+def _brief(value: Any) -> str:
+    """Return a value of the wrong kind, or as much of it as fits into a message."""
+    return f"{reprlib.repr(value):.60}"
 
 
 def _culprit(key: str, value: Any, holds: Callable[[Any], bool]) -> tuple[str, Any]:
@@ -174,44 +189,27 @@ def read_config(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         RunFolderError: if it is damaged.
     """
     try:
-        content = read_file(folder / "config.yaml").decode()  # as Hydra reads it
-        loaded = yaml.load(content, Loader=_LOADER)
-        for count, _ in enumerate(_values(loaded)):
-            if count == _MOST_VALUES:
-                raise ValueError(f"it has more than {_MOST_VALUES} values")
-    except Exception as error:  # noqa: BLE001, RUF100 (YAML's constructors raise more than YAMLError)
-        raise RunFolderError(f"config.yaml cannot be read ({_yaml_reason(error)})") from error
+        content = read_file(folder / "config.yaml", LARGEST_YAML)
+        loaded = _plain(parse_yaml(content))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"config.yaml cannot be read ({reason_of(error)})") from error
     if not isinstance(loaded, dict):
         raise RunFolderError("config.yaml is damaged: it is no mapping")
-    if not content.endswith("\n"):
+    if not content.endswith(b"\n"):
         raise RunFolderError("config.yaml is damaged: its last line is cut off")
-    config: dict[str, Any] = _plain(loaded)
+    config: dict[str, Any] = loaded
     _check_whole(config, record)
     return config
 
 
-def _yaml_reason(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
-        mark = error.problem_mark or error.context_mark
-        return error.problem + (f" in line {mark.line + 1}" if mark else "")
-    return reason_of(error)
-
-
-def _values(value: Any) -> Iterator[Any]:
-    yield value
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _values(each)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {as_line(str(key)): _plain(each) for key, each in value.items()}
+        return {as_setting(str(key)): _plain(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if value is None or isinstance(value, bool) or _is_number(value):
         return value
-    return as_line(str(value))
+    return as_setting(str(value))
 
 
 def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -222,21 +220,8 @@ def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     sections = {group: config.get(group, {}) for group in ("benchmark", "data")}
     for group, section in sections.items():
         if not isinstance(section, dict):
-            raise RunFolderError(f"config.yaml is damaged: its {group} is {section!r:.60}")
+            raise RunFolderError(f"config.yaml is damaged: its {group} is {_brief(section)}")
     said = {"data": sections["data"].get("name"), "scenario": sections["benchmark"].get("scenario")}
     missing = [key for key, value in said.items() if value is not None and record.get(key) is None]
     if missing:
         raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
-
-
-def printable(name: str) -> str:
-    """Return a name as it is, or in ASCII with escapes if it cannot be printed; different names stay different."""
-    return name if name.isprintable() else ascii(name)
-
-
-def as_line(text: str) -> str:
-    """Return a text as a single line of printable characters."""
-    if text.isprintable():
-        return text[:_LONGEST_MESSAGE]
-    shown = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * _LONGEST_MESSAGE])
-    return " ".join(shown.split())[:_LONGEST_MESSAGE]

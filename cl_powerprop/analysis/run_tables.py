@@ -5,13 +5,19 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cl_powerprop.errors import FileError
+from cl_powerprop.shown import as_line
+
 _LARGEST = 10**15  # no count, step or epoch of a run comes near it
+LARGEST_CSV = 2**28  # bytes
+LARGEST_MATRIX = 2**26
+LONGEST_NAME = 200  # characters
+_MOST_LAYERS = 10_000  # of a run
 _SHOWN = 80  # characters of a wrong header that a message shows
 _PLAIN = {  # what Python and pandas say of content that is damaged, and what it means
     r"UnicodeDecodeError": "it is not UTF-8 text",
@@ -63,7 +69,7 @@ class Tidy:
             return [], {}
         try:
             return [self._parse(sources)], {}
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
             if len(sources) == 1:
                 return [], {sources[0].run: reason_of(error)}
             half = len(sources) // 2
@@ -83,7 +89,7 @@ class Tidy:
         for source in sources:
             first, _, body = source.content.partition(b"\n")
             if first.rstrip(b"\r") != header:
-                raise ValueError(f"its columns are {first[:_SHOWN].decode(errors='replace')}")
+                raise ValueError(f"its columns are {as_line(first[:_SHOWN].decode(errors='replace'))}")
             if body and not body.endswith(b"\n"):
                 raise ValueError("its last line is cut off")
             lines.append(body)
@@ -105,10 +111,20 @@ class Tidy:
                 most = tasks - 1 if column in _TASKS else tasks if column == "trained_tasks" else _LARGEST
                 if not frame[column].between(0, most).all():
                     raise ValueError(f"a number in its column {column} is impossible")
+            elif kind is str and column in frame:
+                _check_names(frame, column)
         if self.key and frame.duplicated(["run", *self.key]).any():
             raise ValueError("a row is repeated")
         self.check(frame)
         return frame
+
+
+def _check_names(frame: pd.DataFrame, column: str) -> None:
+    for name in frame[column].unique():
+        if not (name.isprintable() and len(name) <= LONGEST_NAME):
+            raise ValueError(f"a name in its column {column} cannot be printed, or is too long")
+    if (frame.groupby("run")[column].nunique() > _MOST_LAYERS).any():
+        raise ValueError(f"its column {column} has more than {_MOST_LAYERS} names")
 
 
 def _check_curves(frame: pd.DataFrame) -> None:
@@ -217,16 +233,23 @@ def parse_matrix(content: bytes, n_tasks: int) -> pd.DataFrame:
     """
     if not content.endswith(b"\n"):
         raise ValueError("its last line is cut off")
+    count = content.count(b"\n") - 1
+    if count != n_tasks or len(content) < n_tasks**2:  # a cell takes a byte at least
+        raise ValueError(f"it has {count} rows for {n_tasks} tasks, or rows that are too short")
+    lines = csv.reader(io.StringIO(content.decode(), newline=""))
     try:
-        names, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+        names = next(lines)
+        if len(names) != n_tasks:
+            raise ValueError(f"it has {len(names)} columns for {n_tasks} tasks")
+        if not all(name.isprintable() and len(name) <= LONGEST_NAME for name in names):
+            raise ValueError("the name of a task cannot be printed, or is too long")
+        matrix = np.full((n_tasks, n_tasks), np.nan)
+        for row, cells in enumerate(lines):
+            if len(cells or [""]) != n_tasks:  # for a single empty field, csv returns none
+                raise ValueError(f"its row {row} has {len(cells)} columns for {n_tasks} tasks")
+            matrix[row] = [float(cell or "nan") for cell in cells or [""]]
     except csv.Error as error:
         raise ValueError(str(error)) from error
-    rows = [row or [""] for row in rows]  # the csv module takes a single empty field for no field
-    if {len(rows), len(names), *map(len, rows)} != {n_tasks}:
-        raise ValueError(f"it has {len(rows)} rows and {len(names)} columns for {n_tasks} tasks")
-    if not all(map(str.isprintable, names)):
-        raise ValueError("the name of a task cannot be printed")
-    matrix = np.array([[float(cell or "nan") for cell in row] for row in rows])
     _check_shares(matrix)
     trained, tested = np.nonzero(~np.isnan(matrix))
     return pd.DataFrame(
@@ -250,23 +273,13 @@ def join_matrices(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        ValueError: if it is something else: reading a pipe would never end.
-        OSError: if it cannot be read.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a file")
-    return path.read_bytes()
-
-
 def reason_of(error: Exception) -> str:
     """Return in one line, and in plain words, why a file cannot be read."""
+    if isinstance(error, FileError):
+        return f"it {str(error).partition(' ')[2]}"
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
-    said = (str(error) or type(error).__name__).strip().splitlines()[0]
+    said = as_line((str(error) or type(error).__name__).strip().splitlines()[0])
     for pattern, plain in _PLAIN.items():
         if found := re.search(pattern, f"{type(error).__name__}: {said}"):
             return found.expand(plain)

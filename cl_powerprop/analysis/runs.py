@@ -11,13 +11,24 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.analysis.absent_options import with_absent_options
+from cl_powerprop.analysis.finding import find_run_folders, run_names
 from cl_powerprop.analysis.run_checks import find_incomplete
-from cl_powerprop.analysis.run_record import as_line, printable, read_config, read_record
-from cl_powerprop.analysis.run_tables import TIDY, Source, join_matrices, parse_matrix, read_file, reason_of
+from cl_powerprop.analysis.run_record import read_config, read_record
+from cl_powerprop.analysis.run_tables import (
+    LARGEST_CSV,
+    LARGEST_MATRIX,
+    TIDY,
+    Source,
+    join_matrices,
+    parse_matrix,
+    reason_of,
+)
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.files import read_file
 from cl_powerprop.naming import flat
+from cl_powerprop.privacy import redact
 from cl_powerprop.registry import canonical
-from cl_powerprop.run_folder import COPY
+from cl_powerprop.shown import as_line
 
 _MANY = 50  # from this many runs on, a progress bar is shown
 _AT_A_TIME = 100  # files that are parsed together
@@ -92,54 +103,6 @@ def each_row(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples())
 
 
-def find_run_folders(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
-    """Return the run folders at or below some paths, each once, in the order of the paths.
-
-    Folders whose name begins with a dot are skipped, and so are the copies kept for a dashboard. A path without a run
-    becomes a line of ``problems``.
-
-    Raises:
-        RunFolderError: for a path that does not exist, or if there is no run at all.
-    """
-    found: dict[Path, Path] = {}
-    empty = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            reason = "is not a folder" if path.exists() else "does not exist"
-            raise RunFolderError(f"{path} {reason}; give run folders, or folders that hold them")
-        below = list(_walk(path, problems))
-        if not below:
-            empty.append(f"{path} holds no run: no run.json was found at or below it")
-        for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    if not found:
-        raise RunFolderError("; ".join(empty) or "no run folder was given")
-    problems += empty
-    return list(found.values())
-
-
-def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
-    def refused(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror}), left out")
-
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refused, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # reached through a symbolic link before
-            subfolders.clear()
-            continue
-        seen.add(real)
-        if "run.json" in (*files, *subfolders):  # a folder of that name is a damaged run
-            subfolders.clear()
-            yield Path(folder)
-        subfolders[:] = sorted((name for name in subfolders if not name.startswith(".") and name != COPY), key=_natural)
-
-
-def _natural(name: str) -> tuple[int, str]:
-    """Return a sort key under which 2 comes before 10."""
-    return (len(name), name) if name.isdecimal() else (0, name)
-
-
 def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = False) -> Runs:
     """Read all runs at or below some paths.
 
@@ -160,22 +123,22 @@ def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], 
     metrics: dict[str, None] = {}  # an ordered set
     reader = _Reader(problems)
     for name, folder in track(
-        _names(folders).items(), "reading runs", console=console, disable=not show, transient=True
+        run_names(folders).items(), "reading runs", console=console, disable=not show, transient=True
     ):
         try:
             content = read_record(folder)
             if "strategy" not in content:
-                problems.append(f"{folder}: not a task sequence (a pruning experiment), left out")
+                problems.append(f"{name}: not a task sequence (a pruning experiment), left out")
                 continue
             row = _row(folder, content)
             reader.read(name, folder, row)
         except (RunFolderError, OSError) as error:
-            problems.append(f"{folder}: {error}")
+            problems.append(f"{name}: {error}")
             continue
         rows[name] = row
         metrics |= dict.fromkeys(content.get("metrics") or {})
     tables = reader.tables()
-    problems[:] = map(as_line, problems)
+    problems[:] = [as_line(redact(line)) for line in problems]
     if not rows:
         raise RunFolderError(f"no run could be read: {problems[0]}" + _and_more(len(problems) - 1))
     runs = pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
@@ -188,7 +151,6 @@ class _Reader:
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
         self._matrices: dict[str, pd.DataFrame] = {}
-        self._folders: dict[str, Path] = {}
         # Of each table, the complete runs whose file was read, and their number of tasks.
         self._complete: dict[str, dict[str, int]] = {table: {} for table in TIDY}
         self._waiting: dict[str, list[Source]] = {table: [] for table in TIDY}
@@ -201,13 +163,14 @@ class _Reader:
             RunFolderError: if the accuracy matrix of a complete run is damaged.
         """
         try:
-            self._matrices[name] = parse_matrix(read_file(folder / "accuracy_matrix.csv"), row["n_tasks"])
+            self._matrices[name] = parse_matrix(
+                read_file(folder / "accuracy_matrix.csv", LARGEST_MATRIX), row["n_tasks"]
+            )
             if self._matrices[name].empty and row["status"] == "complete":
                 raise ValueError("it has no accuracy")
         except (OSError, ValueError) as error:
             if row["status"] == "complete":
                 raise RunFolderError(f"accuracy_matrix.csv is damaged ({reason_of(error)})") from error
-        self._folders[name] = folder
         there = {table: os.path.lexists(folder / tidy.file) for table, tidy in TIDY.items()}
         masks = (row.get("mask_bits") or 0) > 0 or any(there[table] for table in _OF_MASKS)
         needed = {table for table in TIDY if table not in (*_OF_MASKS, *_OPTIONAL, "sparsity")}
@@ -215,19 +178,21 @@ class _Reader:
         for table, tidy in TIDY.items():
             if there[table]:
                 try:
-                    self._waiting[table].append(Source(name, row["n_tasks"], read_file(folder / tidy.file)))
+                    self._waiting[table].append(
+                        Source(name, row["n_tasks"], read_file(folder / tidy.file, LARGEST_CSV))
+                    )
                     if row["status"] == "complete":
                         self._complete[table][name] = row["n_tasks"]
                 except (OSError, ValueError) as error:
                     self._leave_out(table, name, reason_of(error))
             elif row["status"] == "complete" and table in needed:
-                self._problems.append(f"{folder}: {tidy.file} is missing")
+                self._problems.append(f"{name}: {tidy.file} is missing")
             if len(self._waiting[table]) == _AT_A_TIME:
                 self._parse(table)
 
     def _leave_out(self, table: str, name: str, reason: str) -> None:
         self._complete[table].pop(name, None)
-        self._problems.append(f"{self._folders[name]}: {TIDY[table].file} is damaged and left out ({reason})")
+        self._problems.append(f"{name}: {TIDY[table].file} is damaged and left out ({reason})")
 
     def _parse(self, table: str) -> None:
         frames, wrong = TIDY[table].read(self._waiting[table])
@@ -252,13 +217,6 @@ class _Reader:
 
 def _and_more(count: int) -> str:
     return f" (and {count} more)" if count > 0 else ""
-
-
-def _names(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return each folder by its path below the folder they have in common; a single folder by its own name."""
-    shared = os.path.commonpath([folder.absolute() for folder in folders]) if len(folders) > 1 else None
-    names = [folder.name if shared is None else folder.absolute().relative_to(shared).as_posix() for folder in folders]
-    return dict(zip(map(printable, names), folders, strict=True))
 
 
 def _row(folder: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cl_powerprop import naming
-from cl_powerprop.analysis.runs import find_run_folders
+from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs, settings_of
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.naming import Row

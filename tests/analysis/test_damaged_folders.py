@@ -134,7 +134,7 @@ def test_a_complete_run_whose_curves_are_a_header_is_drawn_from_its_matrix(good:
     DAMAGES["one line"](root / VICTIM / "curves.csv")
     done = compare([root], tmp_path / "out", quiet=True)
     assert done.comparison.warnings == [
-        f"{root / VICTIM}: curves.csv is damaged and left out (rows are missing)",
+        f"{VICTIM}: curves.csv is damaged and left out (rows are missing)",
     ]
     assert "forgetting_curves.png" in done.files
 
@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(good: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refusing)
     loaded = load_runs(root)
     assert list(loaded.runs.index) == list(GOOD)
-    assert loaded.problems == [f"{root / VICTIM}: cannot be read (Permission denied), left out"]
+    assert loaded.problems == [f"{root.name}/{VICTIM}: cannot be read (Permission denied), left out"]
 
 
 CONFIGS = {

@@ -108,7 +108,7 @@ def test_a_damaged_run_is_reported_in_one_line_and_the_others_are_loaded(tmp_pat
     assert len(loaded.runs) == 8
     (problem,) = loaded.problems
     assert reason in problem
-    assert str(tmp_path / "naive-1") in problem
+    assert problem.startswith("naive-1: ")
     assert "\n" not in problem
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cl_powerprop.analysis.runs import find_run_folders
+from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.tracking import Row
 
 from ..run.conftest import MASKED, TINY, Command, tiny_config, tree
