@@ -13,8 +13,21 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Write a line to stdout, at once and whole, so that lines of several processes do not mix.
 
-    Where it cannot be written, it is lost; a run does not depend on somebody reading it.
+    Where it cannot be written, it is lost; a run does not depend on somebody reading it. Escape sequences in it, as of
+    a name, do not reach the terminal.
     """
+    _write(without_escapes(text))
+
+
+def without_escapes(text: str) -> str:
+    """Return a text, of one or more lines, whose other control characters are replaced: a terminal would obey them."""
+    return "\n".join(
+        "".join(letter if letter.isprintable() or letter == "\t" else "\N{REPLACEMENT CHARACTER}" for letter in line)
+        for line in text.split("\n")
+    )
+
+
+def _write(text: str) -> None:
     out = sys.stdout
     if out is None:  # a process without a console
         return
@@ -35,7 +48,7 @@ def say_table(table: Table, width: int) -> None:
     console = Console(width=None if Console().is_terminal else width)
     with console.capture() as printed:  # rich itself would end the process where nobody reads any more
         console.print(table)
-    say(printed.get().removesuffix("\n"))
+    _write(printed.get().removesuffix("\n"))
 
 
 def discard_output() -> None:

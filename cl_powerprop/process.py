@@ -2,6 +2,7 @@
 
 import sys
 
+from cl_powerprop.output import without_escapes
 from cl_powerprop.torchrun import voice
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
@@ -10,7 +11,7 @@ FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 def complain(message: str, code: int) -> int:
     """Print an error as one line on stderr, and return the exit code."""
     voice.before_complaining()
-    print(f"cl-powerprop: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"cl-powerprop: error: {without_escapes(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

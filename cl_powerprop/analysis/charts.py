@@ -73,6 +73,7 @@ def _forgetting(comparison: Comparison) -> Chart | None:
 def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
     styles = group_styles(comparison.groups)
     traces = []
+    places = {label: f"group {number}" for number, label in enumerate(styles)}
     for label, style in styles.items():
         for row in each_row(summary[summary["group"] == label]):
             values = comparison.values(label, row.metric).dropna()
@@ -85,7 +86,7 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
                 "mode": "markers",
                 "name": plotly_text(label),
                 "x": [row.mean],
-                "y": [label],
+                "y": [places[label]],
                 "error_x": error_bar(above, below),
                 "marker": marker_style(style) | {"size": 11},
                 "cliponaxis": False,
@@ -96,7 +97,7 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
             if row.n > 1:
                 single = {
                     "x": values.tolist(),
-                    "y": [label] * len(values),
+                    "y": [places[label]] * len(values),
                     "text": [f"seed {seed}" for seed in values.index],
                     "marker": {"color": style.colour, "size": 6, "opacity": 0.6, "symbol": "circle-open"},
                     "hovertemplate": "%{text}: %{x:.4f}",
@@ -105,10 +106,9 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
                 traces.append({key: value for key, value in mean.items() if key != "error_x"} | single)
     shown = set(summary["metric"])
     layout = axes("", "", hovermode="closest", yaxis_autorange="reversed", yaxis_type="category")
-    labels = list(comparison.groups)
-    texts = [plotly_text(label, _LABEL) for label in labels]
-    layout["yaxis"] |= {"tickvals": labels, "ticktext": texts}
-    if len(labels) == 1:
+    texts = [plotly_text(label, _LABEL) for label in places]
+    layout["yaxis"] |= {"tickvals": list(places.values()), "ticktext": texts}
+    if len(places) == 1:
         layout["xaxis"]["rangemode"] = "tozero"  # around a single point, Plotly shows more than metrics can be
     return Chart(
         "metrics",

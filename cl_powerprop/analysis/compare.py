@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cl_powerprop.analysis.comparison import Comparison, compare_runs
 from cl_powerprop.analysis.figures import DRAWINGS, draw_figures
@@ -17,6 +16,7 @@ from cl_powerprop.analysis.notes import MOST_DRAWN, notes
 from cl_powerprop.analysis.report import render_report
 from cl_powerprop.analysis.runs import each_row, load_runs
 from cl_powerprop.analysis.tables import (
+    csv_bytes,
     format_estimate,
     heading,
     markdown,
@@ -27,6 +27,8 @@ from cl_powerprop.analysis.tables import (
 )
 from cl_powerprop.analysis.verdicts import TITLE, zero_forgetting
 from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.files import write_file
+from cl_powerprop.output import say, say_table
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,15 @@ def compare(
     drawn, said = comparison.best(MOST_DRAWN, baseline), notes(comparison, baseline)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        summary.to_csv(out / "summary.csv", index=False)
-        pairwise.to_csv(out / "pairwise.csv", index=False)
-        (out / "summary.md").write_text(markdown(comparison, summary, pairwise, said), encoding="utf-8")
+        write_file(out / "summary.csv", csv_bytes(summary))
+        write_file(out / "pairwise.csv", csv_bytes(pairwise))
+        write_file(out / "summary.md", markdown(comparison, summary, pairwise, said).encode())
         for name in DRAWINGS:  # an earlier comparison may have written more of them
             for suffix in FORMATS:
                 (out / f"{name}.{suffix}").unlink(missing_ok=True)
         figures = draw_figures(drawn, out, formats)
         report = render_report(comparison, summary, pairwise, drawn, said)
-        (out / "report.html").write_text(report, encoding="utf-8")
+        write_file(out / "report.html", report.encode())
     except OSError as error:
         raise RunFolderError(f"the comparison cannot be written to {out}: {error.strerror or error}") from error
     files = ["summary.csv", "summary.md", "pairwise.csv", "report.html", *figures]
@@ -95,21 +97,20 @@ def compare(
 def _print(
     comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, said: Sequence[str], out: Path
 ) -> None:
-    table = Table(title=heading(comparison))
+    table = Table(title=Text(heading(comparison)))
     table.add_column("group")
     for name in ("seeds", *(metric.label for metric in comparison.headline), TITLE):
-        table.add_column(escape(name), justify="right")
+        table.add_column(Text(name), justify="right")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
     kept = zero_forgetting(comparison)
     for label in comparison.groups:
         shown = [format_estimate(metric, cells.get((label, metric.name))) for metric in comparison.headline]
-        table.add_row(escape(label), str(seeds_of(comparison, label)), *shown, kept[label][0])
-    console = Console(width=None if Console().is_terminal else 140)
-    console.print(table)
-    print(f"mean ± half the 95 % t-interval. {smallest_p(pairwise)}")
+        table.add_row(Text(label), str(seeds_of(comparison, label)), *shown, kept[label][0])
+    say_table(table, 140)
+    say(f"mean ± half the 95 % t-interval. {smallest_p(pairwise)}")
     for line in said:
-        print(f"note: {line}")
+        say(f"note: {line}")
     for line in comparison.warnings:
-        print(f"warning: {line}")
-    print(f"tables and figures: {out}")
-    print(f"report: {out / 'report.html'}")
+        say(f"warning: {line}")
+    say(f"tables and figures: {out}")
+    say(f"report: {out / 'report.html'}")

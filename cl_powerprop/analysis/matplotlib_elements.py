@@ -3,6 +3,7 @@
 Figures are made without pyplot, which would keep them in memory and choose a backend for the whole process.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cl_powerprop.analysis.style import DISTINCT, Style, group_styles
 from cl_powerprop.analysis.wording import axis_names, first_of, wrap
+from cl_powerprop.files import write_file
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 120
@@ -59,7 +61,9 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]
     """Write the figure as ``<path>.<format>`` for each format, and return the files' names."""
     names = [f"{path.name}.{suffix}" for suffix in formats]
     for name, suffix in zip(names, formats, strict=True):
-        figure.savefig(path.with_name(name), dpi=DPI, metadata=_METADATA.get(suffix))
+        image = io.BytesIO()
+        figure.savefig(image, format=suffix, dpi=DPI, metadata=_METADATA.get(suffix))
+        write_file(path.with_name(name), image.getvalue())
     return names
 
 

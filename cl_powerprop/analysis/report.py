@@ -1,5 +1,7 @@
 """`report.html`: the tables and interactive figures of a comparison, in one file that works offline."""
 
+import base64
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cl_powerprop import __version__, registry
 from cl_powerprop.analysis.charts import make_charts
 from cl_powerprop.analysis.comparison import Comparison
-from cl_powerprop.shown import printable
 from cl_powerprop.analysis.runs import each_row
 from cl_powerprop.analysis.style import group_styles
 from cl_powerprop.analysis.tables import (
@@ -26,8 +27,14 @@ from cl_powerprop.analysis.tables import (
     smallest_p,
 )
 from cl_powerprop.analysis.verdicts import TITLE, zero_forgetting
+from cl_powerprop.documents import LARGEST_YAML
+from cl_powerprop.files import read_file
+from cl_powerprop.output import without_escapes
+from cl_powerprop.privacy import redact
+from cl_powerprop.shown import as_given, shell_word
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_LONGEST_CONFIG = 20_000  # characters
 _FACTS = ("strategy", "alpha", "optimizer", "seed", "status", "device", "host", "git_commit", "started")
 
 
@@ -52,6 +59,7 @@ def render_report(
     )
     shown = summary[summary["group"].isin(drawn.groups)]
     charts = [chart for chart in make_charts(drawn, shown) if chart is not None and chart.traces]
+    plotly, script = get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         heading=heading(comparison),
         groups=group_styles(drawn.groups),
@@ -64,10 +72,16 @@ def render_report(
         runs=_runs(comparison),
         warnings=comparison.warnings,
         version=__version__,
-        plotly=get_plotlyjs(),
+        plotly=plotly,
+        script=script,
+        hashes=" ".join(map(_hash, (plotly, script))),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
+
+
+def _hash(script: str) -> str:
+    """Return the hash by which the page's policy allows a script: no other one can run, whatever a run is called."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _script_json(content: Any) -> str:
@@ -116,6 +130,16 @@ def _pairs(comparison: Comparison, pairwise: pd.DataFrame) -> list[dict[str, Any
     ]
 
 
+def _config(folder: Path) -> str:
+    """Return the text of a run's `config.yaml`, of a long one the beginning."""
+    try:
+        text = read_file(folder / "config.yaml", LARGEST_YAML).decode()
+    except (OSError, ValueError):  # it has changed since the runs were loaded
+        return "config.yaml cannot be read"
+    shown = without_escapes(redact(text[:_LONGEST_CONFIG]).replace("\r\n", "\n"))
+    return shown + ("\n…" if len(text) > _LONGEST_CONFIG else "")
+
+
 def _runs(comparison: Comparison) -> dict[str, Any]:
     """Return the headings of the numeric columns, and one row per run."""
     runs = comparison.runs.runs
@@ -125,7 +149,7 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
     for label, names in comparison.groups.items():
         for name in names:
             run: Any = runs.loc[name]
-            folder = Path(run["path"])
+            place = as_given(Path(run["path"]), name)
             values = zip(metrics.values(), numbers.loc[name].astype(float), strict=True)
             rows.append(
                 {
@@ -133,8 +157,8 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
                     "group": label,
                     "numbers": [(str(run["seed"]), run["seed"]), *((format_value(*pair), pair[1]) for pair in values)],
                     "facts": {key: run[key] for key in _FACTS if key in run and pd.notna(run[key])},
-                    "command": f"cl-powerprop run --config-dir {printable(folder.as_posix())} --config-name config",
-                    "config": (folder / "config.yaml").read_text(encoding="utf-8"),
+                    "command": f"cl-powerprop repeat -- {shell_word(place)}",
+                    "config": _config(Path(run["path"])),
                     "messages": run["messages"] if isinstance(run["messages"], list) else [],
                 }
             )

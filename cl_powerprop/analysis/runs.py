@@ -32,6 +32,7 @@ from cl_powerprop.shown import as_line
 
 _MANY = 50  # from this many runs on, a progress bar is shown
 _AT_A_TIME = 100  # files that are parsed together
+_BYTES_AT_A_TIME = 2**26  # of them all, but for the last
 _OF_MASKS = ("capacity", "reuse", "overlap")  # tables that a run has if it has masks
 _OPTIONAL = ("pruning",)  # tables that a run may have
 
@@ -163,9 +164,8 @@ class _Reader:
             RunFolderError: if the accuracy matrix of a complete run is damaged.
         """
         try:
-            self._matrices[name] = parse_matrix(
-                read_file(folder / "accuracy_matrix.csv", LARGEST_MATRIX), row["n_tasks"]
-            )
+            content = read_file(folder / "accuracy_matrix.csv", LARGEST_MATRIX)
+            self._matrices[name] = parse_matrix(content, row["n_tasks"])
             if self._matrices[name].empty and row["status"] == "complete":
                 raise ValueError("it has no accuracy")
         except (OSError, ValueError) as error:
@@ -178,16 +178,16 @@ class _Reader:
         for table, tidy in TIDY.items():
             if there[table]:
                 try:
-                    self._waiting[table].append(
-                        Source(name, row["n_tasks"], read_file(folder / tidy.file, LARGEST_CSV))
-                    )
+                    content = read_file(folder / tidy.file, LARGEST_CSV)
+                    self._waiting[table].append(Source(name, row["n_tasks"], content))
                     if row["status"] == "complete":
                         self._complete[table][name] = row["n_tasks"]
                 except (OSError, ValueError) as error:
                     self._leave_out(table, name, reason_of(error))
             elif row["status"] == "complete" and table in needed:
                 self._problems.append(f"{name}: {tidy.file} is missing")
-            if len(self._waiting[table]) == _AT_A_TIME:
+            waiting = self._waiting[table]
+            if len(waiting) == _AT_A_TIME or sum(len(each.content) for each in waiting) >= _BYTES_AT_A_TIME:
                 self._parse(table)
 
     def _leave_out(self, table: str, name: str, reason: str) -> None:

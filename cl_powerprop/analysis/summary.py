@@ -1,16 +1,16 @@
 """The table of runs that is printed when they have finished."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cl_powerprop import naming, registry
+from cl_powerprop.analysis.run_record import read_record
 from cl_powerprop.analysis.runs import read_settings
 from cl_powerprop.analysis.tables import format_value
 from cl_powerprop.analysis.verdicts import CONFUSED, NONE, TITLE, VERIFIED, confusion_note
@@ -28,29 +28,31 @@ _MOST_SETTINGS = 6  # columns of the table; where more settings differ, only tho
 def print_runs(folders: Iterable[Path]) -> None:
     """Print one row per run: in what it differs from the others, its metrics and its time.
 
-    What each run has to say follows, and where the runs are.
+    What each run has to say follows, and where the runs are. Of a damaged run, a line says what is wrong with it.
     """
-    folders = list(folders)
+    read = _read(folders)
+    if not read:
+        return
+    folders, runs = list(read), list(read.values())
     if len({folder.is_absolute() for folder in folders}) > 1:
         folders = [folder.absolute() for folder in folders]
-    runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
     rows = [settings_of(folder, run) for folder, run in zip(folders, runs, strict=True)]
     shared = Path(os.path.commonpath([folder.parent for folder in folders]))
     places = [folder.relative_to(shared).as_posix() for folder in folders]
     metrics = _shown(runs)
     columns = _columns(runs, rows)
     jobs = _jobs(runs, places)
-    table = Table(title=", ".join(dict.fromkeys(f"{run['benchmark']} on {run['data']}" for run in runs)))
+    table = Table(title=Text(", ".join(dict.fromkeys(f"{run['benchmark']} on {run['data']}" for run in runs))))
     for name in (*jobs, *(naming.heading(column, columns) for column in columns)):
-        table.add_column(escape(name), justify="left" if name in ("folder", "scenario", "strategy") else "right")
+        table.add_column(Text(name), justify="left" if name in ("folder", "scenario", "strategy") else "right")
     for name in (*(metric.label for metric in metrics), TITLE, "time"):
-        table.add_column(escape(name), justify="right")
+        table.add_column(Text(name), justify="right")
     for index, (run, row) in enumerate(zip(runs, rows, strict=True)):
         about = [jobs[name][index] for name in jobs] + naming.values(row, columns, rows)
         values = [format_value(metric, _number(run, metric)) for metric in metrics]
-        verified, seconds = _VERIFIED[run["zero_forgetting_verified"]], run["seconds"]["total"]
+        verified, seconds = _VERIFIED[run.get("zero_forgetting_verified")], run["seconds"].get("total") or 0.0
         verified += CONFUSED if _confused(run) else ""
-        table.add_row(*map(escape, about), *values, verified, f"{seconds:.0f} s")
+        table.add_row(*map(Text, about), *values, verified, f"{seconds:.0f} s")
     say_table(table, 160)
     known = _settings(rows)
     if len(runs) > 1 and (hidden := [column for column in naming.differing(rows, known) if column not in columns]):
@@ -65,6 +67,19 @@ def print_runs(folders: Iterable[Path]) -> None:
         if run["status"] != "complete":
             say(f"{name}: {run['status']}: {run['error']}")
     say(f"run folder: {folders[0]}" if len(folders) == 1 else f"run folders: {shared}/*")
+
+
+def _read(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    found = {}
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except RunFolderError as error:
+            say(f"{folder}: {error}")
+        else:
+            numbers = {key: record.get(key) or {} for key in ("metrics", "seconds")}
+            found[folder] = dict.fromkeys(_FACTS) | record | numbers
+    return found
 
 
 def settings_of(folder: Path, run: Mapping[str, Any]) -> naming.Row:
@@ -103,7 +118,7 @@ def _jobs(runs: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str,
 def _confused(run: dict[str, Any]) -> bool:
     """Return whether the run forgot nothing, but inferred some tasks wrongly."""
     identified = run["metrics"].get("task_identification")
-    return bool(run["zero_forgetting_verified"]) and identified is not None and identified < 1.0
+    return bool(run.get("zero_forgetting_verified")) and identified is not None and identified < 1.0
 
 
 def _shown(runs: list[dict[str, Any]]) -> list[Metric]:

@@ -17,6 +17,7 @@ from cl_powerprop.analysis.verdicts import NONE, TITLE, zero_forgetting
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.metrics import Metric
 from cl_powerprop.naming import text
+from cl_powerprop.shown import csv_cell, in_markdown
 
 MOST_PAIRED = 32  # groups of which all pairs are tested: 496
 
@@ -119,7 +120,7 @@ def best_groups(comparison: Comparison, summary: pd.DataFrame) -> set[tuple[str,
 def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Return the comparison as Markdown: groups, notes, pairs, and warnings."""
     metrics = [metric for metric in comparison.metrics.values() if metric.level != "detail"]
-    lines = ["# Comparison", "", heading(comparison), ""]
+    lines = ["# Comparison", "", in_markdown(heading(comparison)), ""]
     header = ["group", "seeds", *(metric.label for metric in metrics), TITLE]
     lines += _markdown_header(header, "l" + "r" * (len(metrics) + 1) + "l")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
@@ -129,12 +130,14 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
         for metric in metrics:
             cell = format_estimate(metric, cells.get((label, metric.name)))
             shown.append(f"**{cell}**" if (label, metric.name) in best else cell)
-        lines.append("| " + " | ".join([label, str(seeds_of(comparison, label)), *shown, kept[label][0]]) + " |")
+        lines.append(
+            "| " + " | ".join([in_markdown(label), str(seeds_of(comparison, label)), *shown, kept[label][0]]) + " |"
+        )
     lines += ["", "Mean ± half the 95 % t-interval, best means in bold; `summary.csv` has bootstrap intervals too."]
-    lines += [line for note in notes for line in ("", f"Note: {note}.")]
+    lines += [line for note in notes for line in ("", f"Note: {in_markdown(note)}.")]
     lines += _pairs_in_markdown(comparison, pairwise)
     if comparison.warnings:
-        lines += ["", "## Warnings", "", *(f"- {line}" for line in comparison.warnings)]
+        lines += ["", "## Warnings", "", *(f"- {in_markdown(line)}" for line in comparison.warnings)]
     return "\n".join(lines) + "\n"
 
 
@@ -148,9 +151,16 @@ def _pairs_in_markdown(comparison: Comparison, pairwise: pd.DataFrame) -> list[s
     for row in each_row(pairwise if accuracy.empty else accuracy):
         numbers = [format_number(row.mean, "+.4f"), format_interval(row)]
         numbers += [format_number(row.p, ".3g"), format_number(row.p_holm, ".3g")]
-        cells = [comparison.metrics[row.metric].label, row.a, row.b, str(row.n), *numbers]
+        names = map(in_markdown, (comparison.metrics[row.metric].label, row.a, row.b))
+        cells = [*names, str(row.n), *numbers]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, "", "p: paired sign-flip test, exact up to 16 seeds. " + smallest_p(pairwise)]
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """Return a table as CSV in UTF-8, in which no text is a formula of a spreadsheet."""
+    safe = table.map(csv_cell).rename(columns=csv_cell)
+    return safe.to_csv(index=False).encode()
 
 
 def heading(comparison: Comparison) -> str:
@@ -166,7 +176,7 @@ def heading(comparison: Comparison) -> str:
 
 def _markdown_header(names: list[str], align: str) -> list[str]:
     rule = ["---:" if side == "r" else "---" for side in align]
-    return ["| " + " | ".join(names) + " |", "| " + " | ".join(rule) + " |"]
+    return ["| " + " | ".join(map(in_markdown, names)) + " |", "| " + " | ".join(rule) + " |"]
 
 
 def format_value(metric: Metric, value: float, half: float = np.nan) -> str:

@@ -7,6 +7,8 @@ from cl_powerprop.analysis import series
 from cl_powerprop.analysis.comparison import Comparison
 
 _POINTS_AN_INCH = 72
+_LONGEST = 300  # characters of a text in the report's figures
+_MOST_LINES = 8  # of a text in a figure
 _CHARACTER = 0.56  # mean width of a character as a share of the font size, on the safe side
 
 
@@ -43,14 +45,19 @@ def first_of(shown: int, count: int, what: str) -> str:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """Return the text in lines that fit into this width at this font size, in points."""
-    return textwrap.fill(text, max(8, int(inches * _POINTS_AN_INCH / (_CHARACTER * size))))
+    """Return the text in lines that fit into this width at this font size, in points; of a long one, the beginning."""
+    width = max(8, int(inches * _POINTS_AN_INCH / (_CHARACTER * size)))
+    return textwrap.fill(text, width, max_lines=_MOST_LINES, placeholder="…")
 
 
 def plotly_text(text: str, characters: int | None = None) -> str:
-    """Return the text for Plotly, which reads some HTML; in lines of up to this many characters, if given."""
+    """Return the text for Plotly, which reads some HTML; in lines of up to this many characters, if given.
+
+    A ``%{`` would be replaced by a value, with its HTML.
+    """
+    text = shortened(text, _LONGEST)
     lines = [text] if characters is None else textwrap.wrap(text, characters)
-    return "<br>".join(html.escape(line, quote=False) for line in lines)
+    return "<br>".join(html.escape(line, quote=False).replace("%{", "%&#123;") for line in lines)
 
 
 def shortened(text: str, characters: int) -> str:

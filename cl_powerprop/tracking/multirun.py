@@ -1,7 +1,6 @@
 """The display of a Hydra multirun: progress bars while jobs run in separate processes, and one table at the end."""
 
 import contextlib
-import json
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cl_powerprop import naming
 from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs, settings_of
+from cl_powerprop.documents import read_json
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.naming import Row
 
@@ -73,8 +73,8 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         jobs = [folder for folder in folders if folder not in self._before or folder.parent == sweep]
         if self._temporary is not None:
             self._temporary.cleanup()
-        # A pruning experiment of an earlier version has no strategy.
-        read = {folder: content for folder in jobs if "strategy" in (content := _read(folder))}
+        # A pruning experiment of an earlier version has no strategy. What cannot be read is a line below the table.
+        read = {folder: content for folder in jobs if "strategy" in (content := _read(folder)) or not content}
         if read:
             print_runs(sorted(read, key=lambda folder: _number(read[folder])))
 
@@ -99,8 +99,12 @@ def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return record
+    """Return the content of `run.json`; nothing if it is damaged."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _number(record: dict[str, Any]) -> int:

@@ -71,7 +71,7 @@ def test_every_figure_has_a_text_and_every_run_its_command_and_config(report: Pa
     text = report.read_text(encoding="utf-8")
     for name in CHARTS:
         assert re.search(rf'id="chart-{name}" role="img" aria-label="[^"]{{40,}}"', text), name
-    assert text.count("cl-powerprop run --config-dir ") == 9
+    assert text.count("cl-powerprop repeat -- ") == 9
     assert text.count("defaults:\n  - base") == 9
 
 
