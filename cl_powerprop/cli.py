@@ -5,28 +5,35 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from cl_powerprop import __version__, commands
 from cl_powerprop.errors import ConfigurationError, UserError
+from cl_powerprop.interrupts import Interrupted, listening
 from cl_powerprop.output import discard_output
-from cl_powerprop.process import FAULT, INTERRUPTED, USAGE_ERROR, complain, leave_wandb
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.torchrun import voice
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1."""
+    """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1.
+
+    A signal ends it with 128 plus the signal's number, as shells have it: 143 for SIGTERM.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     voice.hush()
     logging.basicConfig(format="cl-powerprop: %(message)s")
     code = FAULT
     try:
-        code = _dispatch(words)
+        with listening():
+            code = _dispatch(words)
     except UserError as error:
         code = complain(str(error), USAGE_ERROR)
-    except KeyboardInterrupt:
-        code = complain("interrupted; what was finished is kept", INTERRUPTED)
+    except (Interrupted, KeyboardInterrupt) as error:
+        stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        code = complain("; ".join([str(stop), *getattr(error, "__notes__", ())]), stop.exit_code)
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
         discard_output()
         code = 0

@@ -28,11 +28,15 @@ from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
 from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, UserError
 from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.interrupts import SIGNALS, Interrupted, telling
 from cl_powerprop.overrides import prepare
-from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 from cl_powerprop.sweep import job_of
 from cl_powerprop.torchrun import place
+from cl_powerprop.workers import Workers
+
+_BY_WEIGHT = [0, USAGE_ERROR, *(Interrupted(number).exit_code for number in SIGNALS), FAULT]
 
 
 def run_command(words: list[str]) -> int:
@@ -52,12 +56,16 @@ def run_command(words: list[str]) -> int:
         failures = Path(folder)
         if not place().is_first:  # Hydra makes a folder for each process; the run folder is the first one's
             OmegaConf.register_new_resolver("expanduser", lambda _: str(failures / "run"), replace=True)
-        job = functools.partial(
-            _job, failures=failures, command=os.getpid(), modules=imported_modules(), words=sys.argv[1:]
-        )
+        workers = Workers(failures, os.getpid())
+        job = functools.partial(_job, workers=workers, modules=imported_modules(), words=sys.argv[1:])
         functools.update_wrapper(job, _job)
         try:
-            hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
+            with telling(workers.tell):
+                hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
+        except Interrupted as stop:
+            if not hasattr(stop, "__notes__"):
+                stop.add_note("the same command goes on if run_dir names its folder, and so does cl-powerprop resume")
+            raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # a job's own are among the failures
             return complain(explain_composition_error(error), USAGE_ERROR)
         except OSError as error:  # of Hydra, which makes the run folder
@@ -115,41 +123,49 @@ def _report(failures: Path) -> int:
             continue
         seen.append(failure)
         print(failure["trace"], end="", file=sys.stderr)
-        code = max(code, complain(failure["message"], failure["code"]), key=[0, USAGE_ERROR, FAULT].index)
+        code = max(code, complain(failure["message"], failure["code"]), key=_BY_WEIGHT.index)
     return code
 
 
-def _job(config: Any, failures: Path, command: int, modules: Sequence[str], words: Sequence[str]) -> None:
+def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[str]) -> None:
     """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on.
 
     Args:
         config: of the job, composed.
-        failures: folder for what failed.
-        command: the process of the command.
+        workers: the processes of the jobs; what failed is written to their folder.
         modules: what the command was told to import.
         words: what follows `run` in the command.
     """
+    is_own = not workers.are_elsewhere()
     try:
-        find_plugins(warn=os.getpid() == command)
-        with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie; hydra.job.chdir has left it
-            import_modules(modules)
-        # Several live displays on one terminal would overwrite each other.
-        _run_job(config, words, live=os.getpid() == command)
-    except Exception as error:
-        if not failures.exists():  # a launcher took the job to another machine: the error itself has to travel
+        with workers.at_work() as begins:
+            if not begins:
+                return
+            find_plugins(warn=is_own)
+            with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie: hydra.job.chdir left it
+                import_modules(modules)
+            # Several live displays on one terminal would overwrite each other.
+            _run_job(config, words, live=is_own)
+    except (Exception, Interrupted) as error:
+        stops_all = is_own and isinstance(error, Interrupted)
+        if stops_all or not workers.folder.exists():  # a launcher took the job to another machine: it has to travel
             raise
-        foreseen = isinstance(error, UserError | DivergedError | RankError)
-        failure = {
-            "message": str(error) or type(error).__name__,
-            "code": USAGE_ERROR if isinstance(error, UserError) else FAULT,
-            "trace": "" if foreseen else "".join(traceback.format_exception(error)),
-        }
-        hydra_config = HydraConfig.get()
-        number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
-        (failures / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
+        _write_failure(workers.folder, error)
     finally:
-        if os.getpid() != command:  # nobody else will
+        if not is_own:  # nobody else will
             leave_wandb(FAULT)  # of runs that were not finished
+
+
+def _write_failure(folder: Path, error: BaseException) -> None:
+    foreseen = isinstance(error, UserError | DivergedError | RankError | Interrupted)
+    failure = {
+        "message": "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]),
+        "code": exit_code(error),
+        "trace": "" if foreseen else "".join(traceback.format_exception(error)),
+    }
+    hydra_config = HydraConfig.get()
+    number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
+    (folder / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
 
 
 def _run_job(config: Any, words: Sequence[str], live: bool) -> None:

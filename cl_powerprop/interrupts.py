@@ -4,15 +4,20 @@ Work that can be saved runs inside :func:`deferred`: a signal is kept until :fun
 at which a checkpoint can be written. Anywhere else it stops the program at once.
 """
 
+from __future__ import annotations
+
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _PATIENCE = 8.0  # seconds until a signal stops the program wherever it is
+_PATIENCE_WITH_OTHERS = 60.0  # seconds that processes that were told to stop have for it
+_TOGETHER = 1.0  # seconds within which signals count as one: a cluster, a shell and a parent process may all send it
 
 
 class Interrupted(BaseException):
@@ -28,6 +33,9 @@ class Interrupted(BaseException):
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.signal = number
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        return type(self), (self.signal,)
+
     @property
     def exit_code(self) -> int:
         """What the program ends with, as shells have it."""
@@ -39,9 +47,12 @@ class _State:
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self.moment = -_TOGETHER
+        self.listeners = 0
         self.depth = 0
         self.saving = False
         self.timer: threading.Timer | None = None
+        self.tell: Callable[[int], bool] | None = None
 
 
 _state = _State()
@@ -49,29 +60,78 @@ _state = _State()
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Turn the signals into :class:`Interrupted` inside; only the main thread can."""
+    """Turn the signals into :class:`Interrupted` inside; only the main thread can.
+
+    A handler of the user's own stays.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in SIGNALS}
-    _state.requested = None
+    ours = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler in ours}
+    if not _state.listeners:
+        _state.requested = None
+    _state.listeners += 1
+    for number in before:
+        signal.signal(number, _handle)
     try:
         yield
     finally:
+        _state.listeners -= 1
         _forget_timer()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def telling(tell: Callable[[int], bool]) -> Iterator[None]:
+    """Let other processes that work for this one end first when a signal arrives inside.
+
+    Args:
+        tell: passes the signal on to them; returns whether there are any. If so, what happens inside goes on until they
+            have ended, for a minute at most.
+
+    Raises:
+        Interrupted: at the end, if a signal has arrived.
+    """
+    _state.tell = tell
+    try:
+        yield
+    except Exception:  # of processes that the signal has ended
+        check()
+        raise
+    finally:
+        _state.tell = None
+    check()
+
+
 def _handle(number: int, _: FrameType | None) -> None:
-    if _state.saving:
-        _state.requested = _state.requested or number
+    first = _state.requested is None
+    if not first and time.monotonic() - _state.moment < _TOGETHER:
         return
-    if _state.depth == 0 or _state.requested is not None:  # the second one, or time is up
+    _state.requested = _state.requested or number
+    if first:
+        _state.moment = time.monotonic()
+    if _state.saving:
+        return
+    if first and _state.depth:
+        _wait(_PATIENCE)
+    elif first and _state.tell is not None and _state.tell(number):
+        _wait(_PATIENCE_WITH_OTHERS)
+    else:  # nothing waits, it is the second one, or time is up
         _forget_timer()
-        raise Interrupted(_state.requested or number)
-    _state.requested = number
-    _state.timer = threading.Timer(_PATIENCE, signal.pthread_kill, (threading.main_thread().ident, number))
+        raise Interrupted(_state.requested)
+
+
+def _wait(seconds: float) -> None:
+    """Send the signal to this process again after a time."""
+
+    def insist(number: int) -> None:
+        _state.moment = -_TOGETHER
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    _state.timer = threading.Timer(seconds, insist, (_state.requested,))
     _state.timer.daemon = True
     _state.timer.start()
 

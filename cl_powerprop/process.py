@@ -2,10 +2,12 @@
 
 import sys
 
+from cl_powerprop.errors import UserError
+from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.output import without_escapes
 from cl_powerprop.torchrun import voice
 
-FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+FAULT, USAGE_ERROR = 1, 2
 
 
 def complain(message: str, code: int) -> int:
@@ -13,6 +15,13 @@ def complain(message: str, code: int) -> int:
     voice.before_complaining()
     print(f"cl-powerprop: error: {without_escapes(' '.join(message.split()))}", file=sys.stderr)
     return code
+
+
+def exit_code(error: BaseException) -> int:
+    """Return what a command that ends with an error exits with."""
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    return USAGE_ERROR if isinstance(error, UserError) else FAULT
 
 
 def leave_wandb(code: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import distributed
 
 from cl_powerprop.errors import RankError
+from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.torchrun import Place, place, voice
 
 _runs = itertools.count()  # that this process has taken part in
@@ -112,4 +113,4 @@ def _fail(here: Place, error: BaseException) -> None:
 
 def _terminated(*_: object) -> None:
     reason = _reason()
-    raise KeyboardInterrupt if reason is None else RankError(reason)
+    raise Interrupted(signal.SIGTERM) if reason is None else RankError(reason)

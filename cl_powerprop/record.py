@@ -168,7 +168,7 @@ class State:
     """How far a run is, as `run.json` has it.
 
     Attributes:
-        status: running, complete or failed.
+        status: running, complete, interrupted or failed.
         resumed: when it was.
         task_seconds: what training each task took, search included.
         references: run id and average accuracy of each reference run.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.interrupts import Interrupted, saving
 from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
 from cl_powerprop.results.capacity import CapacityTable, write_summary
@@ -177,10 +178,12 @@ class Results:
             with self.display.over(steps if len(steps) == tasks else [1] * tasks, self.trained_experiences):
                 yield
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                self._rows.flush()
-            self.state.error = str(error) or type(error).__name__
-            self._end("failed")
+            if self.state.status != "complete":
+                with contextlib.suppress(OSError):
+                    self._rows.flush()
+                self.state.error = str(error) or type(error).__name__
+                with saving():
+                    self._end("interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
             raise
         finally:
             self._rows.close()

@@ -1,8 +1,11 @@
 """Signals: kept until a checkpoint can be written, and deadly anywhere else."""
 
+import contextlib
 import os
+import pickle
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -45,8 +48,9 @@ def test_a_signal_that_nobody_asked_for_stops_the_program_afterwards() -> None:
         send(signal.SIGUSR1)
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
+    monkeypatch.setattr(interrupts, "_TOGETHER", 0.0)
 
     def work() -> None:
         with deferred():
@@ -95,3 +99,58 @@ def test_handlers_of_before_come_back() -> None:
     with listening():
         pass
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_signals_that_arrive_together_are_one() -> None:
+    def work() -> None:
+        with deferred():
+            for _ in range(3):
+                send(signal.SIGTERM)
+            check()
+
+    with listening(), pytest.raises(Interrupted):
+        work()
+
+
+def test_a_signal_whose_exception_was_lost_stops_the_program_at_the_next_moment() -> None:
+    with listening():
+        with contextlib.suppress(Interrupted):  # as in a finalizer
+            send(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            check()
+
+
+def test_a_handler_of_the_users_own_stays() -> None:
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(True))
+    try:
+        with listening():
+            send(signal.SIGUSR1)
+            assert seen
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_other_processes_end_first() -> None:
+    told = []
+
+    def tell(number: int) -> bool:
+        told.append(number)
+        return True
+
+    def work(tell: Callable[[int], bool]) -> None:
+        with interrupts.telling(tell):
+            send(signal.SIGTERM)
+            told.append(0)
+
+    with listening(), pytest.raises(Interrupted):
+        work(tell)
+    assert told == [signal.SIGTERM, 0]
+    with listening(), pytest.raises(Interrupted):
+        work(lambda _: False)
+    assert len(told) == 2
+
+
+def test_an_interrupt_travels_between_processes() -> None:
+    stopped = pickle.loads(pickle.dumps(Interrupted(signal.SIGUSR1)))
+    assert (stopped.signal, str(stopped)) == (signal.SIGUSR1, "interrupted by SIGUSR1")
