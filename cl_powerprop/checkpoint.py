@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cl_powerprop.config import RunConfig, parse, shareable
+from cl_powerprop.config import GROUPS, RunConfig, shareable
 from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import SCHEMA_VERSION
 from cl_powerprop.saving import write_tensors
+from cl_powerprop.stored_config import typed
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
@@ -150,29 +151,42 @@ def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
 def must_match(config: RunConfig) -> dict[str, Any]:
     """Return what a run that is resumed must have in common with the one that was cut off."""
     values = shareable(config)
-    for key in ("logger", "progress", "run_dir", "references_dir"):
+    for key in ("logger", "progress", "run_dir", "references_dir", "resume"):
         del values[key]
-    del values["data"]["root"]
+    for key in ("root", "download"):
+        del values["data"][key]
     return values
 
 
-def check_matches(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> None:
-    """Make sure that a checkpoint is of this package's kind and of this config.
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """Return the settings in which a run that is resumed would differ, each with both values, as text."""
+    then, today = must_match(before), must_match(now)
+    for group in GROUPS:
+        if then[group]["name"] != today[group]["name"]:  # the options of another part are others anyway
+            then[group], today[group] = then[group]["name"], today[group]["name"]
+    was, is_now = dict(flat(then)), dict(flat(today))
+    keys = [key for key in dict.fromkeys([*was, *is_now]) if was.get(key) != is_now.get(key)]
+    return [f"{key} was {_text(was.get(key))} and is {_text(is_now.get(key))}" for key in keys]
+
+
+def _text(value: object) -> str:
+    """Return a value as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def written_config(checkpoint: Checkpoint, folder: Path) -> RunConfig:
+    """Return the config in a checkpoint, with options that did not exist yet as they leave all as it was.
 
     Raises:
-        RunFolderError: if it is not.
+        RunFolderError: if it has none, or is not of this package's kind.
     """
     try:
         version = checkpoint.results["run"]["schema_version"]
-        # Parsed, it has the options that did not exist yet, with the values that leave all as it was.
-        written = must_match(parse(OmegaConf.create({**_NO_MATTER, **checkpoint.config})))
+        written = typed({**_NO_MATTER, **checkpoint.config}, folder / FILE)
     except KeyError as error:
         raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
     except (ConfigurationError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")
-    now = must_match(config)
-    changed = [key for key in now if now[key] != written[key]]
-    if changed:
-        raise RunFolderError(f"{folder / 'config.yaml'} has changed since the run began: {', '.join(changed)}")
+    return written

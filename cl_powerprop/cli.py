@@ -69,11 +69,10 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     parser.add_argument("--import", action="append", metavar="MODULE", help=help_of_import)
     subcommands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     subcommands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
-    resume = subcommands.add_parser("resume", help="go on with runs that were cut off, from their last finished task")
+    resume = subcommands.add_parser("resume", help="go on with runs that were cut off, from where they stood")
     resume.set_defaults(call=commands.resume)
     resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
-    resume.add_argument("--force", action="store_true", help="even if the run may still be going on, elsewhere")
     compare = subcommands.add_parser(
         "compare",
         help="tables, forgetting curves and an HTML report over runs",

@@ -47,7 +47,7 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with runs that were cut off."""
     from cl_powerprop.resume import resume as resume_runs
 
-    return FAULT if resume_runs(options.runs, options.root, options.force) else 0
+    return FAULT if resume_runs(options.runs, options.root) else 0
 
 
 def export(options: argparse.Namespace) -> int:

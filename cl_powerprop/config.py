@@ -10,7 +10,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
@@ -39,6 +38,7 @@ class RunOptions:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
+    resume: str = "auto"
 
     def __post_init__(self) -> None:
         self.run_dir = os.path.expanduser(self.run_dir)
@@ -68,6 +68,7 @@ class RunConfig(RunOptions):
             ConfigurationError: naming the option and what it can be.
         """
         check_device(self.device)
+        check_choice("resume", self.resume, RESUME)
         parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
         for part in parts:
             part.check()
@@ -139,6 +140,8 @@ class RunConfig(RunOptions):
 GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
 OPTIONAL = {"sparsity": "none"}  # what a config without the group has: those of earlier versions are without it
 REFERENCES = ("joint", "independent", "untrained")
+RESUME = ("auto", "never")
+RUN_DIR = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the default, which is written instead of a user's own
 
 
 def parallel_jobs(device: str, threads: int) -> int:
@@ -230,50 +233,34 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
     return found
 
 
-def load_config(folder: Path) -> RunConfig:
-    """Return the config of a run folder.
-
-    Raises:
-        ConfigurationError: if it cannot be read, or was written by a version that had other options.
-    """
-    try:
-        loaded = OmegaConf.load(folder / "config.yaml")
-    except (OSError, YAMLError) as error:
-        raise ConfigurationError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigurationError(f"{folder / 'config.yaml'} is damaged")
-    if missing := [group for group in GROUPS if group not in loaded and group not in OPTIONAL]:
-        raise ConfigurationError(
-            f"{folder / 'config.yaml'} has no {', no '.join(missing)}: a script made the run by learn(); run that again"
-        )
-    loaded.pop("defaults", None)
-    loaded["run_dir"] = str(folder)  # in the file stands the pattern for a new one
-    return parse(loaded)
-
-
 def shareable(config: RunConfig) -> dict[str, Any]:
     """Return the config without what says where one user's files are: absolute paths to data and other runs."""
     written = asdict(config)
     values = {key: written.pop(key) for key in (*GROUPS, "train", "evaluation")} | written
-    defaults = {field.name: field.default for field in fields(RunConfig)}
-    values["run_dir"] = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the repeated run gets a folder of its own
-    if _is_private(values["data"]["root"]):
-        values["data"]["root"] = None
-    if _is_private(values["references_dir"]):
-        values["references_dir"] = defaults["references_dir"]
-    for sink in values["logger"].values():
-        if _is_private(sink.get("dir")):
-            sink["dir"] = "runs"
+    values["run_dir"] = RUN_DIR  # the repeated run gets a folder of its own
+    leave_out_places(values)
     redacted: dict[str, Any] = redact_all(values)
     return redacted
 
 
-def _is_private(path: str | None) -> bool:
-    return path is not None and (Path(path).is_absolute() or path.startswith("~") or ".." in Path(path).parts)
+def leave_out_places(values: dict[str, Any]) -> None:
+    """Leave out of options by group what is not below the working folder: one user's places are not another's."""
+    data, sinks = values.get("data"), values.get("logger")
+    if isinstance(data, dict) and _is_elsewhere(data.get("root")):
+        data["root"] = None
+    if _is_elsewhere(values.get("references_dir")):
+        values["references_dir"] = RunConfig.references_dir
+    for sink in sinks.values() if isinstance(sinks, dict) else ():
+        if isinstance(sink, dict) and _is_elsewhere(sink.get("dir")):
+            sink["dir"] = "runs"
+
+
+def _is_elsewhere(path: object) -> bool:
+    return isinstance(path, str) and (Path(path).is_absolute() or path.startswith("~") or ".." in Path(path).parts)
 
 
 def repeatable_yaml(config: RunConfig) -> str:
-    """Return the config as YAML that `cl-powerprop run --config-dir RUN --config-name config` repeats the run with.
+    """Return the config as YAML that `cl-powerprop repeat RUN` repeats the run with.
 
     A data folder that was given as an absolute path is the user's to give again.
     """

@@ -20,6 +20,10 @@ class RunFolderError(UserError, OSError):
     """A run folder that exists already, or that holds no readable run."""
 
 
+class InUseError(RunFolderError):
+    """A run folder that another process is writing."""
+
+
 class FileError(UserError, ValueError):
     """A file of a run folder that is none: a link, a pipe or a device, or one of impossible size."""
 

@@ -1,37 +1,56 @@
-"""One run from a config: assemble its parts, open its results, and learn."""
+"""One run from a config: assemble its parts, open its results, and learn, from the beginning or from a checkpoint."""
 
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cl_powerprop.assemble import assemble, choose_device
+from cl_powerprop.begun import Begun, begun_in, describe
 from cl_powerprop.checkpoint import FILE as CHECKPOINT
-from cl_powerprop.checkpoint import Checkpoint, check_matches
 from cl_powerprop.checkpointing import epoch_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
 from cl_powerprop.learning import learn
+from cl_powerprop.output import say
 from cl_powerprop.parts import Parts
 from cl_powerprop.privacy import hide
-from cl_powerprop.process_group import process_group
+from cl_powerprop.process_group import process_group, wait_for_all
 from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
-from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite
+from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite, taken
+from cl_powerprop.run_lock import RunLock
+from cl_powerprop.saving import load
 from cl_powerprop.source import is_verified
 from cl_powerprop.torchrun import place
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: its folder's path, the content of its `run.json`, and the trained network."""
+    """What a run leaves.
+
+    Attributes:
+        path: of its folder.
+        record: the content of its `run.json`.
+        trained: the trained network; None for a run that was complete before.
+    """
 
     path: Path
     record: dict[str, Any]
-    model: nn.Module
+    trained: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained network; that of a run that was complete before is loaded from its folder.
+
+        Raises:
+            DataError: if the folder does not have it, as with ``save_model=false``.
+        """
+        return load(self.path) if self.trained is None else self.trained
 
 
 def run(
@@ -39,21 +58,23 @@ def run(
     path: str | Path | None = None,
     quiet: bool = False,
     multirun: str | None = None,
-    checkpoint: Checkpoint | None = None,
     job: Job | None = None,
 ) -> Result:
     """Learn the tasks of a config one after the other, and write a run folder.
+
+    A run of the same config that was cut off in this folder goes on, with the same numbers as if it had not been; one
+    that is complete is left as it is. ``resume=never`` refuses both.
 
     Args:
         config: what to run: a config, or overrides as the command takes them, as in ``["strategy=packnet", "seed=1"]``.
         path: of the run folder; None for the config's ``run_dir``.
         quiet: show no progress, whatever the config says.
         multirun: name of the multirun that this run is a job of; dashboards group by it.
-        checkpoint: of the run in ``path``, to go on from.
         job: the run's place in that multirun.
 
     Raises:
-        UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken.
+        UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken: by
+            a run with other settings, by another process, or by anything else.
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
     """
     config = config if isinstance(config, RunConfig) else compose(config)
@@ -61,21 +82,50 @@ def run(
     config.check()
     _hide_places(config, path)
     with process_group(choose_device(config.device)):
-        return _run(config, path, quiet or not place().is_first, multirun, checkpoint, job)
+        quiet = quiet or not place().is_first
+        if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
+            return complete
+        with RunLock(path).hold() if place().is_first else contextlib.nullcontext():
+            try:
+                return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    path.rmdir()  # if nothing was written
+                raise
 
 
-def _run(
-    config: RunConfig, path: Path, quiet: bool, multirun: str | None, checkpoint: Checkpoint | None, job: Job | None
-) -> Result:
+def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:
+    """Return what is in a folder if it is a complete run with these settings.
+
+    Raises:
+        RunFolderError: if the folder is taken by anything else that the config does not go on with.
+    """
+    begun = begun_in(path)
+    if begun is not None and config.resume == "never":
+        raise taken(path)
+    if begun is None or not begun.is_complete:
+        return None
+    begun.check_same(config, None)
+    if not quiet:
+        say(f"{path}: complete")
+    return Result(path, dict(begun.record))
+
+
+def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: Job | None) -> Result:
+    begun = begun_in(path)
+    checkpoint = None if begun is None else begun.checkpoint()
+    if begun is not None:
+        begun.check_same(config, checkpoint)
+        if not quiet:
+            say(f"{path}: {describe(checkpoint)}")
+    wait_for_all()  # the others read what the first one is about to write
     messages: list[str] = []
     references = []
     if checkpoint is None:
         references = load_references(config, _reference_run(quiet, job), messages.append)
-    else:
-        check_matches(checkpoint, config, path)
 
     parts = assemble(config)
-    results = open_results(config, path, parts, multirun, quiet, reopen=checkpoint is not None, job=job)
+    results = open_results(config, path, parts, multirun, quiet, begun, job)
     results.state.messages += messages
     for reference in references:
         results.add_reference(reference)
@@ -105,10 +155,10 @@ def open_results(
     parts: Parts,
     multirun: str | None,
     quiet: bool,
-    reopen: bool,
+    begun: Begun | None = None,
     job: Job | None = None,
 ) -> Results:
-    """Return results in a new folder that holds the config, or in the folder of a run that goes on."""
+    """Return results in a new folder that holds the config, or in the folder of a run that was begun before."""
     facts = Facts(
         benchmark=config.benchmark.name,
         scenario=config.benchmark.scenario,
@@ -126,16 +176,18 @@ def open_results(
         job=job.number if job else None,
     )
     if place().is_first:
-        folder, sinks = RunFolder.reopen(path) if reopen else RunFolder(path), config.logger
+        folder, sinks = RunFolder(path) if begun is None else RunFolder.reopen(path), config.logger
     else:
         folder, sinks = UnwrittenFolder(path), {}
-    if not reopen:
-        folder.write_text("config.yaml", repeatable_yaml(config))
+    folder.write_text("config.yaml", repeatable_yaml(config))
     shown = {key: value for key, value in shareable(config).items() if key not in ("logger", "run_dir")}
     if any(sink.enabled for sink in config.logger.values()):
         shown["group"] = group_name(config)
     progress = config.progress and not quiet
-    return Results(folder, facts, sinks=sinks, config=shown, multirun=multirun, progress=progress, job=job)
+    results = Results(folder, facts, sinks=sinks, config=shown, multirun=multirun, progress=progress, job=job)
+    if begun is not None:
+        results.begun_before(begun.record)
+    return results
 
 
 def _hide_places(config: RunConfig, path: Path) -> None:

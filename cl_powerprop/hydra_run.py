@@ -28,6 +28,7 @@ from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
 from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, UserError
 from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.hydra_files import write_once
 from cl_powerprop.interrupts import SIGNALS, Interrupted, telling
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
@@ -37,6 +38,8 @@ from cl_powerprop.torchrun import place
 from cl_powerprop.workers import Workers
 
 _BY_WEIGHT = [0, USAGE_ERROR, *(Interrupted(number).exit_code for number in SIGNALS), FAULT]
+
+write_once()  # here, so that the processes of jobs do it too, which import this module
 
 
 def run_command(words: list[str]) -> int:
@@ -183,10 +186,12 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
     for sink in parsed.logger.values():
         sink.prepare()
     job = job_of(parsed, hydra_config, words, live)
+    from cl_powerprop.begun import saying_where
     from cl_powerprop.experiment import run
 
     multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
-    result = run(parsed, path, multirun=multirun, job=job)
+    with saying_where(path):
+        result = run(parsed, path, multirun=multirun, job=job)
     if hydra_config.mode == RunMode.RUN and place().is_first:
         from cl_powerprop.analysis.summary import print_runs
 

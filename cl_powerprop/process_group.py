@@ -81,6 +81,13 @@ def collective() -> Iterator[None]:
         raise _lost() from error
 
 
+def wait_for_all() -> None:
+    """Wait until all processes of the run are here."""
+    if distributed.is_initialized():
+        with collective():
+            distributed.barrier()
+
+
 def _store() -> Any:
     return distributed.distributed_c10d._get_default_store()
 

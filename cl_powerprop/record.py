@@ -115,13 +115,13 @@ class Facts:
         del values["task_names"]
         return values | {"n_tasks": self.n_tasks}
 
-    def resumed(self, before: dict[str, Any]) -> Facts:
+    def resumed(self, before: Mapping[str, Any]) -> Facts:
         """Return the facts of a run that goes on here and now, from what its `run.json` said.
 
         The machine and its versions are those of today.
         """
         kept = ("run_id", "started")
-        return replace(self, job=before.get("job"), **{key: before[key] for key in kept})
+        return replace(self, job=before.get("job", self.job), **{key: before[key] for key in kept})
 
 
 @dataclass(frozen=True)

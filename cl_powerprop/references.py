@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from cl_powerprop.begun import begun_in
 from cl_powerprop.config import GROUPS, RunConfig, default_clip_norm
-from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.errors import ConfigurationError, DivergedError, InUseError
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.sections import EvaluationConfig
 from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import StrategyConfig
@@ -31,8 +33,10 @@ from cl_powerprop.torchrun import place
 
 log = logging.getLogger("cl_powerprop")
 
+_SECONDS_A_LOOK = 1.0  # at a reference that another run trains
+
 # Options that only say where a run writes and what it shows: its numbers do not depend on them.
-_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger")
+_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger", "resume")
 
 
 def reference_config(config: RunConfig, name: str) -> RunConfig:
@@ -49,6 +53,7 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         references=[],
         save_model=False,
         logger={},
+        resume="auto",
     )
 
 
@@ -93,32 +98,43 @@ def load_references(
 
 def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callable[[str], None]) -> Reference | None:
     name = config.strategy.name
-    root = Path(config.references_dir)
-    root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{name}-{config_hash(config)}"
-    with FileLock(root / f".{path.name}.lock"):  # several jobs of a multirun may need the same reference
-        if not path.exists():
-            if place().ranks > 1:
-                raise ConfigurationError(
-                    f"several processes train no references; run this once without torchrun to train {name}, or use "
-                    "references=[]"
-                )
-            log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
-            # An interrupted run must not be taken for a finished one.
-            partial = root / f".{path.name}.part"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                run(config, partial)
-                partial.rename(path)
-            except DivergedError as error:
-                tell(f"the reference {name} is missing: {error}")
-                return None
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+    path = Path(config.references_dir) / f"{name}-{config_hash(config)}"
+    if not _is_complete(path):
+        if place().ranks > 1:
+            raise ConfigurationError(
+                f"several processes train no references; run this once without torchrun to train {name}, or use "
+                "references=[]"
+            )
+        try:
+            _train(config, path, run)
+        except DivergedError as error:
+            with contextlib.suppress(InUseError), RunLock(path).hold():
+                shutil.rmtree(path, ignore_errors=True)
+            tell(f"the reference {name} is missing: {error}")
+            return None
     record = json.loads((path / "run.json").read_text(encoding="utf-8"))
     if record["diverged_tasks"]:
         tasks = ", ".join(map(str, record["diverged_tasks"]))
         tell(f"the reference {name} is no better than guessing on task(s) {tasks}")
     matrix = np.genfromtxt(path / "accuracy_matrix.csv", delimiter=",", skip_header=1, ndmin=2)
     return Reference(name, record["run_id"], matrix[-1])
+
+
+def _train(config: RunConfig, path: Path, run: Callable[[RunConfig, Path], Any]) -> None:
+    """Train a reference, or the rest of one that was cut off; if another run is just doing so, wait for it."""
+    name, waits = config.strategy.name, False
+    log.warning("training the reference %s, which runs with the same settings will use again: %s", name, path)
+    while True:
+        try:
+            run(config, path)
+            return
+        except InUseError as error:
+            if not waits:
+                log.warning("waiting for the reference %s: %s", name, error)
+            waits = True
+            time.sleep(_SECONDS_A_LOOK)
+
+
+def _is_complete(path: Path) -> bool:
+    begun = begun_in(path)
+    return begun is not None and begun.is_complete

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,15 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = not all(is_lock(entry.name) or _is_of_hydra(entry) for entry in path.iterdir())
+            occupied = not is_free(path)
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
         if occupied:
-            raise RunFolderError(
-                f"the run folder {path} exists already and is never overwritten; choose another run_dir"
-            )
+            raise taken(path)
 
     @classmethod
     def reopen(cls, path: Path) -> "RunFolder":
-        """Return the folder of a run that goes on.
-
-        Raises:
-            RunFolderError: if it holds no run.
-        """
-        if not (path / "run.json").exists():
-            raise RunFolderError(f"{path} holds no run: it has no run.json")
+        """Return the folder of a run that was begun before."""
         folder = cls.__new__(cls)
         folder.path = path
         return folder
@@ -78,6 +70,27 @@ class UnwrittenFolder(RunFolder):
 
     def write_text(self, name: str, text: str) -> None:
         """Write nothing."""
+
+
+def is_free(path: Path, besides: Collection[str] = ()) -> bool:
+    """Return whether a run can begin in a folder: it is absent, or holds nothing.
+
+    Args:
+        path: of the folder.
+        besides: names of files that do not count. What Hydra writes does not either.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    try:
+        return all(entry.name in besides or is_lock(entry.name) or _is_of_hydra(entry) for entry in path.iterdir())
+    except FileNotFoundError:
+        return True
+
+
+def taken(path: Path) -> RunFolderError:
+    """Return the error for a folder that holds something."""
+    return RunFolderError(f"the run folder {path} exists already and is never overwritten; choose another run_dir")
 
 
 def _is_of_hydra(entry: Path) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import InUseError, RunFolderError
 from cl_powerprop.record import now
 
 NAME = ".run.lock"
@@ -226,9 +226,7 @@ class RunLock:
 
     def _refusal(self, holder: Holder | None) -> RunFolderError:
         who = "another process" if holder is None else str(holder)
-        return RunFolderError(
-            f"{self._folder} is being written by {who}; wait for it to end, or choose another run_dir"
-        )
+        return InUseError(f"{self._folder} is being written by {who}; wait for it to end, or choose another run_dir")
 
 
 def _open(path: Path, flags: int = 0) -> int:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cl_powerprop.assemble import choose_device, load_sequence
 from cl_powerprop.composition import compose
-from cl_powerprop.config import RunConfig, load_config
+from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.stored_config import load_config
 from cl_powerprop.training.benchmark import to_avalanche
 
 SPLITS = ("train", "valid", "test")

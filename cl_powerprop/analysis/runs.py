@@ -55,7 +55,17 @@ FACTS = (
     *("zero_forgetting_verified", "diverged_tasks", "messages"),
 )
 _ALREADY_FACTS = ("seed", "name")  # keys of the config whose values run.json has too
-_NOT_SETTINGS = ("defaults", "run_dir", "progress", "save_model", "references", "references_dir", "logger", "pruning")
+_NOT_SETTINGS = (
+    "defaults",
+    "run_dir",
+    "progress",
+    "save_model",
+    "references",
+    "references_dir",
+    "logger",
+    "pruning",
+    "resume",
+)
 
 
 @dataclass(frozen=True)

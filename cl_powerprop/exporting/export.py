@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.assemble import load_sequence
-from cl_powerprop.config import load_config
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.exporting.dead_units import remove_dead_units
 from cl_powerprop.exporting.files import load_exported, write_exported
@@ -24,6 +23,7 @@ from cl_powerprop.exporting.tracing import trace
 from cl_powerprop.files import read_file, write_file
 from cl_powerprop.limits import check_threads
 from cl_powerprop.saving import LoadedModel, load
+from cl_powerprop.stored_config import load_config
 from cl_powerprop.tasks import Split, Task
 from cl_powerprop.tensor_header import parse_json
 

@@ -82,4 +82,5 @@ class Outlet:
     def resume(self, rows: int, step: int, memories: Mapping[str, Any]) -> None:
         """Go on after some rows and optimizer steps; ``memories`` are those of before, among other values."""
         self._written, self._resumed_at = rows, step
-        self._memories = {name: dict(memories.get(name) or {}) for name in self._sinks}
+        kept = {name: memories.get(name) for name in self._sinks}
+        self._memories = {name: dict(memory) if isinstance(memory, Mapping) else {} for name, memory in kept.items()}

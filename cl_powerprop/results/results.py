@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from cl_powerprop.training.meters import Measured
 
 log = logging.getLogger("cl_powerprop")
+
+_PLAIN = re.compile(r"[\w:+.-]{1,64}", re.ASCII)  # an id, or a time
 
 
 @dataclass(frozen=True)
@@ -383,6 +386,13 @@ class Results:
             "sparsity": self.sparsity.state_dict(),
             "evaluations": self.evaluations.state_dict(),
         }
+
+    def begun_before(self, record: Mapping[str, Any]) -> None:
+        """Take over what a run that begins again is known by: its id, and where its sinks wrote."""
+        known = [record.get(key) for key in ("run_id", "started")]
+        if all(isinstance(value, str) and _PLAIN.fullmatch(value) for value in known):
+            self.facts = self.facts.resumed(record)
+            self._outlet.resume(0, 0, record)
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Take back what :meth:`state_dict` returned in another process; machine and versions are those of this one.

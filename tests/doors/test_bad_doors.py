@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cl_powerprop import registry
-from cl_powerprop.config import load_config
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.stored_config import load_config
 
 from .conftest import OURS, Command, Module, OneLine, a_strategy, call_elsewhere
 

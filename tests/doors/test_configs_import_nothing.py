@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from cl_powerprop import compose, load_task, run
-from cl_powerprop.config import load_config, repeatable_yaml
+from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.errors import ConfigurationError, UserError
+from cl_powerprop.stored_config import load_config
 
 from ..run.test_resume import cut_off
 from .conftest import OURS, Command, Module, OneLine

@@ -35,7 +35,12 @@ def test_what_hydra_writes_itself_lies_beside_the_run(word: str, written: set[st
     assert command("run", *QUICK, word, "run_dir=run") == 0
     assert status("run") == "complete"
     assert written <= set(tree(Path("run")))
+    before = tree(Path("run"))
     assert command("run", *QUICK, word, "run_dir=run", "seed=1") == 2, "a run is never overwritten"
+    after = tree(Path("run"))
+    assert {name: after[name] for name in before if not name.endswith(".log")} == {
+        name: content for name, content in before.items() if not name.endswith(".log")
+    }
     assert json.loads(Path("run/run.json").read_text())["seed"] == 0
 
 

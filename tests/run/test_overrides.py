@@ -11,10 +11,11 @@ from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
 from cl_powerprop import compose
-from cl_powerprop.config import load_config, repeatable_yaml
+from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.config_files import with_text
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.overrides import keep_text, prepare
+from cl_powerprop.stored_config import load_config
 
 from .conftest import Command
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import os
-import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +18,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from filelock import FileLock
 
-from cl_powerprop.checkpoint import FILE, read_checkpoint
+from cl_powerprop.checkpoint import FILE
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import RunFolderError
 from cl_powerprop.experiment import run
-from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.training.meters import TrainingMeter
 
 from .conftest import MASKED, RUNS, TINY, Command, Finished, compose_config, tiny_config, tree
@@ -105,11 +103,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 def test_a_run_that_is_interrupted_twice(finished: Finished, tmp_path: Path) -> None:
     name = "epn-momentum-frozen-biases"
-    for attempt, (task, epoch) in enumerate([(1, 1), (2, 1)]):
-        checkpoint = read_checkpoint(tmp_path / "run") if attempt else None
+    for task, epoch in [(1, 1), (2, 1)]:
         with cut_off(task, epoch):
-            run(config_of(name), tmp_path / "run", checkpoint=checkpoint)
-    run(config_of(name), tmp_path / "run", checkpoint=read_checkpoint(tmp_path / "run"))
+            run(config_of(name), tmp_path / "run")
+    run(config_of(name), tmp_path / "run")
     assert_same(tmp_path / "run", finished(name).path)
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]) == 2
 
@@ -123,7 +120,7 @@ def test_a_run_that_was_killed(tmp_path: Path, command: Command, capsys: pytest.
         time.sleep(0.02)
         assert process.poll() is None, "it ended too soon"
     assert command("resume", "killed") == 1
-    assert f"it is still running, as process {process.pid}" in capsys.readouterr().err
+    assert f"is being written by process {process.pid}" in capsys.readouterr().err
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert json.loads(Path("killed/run.json").read_text())["status"] == "running"
@@ -145,22 +142,6 @@ def change(folder: Path, **values: Any) -> None:
     (folder / "run.json").write_text(json.dumps(record | values))
 
 
-def test_a_run_that_may_be_running_is_left_alone(
-    cut: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    change(cut, status="running", process=os.getpid())
-    before = tree(cut)
-    assert command("resume", cut) == 1
-    assert "it is still running" in capsys.readouterr().err
-    change(cut, status="running", host="elsewhere")
-    before = tree(cut)
-    assert command("resume", cut) == 1
-    assert "it was running on elsewhere; if it is not any more, add --force" in capsys.readouterr().err
-    assert tree(cut) == before
-    assert command("resume", cut, "--force") == 0
-    assert json.loads((cut / "run.json").read_text())["host"] == platform.node()
-
-
 def test_a_run_that_cannot_be_resumed_is_one_line_and_the_others_go_on(
     cut: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,21 +154,32 @@ def test_a_run_that_cannot_be_resumed_is_one_line_and_the_others_go_on(
         run(tiny_config("strategy=naive"), tmp_path / "all" / "torn")
     (tmp_path / "all" / "torn" / FILE).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{")
     run(tiny_config("strategy=naive"), tmp_path / "all" / "whole")
+    for name in ("damaged", "ended"):
+        shutil.copytree("all/early", f"all/{name}")
+    Path("all/damaged/config.yaml").write_text("")
+    for name, content in {"weights.csv": "", "run.json": "{"}.items():
+        Path("all/ended", name).write_text(content)
     assert command("resume", "all") == 1
     captured = capsys.readouterr()
     assert "all/good: going on after 1 of 3 tasks" in captured.out
     assert "all/whole: complete" in captured.out
-    lines = captured.err.strip().splitlines()
-    assert len(lines) == 3
-    for name, said in {"early": "nothing was finished", "joint": "cannot be resumed", "torn": "is damaged"}.items():
-        assert [line for line in lines if f"all/{name}" in line and said in line], name
-    assert json.loads(Path("all/good/run.json").read_text())["status"] == "complete"
+    for name in ("early", "joint", "torn"):
+        assert f"all/{name}: starting again, for there is no checkpoint that can be read" in captured.out
+    damaged, ended = captured.err.strip().splitlines()
+    assert "all/damaged" in damaged
+    assert "config.yaml is damaged" in damaged
+    assert "all/ended holds a run that has ended, but its run.json is damaged" in ended
+    done = [json.loads(Path("all", name, "run.json").read_text()) for name in ("good", "early", "torn", "whole")]
+    assert [record["status"] for record in done] == ["complete"] * 4
+    matrices = {Path("all", name, "accuracy_matrix.csv").read_text() for name in ("good", "early", "torn", "whole")}
+    assert len(matrices) == 1
 
 
 def test_other_versions_are_reported(cut: Path) -> None:
-    checkpoint = read_checkpoint(cut)
-    checkpoint.results["run"]["versions"]["torch"] = "1.0"
-    result = run(tiny_config("strategy=naive"), cut, checkpoint=checkpoint)
+    state, tensors = read_file(cut / FILE)
+    state["results"]["run"]["versions"]["torch"] = "1.0"
+    safetensors.torch.save_file(tensors, cut / FILE, metadata={"state": json.dumps(state)})
+    result = run(tiny_config("strategy=naive"), cut)
     assert f"torch 1.0 -> {version('torch')}" in result.record["messages"][0]
 
 
@@ -201,11 +193,9 @@ def test_without_a_saved_model(tmp_path: Path, command: Command) -> None:
     assert set(tree(tmp_path / "run")) == set(tree(whole.path))
 
 
-def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_folder_without_a_run(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("resume", "nowhere") == 2
     assert "nowhere does not exist" in capsys.readouterr().err
-    with pytest.raises(RunFolderError, match="no run"):
-        RunFolder.reopen(tmp_path / "none")
 
 
 def test_a_checkpoint_contains_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +260,7 @@ def test_files_that_do_not_match_are_one_line(
     before = {name: content for name, content in tree(cut).items() if name != "run.json"}
     assert command("resume", cut) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    said = {"curves": "rows of the", "config": "has changed since the run began: seed", "schema": "schema version 0"}
+    said = {"curves": "rows of the", "config": "settings: seed was 0 and is 1", "schema": "schema version 0"}
     assert said.get(damage, "learned") in line
     after = tree(cut)
     assert {name: after[name] for name in before} == before, "nothing is lost"
@@ -279,7 +269,7 @@ def test_files_that_do_not_match_are_one_line(
 def test_a_run_is_resumed_by_one_process_at_a_time(
     cut: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FileLock(cut / ".resume.lock"):
+    with RunLock(cut).hold():
         assert command("resume", cut) == 1
-    assert "it is being resumed already" in capsys.readouterr().err
+    assert f"is being written by process {os.getpid()}" in capsys.readouterr().err
     assert command("resume", cut) == 0

@@ -75,10 +75,10 @@ def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path:
     begun: Checkpoint | None = None
     for epoch in CUTS:
         with cut_off(min(last, 1), epoch):
-            run(config_of(name), tmp_path / "run", checkpoint=begun)
+            run(config_of(name), tmp_path / "run")
         begun = read_checkpoint(tmp_path / "run")
         assert begun.task["epochs"] == epoch
-    run(config_of(name), tmp_path / "run", checkpoint=begun)
+    run(config_of(name), tmp_path / "run")
     assert_same(tmp_path / "run", whole)
 
 
@@ -88,7 +88,7 @@ def test_the_first_task_is_resumed_and_not_tested_before(tmp_path: Path, every_e
         run(compose_config(*words), tmp_path / "run")
     begun = read_checkpoint(tmp_path / "run")
     assert begun.results["run"]["trained_tasks"] == 0
-    run(compose_config(*words), tmp_path / "run", checkpoint=begun)
+    run(compose_config(*words), tmp_path / "run")
     assert_same(tmp_path / "run", run(compose_config(*words), tmp_path / "whole").path)
 
 

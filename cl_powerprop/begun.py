@@ -1,0 +1,141 @@
+"""A run that was begun in a folder before: whether a config goes on with it, and from where."""
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cl_powerprop.checkpoint import Checkpoint, differences, read_checkpoint, written_config
+from cl_powerprop.checkpoint_files import exists
+from cl_powerprop.config import RunConfig
+from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
+from cl_powerprop.files import is_file, read_file
+from cl_powerprop.interrupts import Interrupted
+from cl_powerprop.run_folder import is_free, taken
+from cl_powerprop.stored_config import load_config
+
+_LARGEST = 2**26  # bytes of run.json
+_LAST = "weights.csv"  # is written as a run ends, before its checkpoints are removed
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that was begun.
+
+    Attributes:
+        folder: of the run.
+        record: the content of its `run.json`; empty if that cannot be read.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.record.get("status") == "complete"
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return where the run stands; None if nothing was finished.
+
+        Raises:
+            RunFolderError: if it has ended, and only its `run.json` is damaged; or if it was begun by another version.
+        """
+        damage: RunFolderError | None = None
+        if exists(self.folder):
+            try:
+                return read_checkpoint(self.folder)
+            except RunFolderError as error:
+                damage = error
+        if os.path.lexists(self.folder / _LAST):
+            if damage is not None:
+                raise damage
+            if not self.record:
+                raise RunFolderError(f"{self.folder} holds a run that has ended, but its run.json is damaged")
+        return None
+
+    def config(self) -> RunConfig:
+        """Return the run's config: that of its file, or of the checkpoint if the file cannot be read.
+
+        Raises:
+            ConfigurationError: if neither can be.
+        """
+        try:
+            return load_config(self.folder)
+        except ConfigurationError:
+            if (checkpoint := self.checkpoint()) is None:
+                raise
+            return replace(written_config(checkpoint, self.folder), run_dir=str(self.folder))
+
+    def check_same(self, config: RunConfig, checkpoint: Checkpoint | None) -> None:
+        """Refuse to go on with other settings.
+
+        Raises:
+            RunFolderError: naming each with both values.
+        """
+        try:
+            before = load_config(self.folder) if checkpoint is None else written_config(checkpoint, self.folder)
+        except ConfigurationError as error:
+            if not self.is_complete:
+                return  # nothing was finished
+            raise RunFolderError(f"{taken(self.folder)}; what it holds cannot be compared: {error}") from error
+        if changed := differences(before, config):
+            raise RunFolderError(
+                f"{self.folder} holds a run with other settings: {', '.join(changed)}; choose another run_dir"
+            )
+
+
+def begun_in(folder: Path) -> Begun | None:
+    """Return the run that was begun in a folder; None if the folder is free.
+
+    Raises:
+        RunFolderError: if it holds something else, or cannot be read.
+    """
+    record = folder / "run.json"
+    try:
+        # A config alone is that of a run that was killed as it began; beside other things it is a user's.
+        if os.path.lexists(record) or exists(folder) or (not is_free(folder) and is_free(folder, {"config.yaml"})):
+            return Begun(folder, _read(record))
+        if is_free(folder):
+            return None
+    except OSError as error:
+        raise RunFolderError(f"the run folder {folder} cannot be read: {error.strerror}") from error
+    raise taken(folder)
+
+
+def describe(checkpoint: Checkpoint | None) -> str:
+    """Say where a run goes on."""
+    if checkpoint is None:
+        return "starting again, for there is no checkpoint that can be read"
+    before, epochs = checkpoint.results["run"], checkpoint.task.get("epochs")
+    within = f" and {epochs} epochs of the next" if epochs else ""
+    return f"going on after {before['trained_tasks']} of {before['n_tasks']} tasks{within}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_file(file, _LARGEST))
+    except (OSError, FileError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def saying_where(folder: Path) -> Iterator[None]:
+    """Let an interrupt of the run inside say how it goes on."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if is_file(folder / "config.yaml"):
+            where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
+            named = f"-- {shlex.quote(where)}" if where.startswith("-") else shlex.quote(where)
+            tasks = _read(folder / "run.json").get("trained_tasks")
+            done = f" after {tasks} finished tasks" if isinstance(tasks, int) else ""
+            stop.add_note(f"cl-powerprop resume {named} goes on{done}, and so does the same command with this run_dir")
+        else:
+            stop.add_note("nothing was begun yet")
+        raise
