@@ -1,0 +1,168 @@
+"""The cases: which run is disturbed, when and how. A case depends on the seed and its own id alone."""
+
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .events import Stop
+from .undisturbed import Undisturbed
+
+_MOMENTS = ("training", "search", "retraining", "evaluation", "checkpoint", "rename")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_DAMAGE = ("zero", "half", "flip", "flip again", "removed")
+_LEAST_DISK = 16 << 10  # bytes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One disturbed run.
+
+    Attributes:
+        kind: the choice of `--cases`.
+        config: its name.
+        name: what tells it from others of its kind and config.
+        point: when and how it is disturbed, in words.
+        stops: for each start that is stopped, where.
+        file: that is damaged, relative to the run folder.
+        damage: how.
+        by_resume: it goes on by `cl-powerprop resume` and not by the same command.
+        disk: bytes of the disk.
+        seed: of what is drawn as it is performed.
+    """
+
+    kind: str
+    config: str
+    name: str
+    point: str
+    stops: tuple[Stop, ...] = ()
+    file: str = ""
+    damage: str = ""
+    by_resume: bool = False
+    disk: int = 0
+    seed: str = ""
+
+    @property
+    def id(self) -> str:
+        """What `--only` takes."""
+        return f"{self.kind}/{self.config}/{self.name}"
+
+
+def kills(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
+    """SIGKILL at points of the run: every second one by the clock, the others at named moments; some come twice."""
+    for number in range(points):
+        draws = _draws(seed, "kill", run.name, number)
+        stop, point = _clock(run, draws) if number % 2 == 0 else _moment(run, draws, number // 2)
+        stops = [stop]
+        if number % 4 > 1:
+            stops.append(Stop(event=draws.randrange(len(run.trace) // 2)))
+            point += f", then before event {stops[1].event} of the run that goes on"
+        yield Case("kill", run.name, str(number), point, tuple(stops))
+
+
+def operations(run: Undisturbed, seed: int) -> Iterator[Case]:
+    """SIGKILL before each operation on a file, and within each write."""
+    for event in run.operations:
+        yield Case("operations", run.name, str(event), _described(run, event), (Stop(event),))
+        if run.trace[event].startswith("write "):
+            stop = Stop(event, torn=True)
+            yield Case("operations", run.name, f"{event}-half", f"{_described(run, event)}, half done", (stop,))
+
+
+def power_cuts(run: Undisturbed, seed: int) -> Iterator[Case]:
+    """A power cut before each operation on a file: what is not synced may be lost."""
+    for event in run.operations:
+        draws = _draws(seed, "power", run.name, event)
+        stop = Stop(event, torn=draws.random() < 0.5, power=draws.randrange(2**32))
+        yield Case("power", run.name, str(event), _described(run, event), (stop,))
+
+
+def signals(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
+    """SIGTERM, SIGINT and SIGUSR1 at points as those of SIGKILL."""
+    for number in range(points):
+        draws = _draws(seed, "signal", run.name, number)
+        stop, point = _clock(run, draws) if number % 3 == 0 else _moment(run, draws, number)
+        sent = _SIGNALS[number % len(_SIGNALS)]
+        stop = Stop(stop.event, stop.seconds, sent)
+        yield Case("signal", run.name, str(number), f"{sent.name} {point}", (stop,))
+
+
+def processes(run: Undisturbed, seed: int, cpu: float) -> Iterator[Case]:
+    """SIGKILL and SIGTERM for processes of their own, started as a user does.
+
+    Args:
+        run: the undisturbed run.
+        seed: of the points.
+        cpu: seconds of CPU time that such a process takes in all.
+    """
+    for sent in (signal.SIGKILL, signal.SIGTERM):
+        seconds = cpu * _draws(seed, "process", run.name, sent).uniform(0.5, 1.0)  # importing takes the first half
+        point = f"{sent.name} after {seconds / cpu:.0%} of the time"
+        yield Case("process", run.name, sent.name, point, (Stop(seconds=seconds, signal=sent),))
+
+
+def damages(run: Undisturbed, seed: int, interrupted: Path) -> Iterator[Case]:
+    """Each file of an interrupted run folder damaged in each way; it goes on by either command.
+
+    Args:
+        run: the undisturbed run.
+        seed: of the bits that flip.
+        interrupted: the run folder.
+    """
+    for file in sorted(str(path.relative_to(interrupted)) for path in interrupted.rglob("*") if path.is_file()):
+        for damage in _DAMAGE:
+            for by_resume in (False, True):
+                way = "resume" if by_resume else "again"
+                name = f"{file}-{damage.replace(' ', '-')}-{way}"
+                point = f"{file}: {damage}, then {'cl-powerprop resume' if by_resume else 'the same command'}"
+                yield Case(
+                    *("damage", run.name, name, point),
+                    file=file,
+                    damage=damage,
+                    by_resume=by_resume,
+                    seed=f"{seed}/{file}/{damage}",
+                )
+
+
+def full_disks(run: Undisturbed, seed: int, points: int, size: int | None = None) -> Iterator[Case]:
+    """Disks that have room for a part of the run.
+
+    Args:
+        run: the undisturbed run.
+        seed: of the sizes.
+        points: how many there are.
+        size: bytes of each; None for random ones up to what the finished folder takes and as much again.
+    """
+    total = sum(path.stat().st_size for path in run.run.rglob("*") if path.is_file())
+    for number in range(points):
+        drawn = _draws(seed, "disk", run.name, number).randrange(_LEAST_DISK, 2 * total)
+        disk = size or drawn
+        yield Case("disk", run.name, str(number), f"a disk of {disk / 2**20:.2f} MB", disk=disk)
+
+
+def together(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
+    """Several processes started in one folder at the same moment."""
+    for number in range(points):
+        yield Case("together", run.name, str(number), "12 starts at once", seed=f"{seed}/{number}")
+
+
+def _clock(run: Undisturbed, draws: random.Random) -> tuple[Stop, str]:
+    share = draws.uniform(0.05, 1.0)
+    return Stop(seconds=share * run.cpu), f"after {share:.0%} of the time"
+
+
+def _moment(run: Undisturbed, draws: random.Random, number: int) -> tuple[Stop, str]:
+    known = [moment for moment in _MOMENTS if run.moments.get(moment)]
+    moment = known[number % len(known)]
+    event = min(draws.choice(run.moments[moment]), len(run.trace) - 1)
+    torn = run.trace[event].startswith("write ") and draws.random() < 0.5
+    return Stop(event, torn=torn), f"in {moment}: {_described(run, event)}{', half done' if torn else ''}"
+
+
+def _described(run: Undisturbed, event: int) -> str:
+    return f"before event {event}, {run.trace[event]}"
+
+
+def _draws(*purpose: object) -> random.Random:
+    return random.Random("/".join(map(str, purpose)))
