@@ -183,6 +183,10 @@ class Watch:
             def write(self, data: Any) -> int:
                 return int(watch._write(self.fileno(), memoryview(data).cast("B"), super().write))
 
+            def truncate(self, size: int | None = None) -> int:
+                watch.event(f"truncate {watch._path(self.fileno())}")
+                return super().truncate(size)
+
         def open_watched(
             file: Any,
             mode: str = "r",
@@ -214,8 +218,8 @@ class Watch:
             if self._disk is not None:
                 self._disk.sync(descriptor)
 
-        builtins.open = io.open = open_watched
-        os.write, os.fsync, os.fdatasync = write_watched, sync_watched, sync_watched
+        builtins.open = io.open = open_watched  # pathlib uses the second
+        os.write, os.fsync, os.fdatasync = write_watched, sync_watched, sync_watched  # type: ignore[assignment]
 
     def _write(self, descriptor: int, data: memoryview, write: Callable[[memoryview], int]) -> int:
         path = self._path(descriptor)

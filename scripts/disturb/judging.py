@@ -43,12 +43,12 @@ def _names(run: Path) -> set[str]:
 
 def _same(file: Path, other: Path) -> bool:
     if file.suffix == ".csv":
-        return _without_id(file) == _without_id(other)
+        return bool(_without_id(file) == _without_id(other))
     if file.name == "run.json":
         records = [_json(path) or {} for path in (file, other)]
         return all(records[0].get(key) == records[1].get(key) for key in _RECORD)
     if file.suffix == ".safetensors":
-        return _tensors(file) == _tensors(other)
+        return bool(_tensors(file) == _tensors(other))
     return file.name in _OWN or file.is_dir() or file.read_bytes() == other.read_bytes()
 
 
