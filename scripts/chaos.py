@@ -20,13 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process with threads cannot be forked
 
 from disturb import cases, starts, table
 from disturb.cases import Case
-from disturb.configs import CONFIGS, LARGE
+from disturb.configs import CONFIGS, LARGE, write_pictures
 from disturb.performing import IDENTICAL, Performed, interrupt, perform
 from disturb.undisturbed import Undisturbed, make
 
@@ -50,12 +51,15 @@ def main() -> int:
     shutil.rmtree(out / "undisturbed", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     starts.preload()
+    write_pictures(out / "undisturbed" / "data")
     plan = Plan(options, out / "undisturbed")
     todo = [case for case in plan.cases() if known.get(case.id, {}).get("outcome") != IDENTICAL]
     print(f"{len(todo)} cases, {len(known)} known", flush=True)
     begun = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for number, done in enumerate(pool.imap_unordered(_Performer(plan, out), todo), 1):
+    performer, context = _Performer(plan, out), multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(options.jobs, context) as pool:
+        for number, ended in enumerate(as_completed([pool.submit(performer, case) for case in todo]), 1):
+            done = ended.result()
             known[done.case.id] = table.row(done)
             table.append(results, known[done.case.id])
             _tell(done, number, len(todo), options)
@@ -127,6 +131,7 @@ class Plan:
     def _run(self, name: str) -> Undisturbed:
         if name not in self.runs:
             words = LARGE if name == "large" else CONFIGS[name]
+            words = tuple(word.replace("{data}", str(self._folder / "data")) for word in words)
             self.runs[name] = make(name, words, self._folder / name)
         return self.runs[name]
 

@@ -1,5 +1,11 @@
 """The configs that are disturbed. Together they have each kind of state that a run has to save."""
 
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
 _COMMON = (
     *("data=digits", "benchmark.n_tasks=3", "train.epochs=4", "train.batch_size=64", "model.hidden=[24]"),
     *("device=cpu", "progress=false", "references_dir=references"),
@@ -16,8 +22,9 @@ _CONVNET = (
 def _words(*own: str) -> tuple[str, ...]:
     """Return the words of a config: the common ones, as far as it has no others for the same option."""
     given = {word.partition("=")[0] for word in own}
-    convnet = {"model.hidden"} if "model=convnet" in own else set()
-    return (*own, *(word for word in _COMMON if word.partition("=")[0] not in given | convnet))
+    convnet = {"model.hidden"} if any(word.startswith("model.width=") for word in own) else set()
+    chosen = {"data"} if "benchmark=omniglot" in own else set()
+    return (*own, *(word for word in _COMMON if word.partition("=")[0] not in given | convnet | chosen))
 
 
 CONFIGS = {
@@ -48,8 +55,31 @@ CONFIGS = {
         *("logger.wandb.figures=false", "optimizer=adam", "optimizer.lr=0.01"),
     ),
     "untrained": _words("strategy=untrained", "evaluation.schedule=diagonal_and_last"),
+    "pictures": _words(
+        *("benchmark=single", "benchmark.n_tasks=1", "data=folder", "data.root={data}", "data.folder=pictures"),
+        *("data.size=16", "data.workers=1", "data.in_memory=false", "train.crop=0.5", "train.flip=true"),
+        *("train.batch_size=4", "optimizer.lr=0.02", *_OFTEN),
+    ),
 }
-"""The words after `cl-powerprop run` by the config's name; places are relative to the folder of the case."""
+"""The words after `cl-powerprop run` by the config's name; places are relative to the folder of the case, and
+`{data}` is the folder of :func:`write_pictures`."""
+
+if (Path(os.environ.get("CL_POWERPROP_DATA", "")) / "omniglot-py").is_dir():
+    CONFIGS["omniglot"] = _words(
+        *("strategy=epn", "benchmark=omniglot", "benchmark.n_tasks=2", "model.width=4", "train.epochs=2"),
+    )
 
 LARGE = _words("strategy=packnet", "model.hidden=[1500,1300]", "train.epochs=2")
 """A run that does not fit on a disk of 16 MB."""
+
+
+def write_pictures(data: Path) -> None:
+    """Write pictures of three classes to `data/pictures`: noise of three colours."""
+    draws = np.random.default_rng(0)
+    for label, colour in enumerate(((200, 80, 80), (80, 200, 80), (80, 80, 200))):
+        for split, count in (("train", 16), ("val", 4)):
+            folder = data / "pictures" / split / f"class_{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.clip(colour + draws.normal(0, 60, (20, 20, 3)), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")

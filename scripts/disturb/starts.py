@@ -168,6 +168,7 @@ def _be_command(words: Sequence[str], folder: Path, printed: Sequence[Path], wat
     code = 1
     try:
         os.setsid()
+        atexit._clear()  # what the parent removes at its end is not this child's
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         for file, descriptor in zip(printed, (1, 2), strict=True):
