@@ -186,12 +186,10 @@ class RunLock:
         while True:
             number, last = self._last()
             if last.exists():
-                descriptor = _open(last)
-                holder, is_empty = _read(descriptor), not os.fstat(descriptor).st_size
-                os.close(descriptor)
+                holder, is_empty = _look(last)
                 lives = holder.lives() if holder is not None else (None if is_empty and number else False)
                 if lives is None and _shows_life(last):
-                    lives = True
+                    lives, holder = True, _look(last)[0]  # it has said by now who it is
                 if lives:
                     raise self._refusal(holder)
             path = self._folder / f"{NAME}.{number + 1}"
@@ -245,6 +243,18 @@ def _open(path: Path, flags: int = 0) -> int:
         if not stat.S_ISREG(about.st_mode):
             raise RunFolderError(f"{path} is not a file; remove it")
         path.unlink(missing_ok=True)  # a name of a file that is somewhere else too
+
+
+def _look(path: Path) -> tuple[Holder | None, bool]:
+    """Return who has written a lock's file, and whether the file is empty."""
+    try:
+        descriptor = _open(path)
+    except FileNotFoundError:
+        return None, False
+    try:
+        return _read(descriptor), not os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _wait_for_holder(descriptor: int) -> Holder | None:
