@@ -1,23 +1,21 @@
 """Images of one's own, in an .npz file: what ``numpy.savez(file, train_images=..., train_labels=...)`` writes."""
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cl_powerprop.data.dataset import DataConfig, Dataset, Images, Progress, every_fifth, register_dataset
+from cl_powerprop.data.npz import ArrayHeader, NpzFile, open_npz
 from cl_powerprop.errors import ConfigurationError, DataError
+from cl_powerprop.memory import too_large
+from cl_powerprop.tensor_header import shortened
 
 TRAIN, TEST = ("train_images", "train_labels"), ("test_images", "test_labels")
 _USUAL_CHANNELS = (1, 3, 4)
-_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(kw_only=True)
@@ -40,14 +38,6 @@ class ArraysConfig(DataConfig):
             )
         if not self.memory_gb > 0.0:
             raise ConfigurationError(f"data.memory_gb must be > 0, not {self.memory_gb}")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an array's header says of it."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 @register_dataset("arrays", ArraysConfig)
@@ -74,9 +64,9 @@ class Arrays(Dataset):
         path = root / options.file
         with _opened(path) as content:
             names = _check_names(path, content)
-            headers = {name: _read_header(content, name) for name in names}
+            headers = {name: content.header(name) for name in names}
             _check_headers(path, headers, options.memory_gb)  # before any array is made
-            arrays = {name: _read_array(content, name) for name in names}
+            arrays = {name: content.read(name) for name in names}
         train_images, train_labels = arrays["train_images"], arrays["train_labels"].astype(np.int64)
         if set(TEST) <= names:
             images = Images(train_images, train_labels, arrays["test_images"], arrays["test_labels"].astype(np.int64))
@@ -88,10 +78,10 @@ class Arrays(Dataset):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path) -> Iterator[NpzFile]:
     """Open the file; what goes wrong while it is read is a :class:`DataError`."""
     try:
-        with zipfile.ZipFile(path) as content:
+        with open_npz(path) as content:
             yield content
     except DataError:
         raise
@@ -101,42 +91,30 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
     except KeyError as error:
         raise _unusable(path, f"{error.args[0]}: members must be called NAME.npy, as numpy.savez calls them") from error
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable(path, str(error)) from error
 
 
-def _check_names(path: Path, content: zipfile.ZipFile) -> set[str]:
+def _check_names(path: Path, content: NpzFile) -> set[str]:
     """Return which of the arrays there are."""
-    names = {name.removesuffix(".npy") for name in content.namelist()} & {*TRAIN, *TEST}
+    names = {*content.names} & {*TRAIN, *TEST}
     if not set(TRAIN) <= names or len(names & set(TEST)) == 1:
-        found = ", ".join(name.removesuffix(".npy") for name in content.namelist()) or "nothing"
+        found = shortened(", ".join(content.names)) or "nothing"
         needed = "train_images and train_labels, and test_images with test_labels or neither of these"
         raise _unusable(path, f"it holds {found}; it needs {needed}")
     return names
 
 
-def _read_header(content: zipfile.ZipFile, name: str) -> Header:
-    with content.open(f"{name}.npy") as file:
-        stream: IO[bytes] = file
-        version = np.lib.format.read_magic(stream)
-        if version not in _READERS:
-            raise ValueError(f"{name} is in version {version} of numpy's format")
-        shape, _, dtype = _READERS[version](stream)
-    return Header(shape, dtype)
-
-
-def _read_array(content: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with content.open(f"{name}.npy") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
-def _check_headers(path: Path, headers: Mapping[str, Header], memory_gb: float) -> None:
+def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], memory_gb: float) -> None:
     for part in ("train", "test") if "test_images" in headers else ("train",):
         images, labels = headers[f"{part}_images"], headers[f"{part}_labels"]
         shape = images.shape
         if images.dtype != np.uint8:
-            raise _unusable(path, f"{part}_images are {images.dtype}; they must be uint8, from 0 to 255")
+            raise _unusable(
+                path,
+                f"{part}_images are {shortened(images.dtype)}; they must be uint8, from 0 to 255, such as "
+                "(255 * images).round().astype('uint8') for pixels from 0 to 1",
+            )
         if len(shape) not in (3, 4) or min(shape) < 1:
             wanted = "[n, height, width] or [n, channels, height, width]"
             raise _unusable(path, f"{part}_images have the shape {list(shape)}; they must be {wanted}")
@@ -147,7 +125,7 @@ def _check_headers(path: Path, headers: Mapping[str, Header], memory_gb: float) 
         if shape[1:] != headers["train_images"].shape[1:]:
             raise _unusable(path, "training and test images differ in their shape")
         if labels.dtype.kind not in "iu" or labels.shape != shape[:1]:
-            found = f"{labels.dtype} {list(labels.shape)}"
+            found = f"{shortened(labels.dtype)} {list(labels.shape)}"
             raise _unusable(
                 path, f"{part}_labels are {found}; they must be a whole number for each of {shape[0]} images"
             )
@@ -155,6 +133,8 @@ def _check_headers(path: Path, headers: Mapping[str, Header], memory_gb: float) 
     size = sum(math.prod(each.shape) * (1 if name.endswith("images") else 8) for name, each in headers.items()) / 1e9
     if size > memory_gb:
         raise _unusable(path, f"its arrays take {size:.3g} GB; data.memory_gb allows {memory_gb:g}")
+    if problem := too_large(int(2 * size * 1e9)):  # as they are read, and as tensors
+        raise _unusable(path, f"its arrays need {problem}")
 
 
 def _check_labels(path: Path, images: Images) -> None:

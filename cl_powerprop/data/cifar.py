@@ -5,7 +5,6 @@ is compared with the published one before the file is read.
 """
 
 import hashlib
-import os
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, register_dataset
-from cl_powerprop.data.fetch import fetch, md5
+from cl_powerprop.data.fetch import fetch, has_md5
 from cl_powerprop.data.pickled_arrays import read_pickled
-from cl_powerprop.errors import DataError
+from cl_powerprop.errors import DataError, FileError
+from cl_powerprop.files import read_file, write_file
 
 SHAPE = (3, 32, 32)
+
+_LARGEST = 2**28  # bytes that a file may have; the largest published one has 155 million
 
 
 class CIFAR(ImageDataset):
@@ -66,18 +68,15 @@ class CIFAR(ImageDataset):
     def download(self, root: Path, progress: Progress | None = None) -> None:
         folder, archive = root / self.folder, root / self.archive
         files = {**self._needed, **self.other_files}
-        if all((folder / name).exists() and md5(folder / name) == expected for name, expected in files.items()):
+        if all(has_md5(folder / name, expected) for name, expected in files.items()):
             return
-        if not archive.exists() or md5(archive) != self.archive_md5:
+        if not has_md5(archive, self.archive_md5):
             fetch([self.url + self.archive], archive, self.archive_md5, progress)
         for name, content in self._unpacked(archive, files).items():
-            part = folder / f"{name}.part"
             try:
                 folder.mkdir(exist_ok=True)
-                part.write_bytes(content)
-                os.replace(part, folder / name)
+                write_file(folder / name, content)
             except OSError as error:
-                part.unlink(missing_ok=True)
                 raise DataError(f"{folder / name} cannot be written: {error.strerror}") from error
 
     def _missing(self, folder: Path) -> list[str]:
@@ -88,14 +87,14 @@ class CIFAR(ImageDataset):
         folder, archive = root / self.folder, root / self.archive
         if not self._missing(folder):
             try:
-                contents = {name: (folder / name).read_bytes() for name in files}
-            except OSError as error:
+                contents = {name: read_file(folder / name, _LARGEST, follow=True) for name in files}
+            except (OSError, FileError) as error:
                 raise self._damaged(folder, str(error)) from error
             for name, content in contents.items():
                 self._check(folder / name, content, files[name])
             return contents
         if archive.exists():
-            if md5(archive) != self.archive_md5:
+            if not has_md5(archive, self.archive_md5):
                 raise self._damaged(archive, f"its MD5 is not {self.archive_md5}")
             return self._unpacked(archive, files)
         raise DataError(

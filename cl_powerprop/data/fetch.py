@@ -3,27 +3,58 @@
 import hashlib
 import http.client
 import os
+import stat
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 from cl_powerprop.data.dataset import Progress
-from cl_powerprop.errors import DataError
+from cl_powerprop.errors import DataError, FileError
+from cl_powerprop.files import LARGEST, open_file, sync_folder
 
 _CHUNK = 1 << 18
+_SILENCE = 30  # seconds without an answer, after which a server is given up
+_PACE = 60, 60_000  # seconds in which so many bytes must come
+_PART = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """Return the MD5 of a file, in hexadecimal.
+
+    Raises:
+        FileError: if it is no file, or larger than any file of a data set.
+        OSError: if it cannot be read.
+    """
+    with open_file(path, follow=True) as descriptor, open(descriptor, "rb", closefd=False) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def fetch(urls: Sequence[str], path: Path, expected_md5: str, progress: Progress | None = None) -> None:
+def has_md5(path: Path, expected: str) -> bool:
+    """Return whether there is a file with this MD5."""
+    try:
+        return md5(path) == expected
+    except (OSError, FileError):
+        return False
+
+
+def fetch(
+    urls: Sequence[str], path: Path, expected_md5: str, progress: Progress | None = None, most: int = LARGEST
+) -> None:
     """Download ``path`` from the first of ``urls`` that sends a file with the expected checksum.
 
     An interrupted download is kept as ``<path>.part`` and continued by the next call.
+
+    Args:
+        urls: to try, one after the other.
+        path: the file.
+        expected_md5: of its content, in hexadecimal.
+        progress: is told how far it is.
+        most: bytes that it may have.
 
     Raises:
         DataError: if no URL sends such a file, or the folder cannot be made.
@@ -34,39 +65,111 @@ def fetch(urls: Sequence[str], path: Path, expected_md5: str, progress: Progress
         raise DataError(f"{path.parent} cannot be made: {error.strerror}") from error
     part = path.with_name(path.name + ".part")
     problems = []
-    for url in urls:
+    waiting = list(urls)
+    while waiting:
+        url, begun = waiting.pop(0), os.path.lexists(part)
         try:
-            _stream(url, part, path.name, progress)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            problems.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            _stream(url, part, path.name, progress, most)
+            found = md5(part)
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            problems.append(f"{url}: {' '.join(str(reason).split())}")
             continue
-        found = md5(part)
         if found == expected_md5:
             os.replace(part, path)
+            sync_folder(path.parent)
             return
         part.unlink()
+        if begun:  # it may be the fault of what was there before
+            waiting.insert(0, url)
+            continue
         problems.append(f"{url}: checksum {found} is not {expected_md5}")
     raise DataError(f"could not download {path.name} ({'; '.join(problems)})")
 
 
-def _stream(url: str, part: Path, name: str, progress: Progress | None) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=30)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send; the checksum is compared next
-            return
-        raise
-    with response:
-        resumed = response.status == 206
-        done = start if resumed else 0
-        total = done + int(response.headers.get("Content-Length") or 0)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(_CHUNK):
-                file.write(chunk)
+def _stream(url: str, part: Path, name: str, progress: Progress | None, most: int) -> None:
+    """Append to the part of a file what a server sends.
+
+    Raises:
+        OSError: if the server cannot be reached, fails, is too slow, sends too much or less than it said.
+    """
+    with _open_part(part) as file:
+        start = file.seek(0, os.SEEK_END)
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        try:
+            response = _opener(url).open(request, timeout=_SILENCE)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing is left to send; the checksum is compared next
+                return
+            raise
+        with response:
+            resumed = response.status == 206
+            done = start if resumed else 0
+            file.truncate(done)
+            file.seek(done)
+            said = response.headers.get("Content-Length") or "0"
+            total = done + (int(said) if said.isascii() and said.isdigit() else 0)
+            if total > most:
+                raise OSError(f"it has {total:,} bytes, of at most {most:,}")
+            keep_pace = _pace()
+            while chunk := response.read1(_CHUNK):
                 done += len(chunk)
+                if done > most:
+                    file.truncate(0)
+                    raise OSError(f"it sends more than {most:,} bytes")
+                file.write(chunk)
+                keep_pace(len(chunk))
                 if progress is not None:
                     progress(name, done, total)
     if done < total:
         raise OSError(f"the connection ended after {done} of {total} bytes")
+
+
+def _open_part(part: Path) -> IO[bytes]:
+    """Open the part of a file that is there, or a new one; whatever else has its name is removed, and not written."""
+    with suppress(OSError):
+        descriptor = os.open(part, _PART)
+        about = os.fstat(descriptor)
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+            return open(descriptor, "wb")  # of a descriptor, this does not empty the file
+        os.close(descriptor)
+    with suppress(FileNotFoundError):
+        part.unlink()
+    return open(os.open(part, _PART | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+
+
+def _pace() -> Callable[[int], None]:
+    """Return what is told how many bytes have come, and raises if they come too slowly."""
+    seconds, least = _PACE
+    since, received = time.monotonic(), 0
+
+    def count(more: int) -> None:
+        nonlocal since, received
+        received += more
+        now = time.monotonic()
+        if now - since >= seconds:
+            if received < least:
+                raise TimeoutError(f"it sent {received:,} bytes in {now - since:.0f} seconds")
+            since, received = now, 0
+
+    return count
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to others by http and https alone, and never from https to http.
+
+    Args:
+        scheme: of the first address.
+    """
+
+    def __init__(self, scheme: str) -> None:
+        self._schemes = {"https"} if scheme == "https" else {"http", "https"}
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urlsplit(newurl).scheme not in self._schemes:
+            raise OSError(f"it points to {newurl!r}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Redirects(urlsplit(url).scheme))

@@ -7,10 +7,14 @@ from pathlib import Path, PurePath
 from cl_powerprop.data.dataset import DataConfig, Dataset, Images, Progress, StreamedImages, register_dataset
 from cl_powerprop.data.pictures import Pictures, check_same_classes, find_pictures
 from cl_powerprop.errors import ConfigurationError, DataError
+from cl_powerprop.limits import check_threads
+from cl_powerprop.memory import too_large
 
 TESTED = ("val", "test")  # the folder of the test pictures: ImageNet's test pictures have no labels
 
 _GIGABYTE = 10**9
+_COPIES = 2  # decoded pictures are held twice for a moment: as arrays and as tensors
+_LARGEST_SIDE = 4096  # pixels
 
 
 @dataclass(kw_only=True)
@@ -38,22 +42,32 @@ class FolderConfig(DataConfig):
         place = PurePath(self.folder)
         if place.is_absolute() or ".." in place.parts:
             raise ConfigurationError(f"data.folder={self.folder} must be a folder below data.root, which can be any")
-        if self.size < 1:
-            raise ConfigurationError(f"data.size must be at least 1, not {self.size}")
-        if self.resize is not None and self.resize < self.size:
-            raise ConfigurationError(f"data.resize must be at least data.size={self.size}, or null, not {self.resize}")
+        if not 1 <= self.size <= _LARGEST_SIDE:
+            raise ConfigurationError(f"data.size must be from 1 to {_LARGEST_SIDE}, not {self.size}")
+        if self.resize is not None and not self.size <= self.resize <= _LARGEST_SIDE:
+            raise ConfigurationError(
+                f"data.resize must be from data.size={self.size} to {_LARGEST_SIDE}, or null, not {self.resize}"
+            )
         if self.in_memory not in (True, False, "auto"):
             raise ConfigurationError(f"data.in_memory must be one of auto, true, false, not {self.in_memory!r}")
         if not 0.0 <= self.memory_gb < math.inf:
             raise ConfigurationError(f"data.memory_gb must be a finite number of at least 0, not {self.memory_gb}")
-        if self.workers < 0:
-            raise ConfigurationError(f"data.workers must be at least 0, not {self.workers}")
+        check_threads("data.workers", self.workers, least=0)
 
     def holds(self, *parts: Pictures) -> bool:
-        """Return whether these pictures are held in memory."""
-        if self.in_memory == "auto":
-            return sum(math.prod(part.shape) for part in parts) <= self.memory_gb * _GIGABYTE
-        return bool(self.in_memory)
+        """Return whether these pictures are held in memory.
+
+        Raises:
+            ConfigurationError: if they are to be held, and there is not enough memory.
+        """
+        size = sum(math.prod(part.shape) for part in parts)
+        held = size <= self.memory_gb * _GIGABYTE if self.in_memory == "auto" else bool(self.in_memory)
+        if held and (problem := too_large(_COPIES * size)):
+            raise ConfigurationError(
+                f"data.in_memory={str(self.in_memory).lower()}: to hold {size / _GIGABYTE:,.3g} GB of pictures needs "
+                f"{problem}; data.in_memory=false reads them whenever they are needed, a smaller data.size needs less"
+            )
+        return held
 
 
 @register_dataset("folder", FolderConfig)

@@ -2,7 +2,8 @@
 
 import gzip
 import hashlib
-import os
+import io
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, doubt
-from cl_powerprop.data.fetch import fetch, md5
+from cl_powerprop.data.fetch import fetch, has_md5
 from cl_powerprop.errors import DataError
+from cl_powerprop.files import read_file, write_file
+
+_OVERHEAD = 2**16  # bytes by which a gzipped file may be larger than its content, besides an eighth
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -41,11 +45,28 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     dimensions = content[3]
     if len(content) < 4 + 4 * dimensions:
         raise DataError(f"{name} ends within its header: truncated?")
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
     offset = 4 + 4 * dimensions
-    if len(content) - offset != shape.prod():
-        raise DataError(f"{name} holds {len(content) - offset} bytes, its header says {shape.prod()}: truncated?")
-    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+    size = math.prod(shape)
+    if len(content) - offset != size:
+        raise DataError(f"{name} holds {len(content) - offset} bytes, its header says {size}: truncated?")
+    try:
+        return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+    except ValueError as error:  # it is empty, and numpy has no array of such sides
+        raise DataError(f"{name} has a header of impossible sides") from error
+
+
+def unpacked(gzipped: bytes, most: int) -> bytes:
+    """Return the content of a gzipped file.
+
+    Raises:
+        OSError, EOFError, zlib.error: if it is damaged, or has more than ``most`` bytes.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(gzipped)) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it unpacks to more than {most:,} bytes")
+    return content
 
 
 class IdxDataset(ImageDataset):
@@ -66,6 +87,23 @@ class IdxDataset(ImageDataset):
     def _folder(self, root: Path) -> Path:
         return root / self.folder / "raw"
 
+    def _size(self, part: str) -> int:
+        """Return how many bytes the plain file of one of :data:`PARTS` has."""
+        count, *sides = self.shapes[part.startswith("test")]
+        shape = [count, *sides] if part.endswith("images") else [count]
+        return 4 + 4 * len(shape) + math.prod(shape)
+
+    def _content(self, source: Path, part: str) -> bytes:
+        """Return the content of a plain or gzipped file, of which no more is read or unpacked than it can have.
+
+        Raises:
+            OSError, EOFError, ValueError, zlib.error: if it cannot be read, or is damaged.
+        """
+        most = self._size(part)
+        if source.suffix != ".gz":
+            return read_file(source, most, follow=True)
+        return unpacked(read_file(source, most + most // 8 + _OVERHEAD, follow=True), most)
+
     def status(self, root: Path) -> str:
         folder = self._folder(root)
         missing = [
@@ -84,10 +122,10 @@ class IdxDataset(ImageDataset):
 
     @staticmethod
     def _is_of_a_mirror(gzipped: Path, file: IdxFile) -> bool:
-        return gzipped.exists() and md5(gzipped) == file.gz_md5
+        return has_md5(gzipped, file.gz_md5)
 
     def read(self, root: Path) -> Images:
-        arrays = {part: self._checked(root, self.files[part]) for part in PARTS}
+        arrays = {part: self._checked(root, part) for part in PARTS}
         for part, shape in zip(("train", "test"), self.shapes, strict=True):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             if images.shape != shape or labels.shape != shape[:1] or labels.max(initial=0) >= self.classes:
@@ -100,7 +138,8 @@ class IdxDataset(ImageDataset):
             arrays["test_labels"].astype(np.int64),
         )
 
-    def _checked(self, root: Path, file: IdxFile) -> NDArray[np.uint8]:
+    def _checked(self, root: Path, part: str) -> NDArray[np.uint8]:
+        file = self.files[part]
         path = self._folder(root) / file.name
         gzipped = path.with_name(f"{file.name}.gz")
         if not path.exists() and not gzipped.exists():
@@ -112,9 +151,8 @@ class IdxDataset(ImageDataset):
         plain = path.exists() and (file.md5 is not None or not gzipped.exists())
         source = path if plain else gzipped
         try:
-            stored = source.read_bytes()
-            content = stored if plain else gzip.decompress(stored)
-        except (OSError, EOFError, zlib.error) as error:
+            content = self._content(source, part)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise self._damaged(source, str(error)) from error
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if file.md5 is not None and found != file.md5:
@@ -124,14 +162,12 @@ class IdxDataset(ImageDataset):
         except DataError as error:
             raise self._damaged(source, str(error)) from error
 
-    @staticmethod
-    def _has_its_content(gzipped: Path, file: IdxFile) -> bool:
+    def _has_its_content(self, gzipped: Path, part: str) -> bool:
         """Return whether a gzipped file, however it was compressed, holds the content that is known."""
-        if file.md5 is None or not gzipped.exists():
-            return False
+        file = self.files[part]
         try:
-            content = gzip.decompress(gzipped.read_bytes())
-        except (OSError, EOFError, zlib.error):
+            content = self._content(gzipped, part)
+        except (OSError, EOFError, ValueError, zlib.error):
             return False
         return hashlib.md5(content, usedforsecurity=False).hexdigest() == file.md5
 
@@ -143,17 +179,18 @@ class IdxDataset(ImageDataset):
 
     def download(self, root: Path, progress: Progress | None = None) -> None:
         folder = self._folder(root)
-        for file in self.files.values():
+        for part, file in self.files.items():
             path = folder / file.name
             gzipped = path.with_name(f"{file.name}.gz")
-            if file.md5 is not None and path.exists() and md5(path) == file.md5:
+            if file.md5 is not None and has_md5(path, file.md5):
                 continue
-            if not (self._is_of_a_mirror(gzipped, file) or self._has_its_content(gzipped, file)):
+            if not (self._is_of_a_mirror(gzipped, file) or self._has_its_content(gzipped, part)):
                 fetch([mirror + gzipped.name for mirror in self.mirrors], gzipped, file.gz_md5, progress)
-            part = path.with_name(f"{file.name}.part")
             try:
-                part.write_bytes(gzip.decompress(gzipped.read_bytes()))
-                os.replace(part, path)
+                content = self._content(gzipped, part)
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                raise self._damaged(gzipped, str(error)) from error
+            try:
+                write_file(path, content)
             except OSError as error:
-                part.unlink(missing_ok=True)
                 raise DataError(f"{path} cannot be written: {error.strerror}") from error

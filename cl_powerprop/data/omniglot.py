@@ -10,10 +10,11 @@ import logging
 import os
 import re
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from PIL import Image
 
 from cl_powerprop.data.alphabets import BACKGROUND, EVALUATION
 from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Drawings, Progress, register_dataset
-from cl_powerprop.data.fetch import fetch, md5
-from cl_powerprop.errors import ConfigurationError, DataError, check_choice
+from cl_powerprop.data.fetch import fetch, has_md5, md5
+from cl_powerprop.data.npz import ArrayHeader, open_npz
+from cl_powerprop.errors import ConfigurationError, DataError, FileError, check_choice
+from cl_powerprop.files import open_file
 
 log = logging.getLogger("cl_powerprop")
 
@@ -34,6 +37,12 @@ CHARACTERS = ("all", "background", "evaluation")
 DRAWINGS_SHA256 = "ed224c6eac86ff74f8684914e90c024b71c5565d24511e87b7c9a7e396218107"
 
 _DRAWING = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/character(?P<character>\d+)/\d+_(?P<drawer>\d+)\.png")
+_LARGEST_DRAWING = 2**16  # bytes of a PNG; the largest published one has 379
+_LARGEST_ZIP = 2**25  # bytes; the published ones have 9.5 and 6.5 million
+_DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, SyntaxError, NotImplementedError),
+    *(ValueError, RuntimeError, struct.error, Image.DecompressionBombError),
+)
 _CACHE_FORMAT = "cl-powerprop omniglot 1"
 
 
@@ -100,7 +109,7 @@ class Omniglot(Dataset):
         folder, fetched = self._folder(root), False
         for file in self.zips:
             path = folder / file.name
-            if path.exists() and (md5(path) == file.md5 or self._is_whole(file, path)):
+            if has_md5(path, file.md5) or self._is_whole(file, path):
                 continue
             self._fetch(file, path, progress)
             fetched = True
@@ -113,7 +122,7 @@ class Omniglot(Dataset):
 
     def _repacked(self, root: Path) -> list[Zip]:
         """Return the zips that differ from the published files."""
-        return [file for file in self.zips if md5(self._folder(root) / file.name) != file.md5]
+        return [file for file in self.zips if not has_md5(self._folder(root) / file.name, file.md5)]
 
     def _has_its_drawings(self, root: Path, progress: Progress | None) -> bool:
         """Return whether zips, if they are repacked, hold the published drawings."""
@@ -127,11 +136,12 @@ class Omniglot(Dataset):
     def _is_whole(self, file: Zip, path: Path) -> bool:
         """Return whether a zip that differs from the published file, such as a repacked one, holds all drawings."""
         try:
-            with zipfile.ZipFile(path) as content:
-                self._entries(file, path, content)
-                return content.testzip() is None
-        except (DataError, OSError, zipfile.BadZipFile, zlib.error, EOFError):
+            with _opened(path) as content:
+                for entry in self._entries(file, path, content):
+                    _member(content, entry)
+        except _DAMAGES:
             return False
+        return True
 
     def unverified(self, root: Path) -> Sequence[str]:
         return super().unverified(root) if self.sha256 is None else []
@@ -171,16 +181,20 @@ class Omniglot(Dataset):
         """
         stamp = self._stamp(root, size)
         for path in self._caches(root, size):
-            drawings = self._from_cache(path, stamp)
+            drawings = self._from_cache(path, size, stamp)
             if drawings is not None:
                 return drawings
         drawings = self._decode(root, size, progress)
         self._to_cache(root, size, stamp, drawings)
         return drawings
 
+    @property
+    def _count(self) -> int:
+        """How many drawings there are."""
+        return DRAWERS * sum(sum(file.alphabets.values()) for file in self.zips)
+
     def _decode(self, root: Path, size: int, progress: Progress | None) -> Drawings:
-        counts = [(name, count) for file in self.zips for name, count in file.alphabets.items()]
-        total = sum(count for _, count in counts) * DRAWERS
+        total = self._count
         images = np.empty((total, size, size), dtype=np.uint8)
         digest, done = hashlib.sha256(), 0
         for file in self.zips:
@@ -207,15 +221,15 @@ class Omniglot(Dataset):
     def _read_images(self, file: Zip, path: Path) -> Iterator[Image.Image]:
         """Yield the drawings of a zip in order, as greyscale images."""
         try:
-            with zipfile.ZipFile(path) as content:
+            with _opened(path) as content:
                 for entry in self._entries(file, path, content):
-                    with Image.open(io.BytesIO(content.read(entry)), formats=["PNG"]) as image:
+                    with Image.open(io.BytesIO(_member(content, entry)), formats=["PNG"]) as image:
                         if image.size != (SIDE, SIDE):
                             raise self._damaged(path, f"{entry} is {image.size}, not {(SIDE, SIDE)}")
                         yield image.convert("L")
         except DataError:
             raise
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, SyntaxError, NotImplementedError) as error:
+        except _DAMAGES as error:
             raise self._damaged(path, str(error)) from error
 
     def _entries(self, file: Zip, path: Path, content: zipfile.ZipFile) -> list[str]:
@@ -267,26 +281,24 @@ class Omniglot(Dataset):
         paths = [self._present(root, file) for file in self.zips]
         try:
             return " ".join([_CACHE_FORMAT, str(size), *map(md5, paths)])
-        except OSError as error:
+        except (OSError, FileError) as error:
             raise self._damaged(paths[0].parent, str(error)) from error
 
-    def _from_cache(self, path: Path, stamp: str) -> Drawings | None:
+    def _from_cache(self, path: Path, size: int, stamp: str) -> Drawings | None:
         """Return the cached drawings, or None if there is no cache, it is damaged, or it has another stamp."""
         try:
-            with np.load(path, allow_pickle=False) as content:
-                images, digest = content["images"], str(content["sha256"])
-                if str(content["stamp"]) == stamp and _fingerprint(images) == digest:
+            with open_npz(path) as content:
+                expected = {
+                    "images": ArrayHeader((self._count, size, size), np.dtype(np.uint8)),
+                    "sha256": ArrayHeader((), np.dtype("<U64")),
+                    "stamp": ArrayHeader((), np.dtype(f"<U{len(stamp)}")),
+                }
+                if any(content.header(name) != header for name, header in expected.items()):
+                    return None
+                images, digest = content.read("images"), str(content.read("sha256"))
+                if str(content.read("stamp")) == stamp and _fingerprint(images) == digest:
                     return self._labelled(images)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            TypeError,
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-        ):
+        except (OSError, ValueError, KeyError):
             pass
         return None
 
@@ -307,6 +319,30 @@ class Omniglot(Dataset):
                 with suppress(OSError):
                     part.unlink(missing_ok=True)
         log.warning(f"the decoded Omniglot could not be cached ({problem}); the next run decodes it again")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip of drawings, if it is no larger than one can be."""
+    with (
+        open_file(path, _LARGEST_ZIP, follow=True) as descriptor,
+        open(descriptor, "rb", closefd=False) as file,
+        zipfile.ZipFile(file) as content,
+    ):
+        yield content
+
+
+def _member(content: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member of a zip, of which no more is unpacked than a drawing can have.
+
+    Raises:
+        ValueError: if it is larger.
+    """
+    with content.open(name) as file:
+        unpacked = file.read(_LARGEST_DRAWING + 1)
+    if len(unpacked) > _LARGEST_DRAWING:
+        raise ValueError(f"{name} has more than {_LARGEST_DRAWING:,} bytes")
+    return unpacked
 
 
 def _fingerprint(images: NDArray[np.uint8]) -> str:

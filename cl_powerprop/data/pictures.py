@@ -1,6 +1,7 @@
 """Pictures in files, one folder a class: where they are, and how they are decoded, scaled and cut. Imports no torch."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cl_powerprop.errors import DataError
+from cl_powerprop.files import open_file
+from cl_powerprop.tensor_header import shortened
 
 ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 CHANNELS = 3
 
+_LARGEST = 2**30  # bytes of a file
+_MOST_PIXELS = 89_478_485  # above which Pillow warns of decompression bombs; here they are refused
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Box = tuple[int, int, int, int]  # left, upper, right and lower edge, in pixels
 
+_MESSAGE = 200  # characters of a decoder's error that are shown
 _NAMED = 3  # classes that a message names
 
 
@@ -60,22 +68,31 @@ class Pictures:
         """
         path = self.folder / os.fsdecode(self.names[index])
         try:
-            with Image.open(path, formats=FORMATS) as picture:
+            with (
+                open_file(path, _LARGEST, follow=True) as descriptor,
+                open(descriptor, "rb", closefd=False) as file,
+                Image.open(file, formats=FORMATS) as picture,
+            ):
+                _check_size(*picture.size)
+                _check_size(*self._scaled(*picture.size))
                 if picture.mode == "F" or picture.mode.startswith("I"):  # which Pillow would cut off at 255
                     raise ValueError("it has more than 8 bits a channel; convert it to 8")
                 return picture.convert("RGB")
         except Exception as error:  # every decoder has errors of its own
             reason = "it has no known format" if isinstance(error, UnidentifiedImageError) else str(error)
-            raise DataError(f"{path} cannot be read as a picture: {reason}") from error
+            raise DataError(f"{path} cannot be read as a picture: {shortened(reason, _MESSAGE)}") from error
 
     def centre(self, picture: Image.Image) -> NDArray[np.uint8]:
         """Return the centre of a picture, as for validation and tests: uint8 ``[channels, size, size]``."""
-        width, height = picture.size
-        short = min(width, height)
-        scaled = (width * self.resize // short, height * self.resize // short)
+        scaled = self._scaled(*picture.size)
         left, upper = (round((side - self.size) / 2) for side in scaled)
         picture = picture.resize(scaled, Image.Resampling.BILINEAR)
         return _to_array(picture.crop((left, upper, left + self.size, upper + self.size)))
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size to which a picture is scaled before its centre is cut out."""
+        short = min(width, height)
+        return width * self.resize // short, height * self.resize // short
 
     def cut(self, picture: Image.Image, box: Box) -> NDArray[np.uint8]:
         """Return a part of a picture, scaled: uint8 ``[channels, size, size]``."""
@@ -96,6 +113,16 @@ class Pictures:
             for _ in pool.map(place, range(len(indices))):  # raises the first error
                 pass
         return images
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse a picture that takes too much memory once it is decoded, or scaled.
+
+    Raises:
+        ValueError: naming its size.
+    """
+    if width * height > _MOST_PIXELS or min(width, height) < 1:
+        raise ValueError(f"{width:,} x {height:,} pixels; it may have {_MOST_PIXELS:,} at most")
 
 
 def _to_array(picture: Image.Image) -> NDArray[np.uint8]:

@@ -115,7 +115,7 @@ def test_a_full_disk_while_unpacking_is_one_error(
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("cl_powerprop.data.idx.write_file", full)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
         small.download(tmp_path)
     assert not list(tmp_path.rglob("*.part"))

@@ -174,8 +174,8 @@ def test_many_classes_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"size": 0}, "data.size must be at least 1, not 0"),
-        ({"resize": 15}, "data.resize must be at least data.size=16, or null, not 15"),
+        ({"size": 0}, "data.size must be from 1 to 4096, not 0"),
+        ({"resize": 15}, "data.resize must be from data.size=16 to 4096, or null, not 15"),
         ({"in_memory": "yes"}, "data.in_memory must be one of auto, true, false, not 'yes'"),
         ({"memory_gb": -1.0}, "data.memory_gb must be a finite number of at least 0"),
         ({"workers": -1}, "data.workers must be at least 0, not -1"),
