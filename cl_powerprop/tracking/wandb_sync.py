@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cl_powerprop.errors import UserError
+from cl_powerprop.files import is_file
 from cl_powerprop.tracking.wandb_account import UPLOADED, open_account
 
 _AT_A_TIME = 4
@@ -89,23 +90,27 @@ def sync(
 def _find(folder: Path) -> Iterator[Path]:
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not (Path(parent) / name).is_symlink()]
-        yield from (Path(parent) / name for name in names if name.startswith("run-") and name.endswith(".wandb"))
+        files = (Path(parent) / name for name in names if name.startswith("run-") and name.endswith(".wandb"))
+        yield from (file for file in files if is_file(file))
 
 
 def _is_uploaded(file: Path) -> bool:
     """Return whether W&B has marked the file as uploaded, and it has not changed since, as by a resumed run."""
     mark = file.with_name(file.name + UPLOADED)
-    return mark.exists() and mark.stat().st_mtime >= file.stat().st_mtime
+    try:
+        return mark.stat().st_mtime >= file.stat().st_mtime
+    except OSError:
+        return False
 
 
 def _is_running(file: Path) -> bool:
-    if time.time() - file.stat().st_mtime > _STILL_WRITTEN:
-        return False
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
+        if time.time() - file.stat().st_mtime > _STILL_WRITTEN:
+            return False
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STILL_WRITTEN)
         return bool(json.loads(shown.stdout)["state"] == "running")
-    except (ValueError, KeyError):
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
@@ -115,7 +120,7 @@ def _upload(files: Sequence[Path], options: Sequence[str], environment: Mapping[
     One command for all runs would stop at the first damaged file.
     """
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *options]
-    command += map(str, files)
+    command += map(os.path.abspath, files)  # a name that begins with - is no option
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
     except subprocess.TimeoutExpired:
