@@ -12,6 +12,7 @@ its folder is kept. Linux only; `disk` mounts small disks, in a namespace of its
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -135,6 +136,13 @@ class Plan:
             self.runs[name] = make(name, words, self._folder / name)
         return self.runs[name]
 
+    def _interrupt(self, run: Undisturbed) -> Path:
+        if run.name not in self.interrupted:
+            folder = self._folder / f"{run.name}-interrupted"
+            interrupt(run, folder)
+            self.interrupted[run.name] = folder
+        return self.interrupted[run.name]
+
     def _wanted(self, kind: str, *names: str) -> Iterator[Undisturbed]:
         """Yield the undisturbed run of each config, of those names if any are given, that `--only` does not exclude."""
         only = self._options.only
@@ -148,7 +156,11 @@ class Plan:
 
     def operations(self) -> Iterator[Case]:
         for run in self._wanted("operations", _ONE):
-            yield from cases.operations(run, self._options.seed)
+            yield from cases.operations(run)
+            folder = self._folder / f"{run.name}-goes-on"
+            shutil.copytree(self._interrupt(run), folder)
+            starts.start(run.command, folder, trace=folder / "trace.json")
+            yield from cases.going_on(run, json.loads((folder / "trace.json").read_text(encoding="utf-8")))
 
     def power(self) -> Iterator[Case]:
         for run in self._wanted("power", _ONE):
@@ -166,10 +178,7 @@ class Plan:
 
     def damage(self) -> Iterator[Case]:
         for run in self._wanted("damage", *(_DAMAGED[:1] if self._options.quick else _DAMAGED)):
-            folder = self._folder / f"{run.name}-interrupted"
-            interrupt(run, folder)
-            self.interrupted[run.name] = folder
-            yield from cases.damages(run, self._options.seed, folder / "run")
+            yield from cases.damages(run, self._options.seed, self._interrupt(run) / "run")
 
     def disk(self) -> Iterator[Case]:
         if _NAMESPACE not in os.environ:
@@ -208,8 +217,7 @@ class _Performer:
     def __call__(self, case: Case) -> Performed:
         folder = self._out / "cases" / case.id
         shutil.rmtree(folder, ignore_errors=True)
-        interrupted = self._interrupted.get(case.config) if case.kind == "damage" else None
-        return perform(case, self._runs[case.config], folder, interrupted)
+        return perform(case, self._runs[case.config], folder, self._interrupted.get(case.config))
 
 
 def _tell(done: Performed, number: int, total: int, options: argparse.Namespace) -> None:

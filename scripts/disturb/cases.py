@@ -1,13 +1,14 @@
 """The cases: which run is disturbed, when and how. A case depends on the seed and its own id alone."""
 
+import itertools
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .events import Stop
-from .undisturbed import Undisturbed
+from .undisturbed import Undisturbed, is_operation
 
 _MOMENTS = ("training", "search", "retraining", "evaluation", "checkpoint", "rename")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -25,6 +26,7 @@ class Case:
         name: what tells it from others of its kind and config.
         point: when and how it is disturbed, in words.
         stops: for each start that is stopped, where.
+        interrupted: it begins with the folder of a run that was killed in its second task.
         file: that is damaged, relative to the run folder.
         damage: how.
         by_resume: it goes on by `cl-powerprop resume` and not by the same command.
@@ -37,6 +39,7 @@ class Case:
     name: str
     point: str
     stops: tuple[Stop, ...] = ()
+    interrupted: bool = False
     file: str = ""
     damage: str = ""
     by_resume: bool = False
@@ -61,13 +64,26 @@ def kills(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
         yield Case("kill", run.name, str(number), point, tuple(stops))
 
 
-def operations(run: Undisturbed, seed: int) -> Iterator[Case]:
+def operations(run: Undisturbed) -> Iterator[Case]:
     """SIGKILL before each operation on a file, and within each write."""
     for event in run.operations:
         yield Case("operations", run.name, str(event), _described(run, event), (Stop(event),))
         if run.trace[event].startswith("write "):
             stop = Stop(event, torn=True)
             yield Case("operations", run.name, f"{event}-half", f"{_described(run, event)}, half done", (stop,))
+
+
+def going_on(run: Undisturbed, trace: Sequence[str]) -> Iterator[Case]:
+    """SIGKILL before each operation on a file of a run that goes on, until it trains again.
+
+    Args:
+        run: the undisturbed run.
+        trace: the events of a run that goes on.
+    """
+    for event, name in enumerate(itertools.takewhile(lambda name: name != "step", trace)):
+        if is_operation(name):
+            point = f"before event {event} of the run that goes on, {name}"
+            yield Case("operations", run.name, f"again-{event}", point, (Stop(event),), interrupted=True)
 
 
 def power_cuts(run: Undisturbed, seed: int) -> Iterator[Case]:
@@ -118,6 +134,7 @@ def damages(run: Undisturbed, seed: int, interrupted: Path) -> Iterator[Case]:
                 point = f"{file}: {damage}, then {'cl-powerprop resume' if by_resume else 'the same command'}"
                 yield Case(
                     *("damage", run.name, name, point),
+                    interrupted=True,
                     file=file,
                     damage=damage,
                     by_resume=by_resume,

@@ -55,6 +55,7 @@ CONFIGS = {
         *("logger.wandb.figures=false", "optimizer=adam", "optimizer.lr=0.01"),
     ),
     "untrained": _words("strategy=untrained", "evaluation.schedule=diagonal_and_last"),
+    "multirun": _words("-m", "hydra/launcher=basic", "seed=0,1", "strategy=naive", "benchmark.n_tasks=2"),
     "pictures": _words(
         *("benchmark=single", "benchmark.n_tasks=1", "data=folder", "data.root={data}", "data.folder=pictures"),
         *("data.size=16", "data.workers=1", "data.in_memory=false", "train.crop=0.5", "train.flip=true"),

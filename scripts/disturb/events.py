@@ -153,6 +153,8 @@ class Watch:
         if name == "open":
             if isinstance(args[2], int) and args[2] & _WRITING and (path := self._path(args[0])):
                 self.event(f"open {path}")
+                if self._disk is not None and args[2] & os.O_CREAT:
+                    self._disk.create(os.path.abspath(os.fsdecode(args[0])))
         elif name in _AUDITED and (path := self._path(args[1 if name in ("os.rename", "os.link") else 0])):
             self.event(f"{_AUDITED[name]} {path}")
             if name == "os.rename" and self._disk is not None:
@@ -234,7 +236,7 @@ class Watch:
 
 
 class Disk:
-    """What a power cut would take: bytes that were not synced, and renames in a folder that was not.
+    """What a power cut would take: bytes that were not synced, and names and renames in a folder that was not.
 
     Args:
         kept: a new folder for what was replaced and may come back.
@@ -244,7 +246,13 @@ class Disk:
         self._kept = kept
         self._names = map(str, itertools.count())
         self._synced: dict[int, int] = {}  # of each file that has more bytes, by its inode: how many are synced
+        self._created: set[str] = set()  # in folders that are not synced
         self._renamed: list[tuple[str, str, Path | None]] = []  # source, target and what the target was
+
+    def create(self, path: str) -> None:
+        """Take note that a file is about to be opened, and made if it does not exist."""
+        if not os.path.lexists(path):
+            self._created.add(path)
 
     def write(self, descriptor: int) -> None:
         """Take note that a file is about to be written."""
@@ -255,8 +263,9 @@ class Disk:
         """Take note that a file or folder has been synced."""
         inode = os.fstat(descriptor).st_ino
         self._synced.pop(inode, None)
-        folders = {os.path.dirname(target) for _, target, _ in self._renamed}
+        folders = {os.path.dirname(path) for path in (*self._created, *(target for _, target, _ in self._renamed))}
         safe = {folder for folder in folders if os.path.exists(folder) and os.stat(folder).st_ino == inode}
+        self._created = {path for path in self._created if os.path.dirname(path) not in safe}
         self._renamed = [each for each in self._renamed if os.path.dirname(each[1]) not in safe]
 
     def rename(self, source: str, target: str) -> None:
@@ -266,16 +275,19 @@ class Disk:
             self._kept.mkdir(exist_ok=True)
             before = self._kept / next(self._names)
             os.link(target, before)
+        self._created.discard(source)
         self._renamed.append((source, target, before))
 
     def cut_power(self, draws: random.Random, roots: Sequence[str]) -> None:
-        """Take away what a power cut may take; a rename is lost, or all of those before it in its folder are kept."""
+        """Take away what a power cut may take; of the renames, the last ones are lost."""
         for root in roots:
             for folder, _, names in os.walk(root):
                 for name in names:
                     path = os.path.join(folder, name)
                     about = os.lstat(path)
-                    if about.st_ino in self._synced:
+                    if path in self._created and draws.random() < 0.5:
+                        os.unlink(path)
+                    elif about.st_ino in self._synced:
                         least = min(self._synced[about.st_ino], about.st_size)
                         os.truncate(path, draws.randint(least, about.st_size))
         lost = draws.randint(0, len(self._renamed))

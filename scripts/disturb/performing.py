@@ -55,10 +55,10 @@ def perform(case: Case, run: Undisturbed, folder: Path, interrupted: Path | None
         case: what to do.
         run: the undisturbed run of its config.
         folder: to be made.
-        interrupted: the folder in which an interrupted run lies, for damage.
+        interrupted: the folder in which the interrupted run lies, for a case that begins with it.
     """
     folder.mkdir(parents=True)
-    if interrupted is not None and case.file:
+    if case.interrupted and interrupted is not None:
         shutil.copytree(interrupted, folder, dirs_exist_ok=True)
     done = _BY_KIND[case.kind](case, run, folder)
     if done.problems:
@@ -77,7 +77,7 @@ def interrupt(run: Undisturbed, folder: Path) -> Ended:
 def _stopped(case: Case, run: Undisturbed, folder: Path) -> Performed:
     """Stop the run as often as the case says; then let it finish."""
     done = Performed(case, [])
-    ends = []
+    ends = [_interruption(run)] if case.interrupted else []
     for stop in case.stops:
         ended = start(run.command, folder, stop)
         ends.append(ended)
@@ -87,7 +87,7 @@ def _stopped(case: Case, run: Undisturbed, folder: Path) -> Performed:
         if done.problems:
             done.last_lines = ended.last_lines
             return done
-    lost = 2 if case.kind == "power" else len(case.stops)  # a power cut may take the newest checkpoint
+    lost = 2 if case.kind == "power" else len(ends)  # a power cut may take the newest checkpoint
     _finish(done, run, folder, ends, lost * run.interval)
     if case.kind == "signal" and not done.problems:
         _again(done, run, folder)
@@ -154,13 +154,16 @@ def _in_process(case: Case, run: Undisturbed, folder: Path) -> Performed:
     return done
 
 
+def _interruption(run: Undisturbed) -> Ended:
+    """Return how the run ended that :func:`interrupt` made."""
+    return Ended(-signal.SIGKILL, run.trace[: run.middle + 1].count("step"))
+
+
 def _damaged(case: Case, run: Undisturbed, folder: Path) -> Performed:
     done = Performed(case, [])
-    steps = run.trace[: run.middle + 1].count("step")
-    before = Ended(-signal.SIGKILL, steps)
     damage(folder / "run" / case.file, case.damage, random.Random(case.seed))
     generations = 2 if case.file == "checkpoint.safetensors" else 1
-    _finish(done, run, folder, [before], generations * run.interval)
+    _finish(done, run, folder, [_interruption(run)], generations * run.interval)
     return done
 
 

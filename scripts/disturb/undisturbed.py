@@ -53,7 +53,7 @@ class Undisturbed:
     @cached_property
     def operations(self) -> list[int]:
         """The events that are operations on files."""
-        return [index for index, event in enumerate(self.trace) if event.split()[0] in _FILE_OPERATIONS]
+        return [index for index, event in enumerate(self.trace) if is_operation(event)]
 
     @cached_property
     def moments(self) -> dict[str, list[int]]:
@@ -81,6 +81,11 @@ class Undisturbed:
         last = tasks[2] if len(tasks) > 2 else len(self.trace)
         steps = [index for index in range(first, last) if self.trace[index] == "step"]
         return steps[len(steps) * 2 // 3]
+
+
+def is_operation(event: str) -> bool:
+    """Return whether an event is an operation on a file."""
+    return event.split()[0] in _FILE_OPERATIONS
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:
