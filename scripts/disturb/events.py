@@ -151,10 +151,12 @@ class Watch:
 
     def _audit(self, name: str, args: tuple[Any, ...]) -> None:
         if name == "open":
-            if isinstance(args[2], int) and args[2] & _WRITING and (path := self._path(args[0])):
+            file, flags = args[0], args[2]
+            writes = not isinstance(file, int) and isinstance(flags, int) and flags & _WRITING
+            if writes and (path := self._path(file)):
                 self.event(f"open {path}")
-                if self._disk is not None and args[2] & os.O_CREAT:
-                    self._disk.create(os.path.abspath(os.fsdecode(args[0])))
+                if self._disk is not None and flags & os.O_CREAT:
+                    self._disk.create(os.path.abspath(os.fsdecode(file)))
         elif name in _AUDITED and (path := self._path(args[1 if name in ("os.rename", "os.link") else 0])):
             self.event(f"{_AUDITED[name]} {path}")
             if name == "os.rename" and self._disk is not None:
