@@ -104,10 +104,10 @@ def _unexpected(ended: Ended, stop: Stop, folder: Path) -> list[str]:
         return [] if ended.code == -signal.SIGKILL else [f"exit code {ended.code} before the kill"]
     code = 128 + stop.signal
     found = status(folder)
-    if found is None:  # too early for a folder: the signal may kill it at once
+    if found in (None, "complete"):  # before or after all that can be interrupted, the signal may kill it at once
         return [] if ended.code in (code, -stop.signal) else [f"exit code {ended.code}, not {code}"]
     problems = [] if ended.code == code else [f"exit code {ended.code}, not {code}"]
-    if found not in ("interrupted", "complete"):
+    if found != "interrupted":
         problems.append(f"its status is {found}")
     if ended.seconds is not None and ended.seconds > _PROMPT:
         problems.append(f"it took {ended.seconds:.1f} s to end")
