@@ -15,7 +15,8 @@ from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
 from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
-from cl_powerprop.run_folder import is_free, taken
+from cl_powerprop.run_folder import is_free, leftovers, taken, tidy
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.stored_config import load_config
 
 _LARGEST = 2**26  # bytes of run.json
@@ -57,6 +58,13 @@ class Begun:
             if not self.record:
                 raise RunFolderError(f"{self.folder} holds a run that has ended, but its run.json is damaged")
         return None
+
+    def tidy(self) -> None:
+        """Remove what a kill in the last moments of a complete run has left, if the folder can be written."""
+        with contextlib.suppress(OSError):
+            if self.is_complete and leftovers(self.folder, is_complete=True):
+                with RunLock(self.folder).hold():
+                    tidy(self.folder, is_complete=True)
 
     def config(self) -> RunConfig:
         """Return the run's config: that of its file, or of the checkpoint if the file cannot be read.

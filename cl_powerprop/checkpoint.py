@@ -6,28 +6,28 @@ Nothing is pickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from cl_powerprop import checkpoint_files
 from cl_powerprop.config import GROUPS, RunConfig, shareable
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import SCHEMA_VERSION
-from cl_powerprop.saving import write_tensors
 from cl_powerprop.stored_config import typed
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
     from cl_powerprop.results.results import Results
 
-FILE = "checkpoint.safetensors"
-_FORMAT = 3
+FILE = checkpoint_files.FILE
+log = logging.getLogger("cl_powerprop")
 _NO_MATTER = {"progress": False, "run_dir": ""}  # options without a default, in which runs need not match
 
 
@@ -57,7 +57,7 @@ class Checkpoint:
 def write_checkpoint(
     folder: Path, parts: Parts, results: Results, config: Mapping[str, Any], task: Mapping[str, Any] | None = None
 ) -> None:
-    """Write where a run stands as one file, which is either the old or the new one at any time.
+    """Write where a run stands; the checkpoint before is kept too (see :mod:`cl_powerprop.checkpoint_files`).
 
     Args:
         folder: of the run.
@@ -67,14 +67,14 @@ def write_checkpoint(
 
     Raises:
         ConfigurationError: if the strategy's state cannot be written.
+        OSError: if the file cannot be written, as on a full disk.
     """
     strategy, sparsity = parts.strategy.state_dict(), {} if parts.sparsity is None else parts.sparsity.state_dict()
-    owners = {"strategy": parts.strategy, "sparsity": parts.sparsity, "task": parts.learner}
-    states = {"strategy": strategy, "sparsity": sparsity, "task": task or {}}
+    owners = {"strategy": parts.strategy, "sparsity": parts.sparsity, "task": parts.learner, "results": results}
+    states = {"strategy": strategy, "sparsity": sparsity, "task": task or {}, "results": results.state_dict()}
     tensors: dict[str, Tensor] = parts.learner.model.state_dict()
     state: dict[str, Any] = {
-        "format": _FORMAT,
-        "results": results.state_dict(),
+        "format": checkpoint_files.FORMAT,
         "step": parts.learner.clock.train_iterations,
         "config": config,
     }
@@ -83,7 +83,7 @@ def write_checkpoint(
         state[section] = {name: value for name, value in values.items() if name not in own}
         _check_json(owners[section], state[section])
         tensors |= {f"{section}/{name}": value for name, value in own.items()}
-    write_tensors(folder / FILE, tensors, {"state": redact(json.dumps(state))})
+    checkpoint_files.write(folder, tensors, {"state": redact(json.dumps(state))})
 
 
 def _check_json(owner: object, values: Mapping[str, Any]) -> None:
@@ -97,25 +97,33 @@ def _check_json(owner: object, values: Mapping[str, Any]) -> None:
             ) from error
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read what :func:`write_checkpoint` wrote.
+def read_checkpoint(folder: Path, tell: Callable[[str], None] = log.warning) -> Checkpoint:
+    """Read the last checkpoint that :func:`write_checkpoint` wrote; if it is damaged, the one before.
+
+    Args:
+        folder: of the run.
+        tell: called with one line for each file that is damaged.
 
     Raises:
-        RunFolderError: if there is none, or it is damaged.
+        RunFolderError: if there is none, or none is whole.
     """
-    path = folder / FILE
-    if not path.exists():
+    damaged: list[str] = []
+    found = checkpoint_files.read(folder, damaged.append)
+    if found is None and damaged:
+        raise RunFolderError("; ".join(damaged))
+    if found is None:
         raise RunFolderError(f"{folder} has no {FILE}: nothing was finished yet, or the strategy cannot be resumed")
+    for line in damaged:
+        tell(line)
+    tensors, metadata = found
     try:
-        with safe_open(path, "pt") as content:
-            state = json.loads((content.metadata() or {})["state"])
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        state = json.loads(metadata["state"])
         state = state if "format" in state else _from_format_1(state)
-        strategy = state["strategy"] | _take(tensors, "strategy")
+        strategy, results = (state[each] | _take(tensors, each) for each in ("strategy", "results"))
         sparsity, task = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task"))
-        return Checkpoint(tensors, strategy, sparsity, task, state["results"], state["step"], state["config"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from error
+        return Checkpoint(tensors, strategy, sparsity, task, results, state["step"], state["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
 
 
 def _take(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:

@@ -1,10 +1,5 @@
-"""The files of a run's checkpoints: the last two, each with a checksum over all of its bytes.
+"""The files of a run's checkpoints: the last two, each a safetensors file with a checksum over all of its bytes."""
 
-Both are safetensors files. Their metadata begin with the SHA-256 of the file in which these 64 digits are zeros.
-"""
-
-import errno
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,21 +8,19 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from cl_powerprop.checksum import KEY, ZEROS, check_checksum, with_checksum
 from cl_powerprop.files import is_file, open_file, write_file
 from cl_powerprop.memory import machine_memory
+from cl_powerprop.run_folder import CHECKPOINT, FULL, PREVIOUS_CHECKPOINT, make_room
 from cl_powerprop.saving import serialized
-from cl_powerprop.tensor_header import LENGTH, read_header
+from cl_powerprop.tensor_header import read_header
 
-FILE = "checkpoint.safetensors"
-PREVIOUS = "checkpoint.previous.safetensors"
+FILE, PREVIOUS = CHECKPOINT, PREVIOUS_CHECKPOINT
 FORMAT = 4
 """Of both. Files of formats 1 to 3 have no checksum; they can still be read."""
 
-_DIGITS = 64
-_ZEROS = "0" * _DIGITS
-_BEFORE = b'{"__metadata__": {"sha256": "'  # begins the header
-_START = LENGTH + len(_BEFORE)  # of the checksum
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, SafetensorError)
+_written: set[Path] = set()  # by this process: these are whole
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -43,20 +36,17 @@ def write(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     Raises:
         OSError: if it cannot be written, as on a full disk.
     """
-    length, header, body = serialized(tensors, {"sha256": _ZEROS, "format": str(FORMAT), **metadata})
-    digest = hashlib.sha256(length)
-    digest.update(header)
-    digest.update(body)
-    start = len(_BEFORE)
-    header = b"".join([header[:start], digest.hexdigest().encode(), header[start + _DIGITS :]])
-    last, previous = folder / FILE, folder / PREVIOUS
+    content = with_checksum(serialized(tensors, {KEY: ZEROS, "format": str(FORMAT), **metadata}))
+    last = folder / FILE
+    if last not in _written and not _is_whole(last):
+        last.unlink(missing_ok=True)  # else it would take the place of a whole one
     try:
-        write_file(last, [length, header, body], keep=previous)
+        write_file(last, content, keep=folder / PREVIOUS)
     except OSError as error:
-        if error.errno not in _FULL or not (is_file(last) and is_file(previous)):
+        if error.errno not in FULL or not make_room(folder):  # the newest one is worth more than two older ones
             raise
-        previous.unlink()  # the newest one is worth more than two older ones
-        write_file(last, [length, header, body], keep=previous)
+        write_file(last, content, keep=folder / PREVIOUS)
+    _written.add(last)
 
 
 def read(folder: Path, tell: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, str]] | None:
@@ -70,10 +60,18 @@ def read(folder: Path, tell: Callable[[str], None]) -> tuple[dict[str, Tensor], 
     for name in found:
         try:
             return _read(folder / name)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, SafetensorError) as error:
+        except _DAMAGE as error:
             goes_on = "; the run goes on from the checkpoint before" if name == FILE and PREVIOUS in found else ""
             tell(f"{folder / name} is damaged: {' '.join(str(error).split())}{goes_on}")
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except _DAMAGE:
+        return False
+    return True
 
 
 def exists(folder: Path) -> bool:
@@ -81,27 +79,9 @@ def exists(folder: Path) -> bool:
     return is_file(folder / FILE) or is_file(folder / PREVIOUS)
 
 
-def remove(folder: Path) -> None:
-    """Remove all checkpoints of a run that is complete."""
-    for name in (PREVIOUS, FILE):
-        (folder / name).unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with open_file(path, machine_memory()) as descriptor, open(descriptor, "rb", closefd=False) as file:
         metadata = read_header(descriptor).metadata
-        content = file.read(os.fstat(descriptor).st_size)
-    if content[LENGTH:_START] == _BEFORE:
-        _check(content)
-    elif "format" in metadata:
-        raise ValueError("it has lost its checksum")
-    return safetensors.torch.load(content), metadata
-
-
-def _check(content: bytes) -> None:
-    end = _START + _DIGITS
-    digest = hashlib.sha256(content[:_START])
-    digest.update(_ZEROS.encode())
-    digest.update(memoryview(content)[end:])
-    if digest.hexdigest().encode() != content[_START:end]:
-        raise ValueError("its content does not have its checksum")
+        if not check_checksum(descriptor) and "format" in metadata:
+            raise ValueError("it has lost its checksum")
+        return safetensors.torch.load(file.read(os.fstat(descriptor).st_size)), metadata

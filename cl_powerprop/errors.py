@@ -28,6 +28,10 @@ class FileError(UserError, ValueError):
     """A file of a run folder that is none: a link, a pipe or a device, or one of impossible size."""
 
 
+class StorageError(OSError):
+    """A file of a run that cannot be written, as on a full disk; what was written before stays."""
+
+
 class DivergedError(RuntimeError):
     """Training left the numbers: the loss is no longer finite."""
 

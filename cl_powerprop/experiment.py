@@ -10,7 +10,6 @@ from torch import nn
 
 from cl_powerprop.assemble import assemble, choose_device
 from cl_powerprop.begun import Begun, begun_in, describe
-from cl_powerprop.checkpoint import FILE as CHECKPOINT
 from cl_powerprop.checkpointing import epoch_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
@@ -22,7 +21,7 @@ from cl_powerprop.process_group import process_group, wait_for_all
 from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
-from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite, taken
+from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite, taken, tidy
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.saving import load
 from cl_powerprop.source import is_verified
@@ -106,6 +105,7 @@ def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:
     if begun is None or not begun.is_complete:
         return None
     begun.check_same(config, None)
+    begun.tidy()
     if not quiet:
         say(f"{path}: complete")
     return Result(path, dict(begun.record))
@@ -135,7 +135,7 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
     parts.checkpoints = epoch_checkpoints(config, parts, results, checkpoint)
     learn(parts, results)
     if place().is_first:
-        (results.folder.path / CHECKPOINT).unlink(missing_ok=True)
+        tidy(path, is_complete=True)
     return Result(path, finite(results.as_json()), parts.learner.model)
 
 

@@ -6,9 +6,11 @@ device is read.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from cl_powerprop.errors import FileError
 
 _PART = ".part"  # what the names of files that are being written end with
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MORE = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe would wait for its writer
 _READABLE_BY_ALL = 0o666  # as far as the umask allows
 
@@ -56,6 +59,48 @@ def write_file(
         sync_folder(path.parent)
 
 
+def append(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Add bytes at the end of a file, which is made if there is none; a failed call leaves it as it was.
+
+    Args:
+        path: the file.
+        content: what to add.
+        sync: wait until it is on the disk.
+
+    Raises:
+        FileError: if it is a link, a folder, a pipe or a device, or has another name elsewhere too.
+        OSError: if it cannot be written, as on a full disk.
+    """
+    try:
+        descriptor = os.open(path, _MORE, _READABLE_BY_ALL)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise FileError(f"{path.name} is not a file") from error
+        raise
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise FileError(f"{path.name} is not a file of its own")
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            if sync:
+                os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, about.st_size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file that was written without being synced to the disk."""
+    with open_file(path, sys.maxsize) as descriptor:
+        os.fsync(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Bring the names of a folder's files to the disk, where the file system can."""
     with contextlib.suppress(OSError):
@@ -66,11 +111,9 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what interrupted writes have left in a folder."""
-    for entry in folder.iterdir():
-        if entry.name.endswith(_PART) and not entry.is_dir():
-            entry.unlink(missing_ok=True)
+def parts(folder: Path) -> list[Path]:
+    """Return what interrupted writes have left in a folder."""
+    return [entry for entry in folder.iterdir() if entry.name.endswith(_PART) and not entry.is_dir()]
 
 
 @contextlib.contextmanager

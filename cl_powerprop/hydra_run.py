@@ -26,7 +26,7 @@ from cl_powerprop.conf_options import part_options, run_options, with_comments
 from cl_powerprop.config import GROUPS, RunConfig, parse
 from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
-from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, StorageError, UserError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.hydra_files import write_once
 from cl_powerprop.interrupts import SIGNALS, Interrupted, telling
@@ -160,7 +160,7 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
 
 
 def _write_failure(folder: Path, error: BaseException) -> None:
-    foreseen = isinstance(error, UserError | DivergedError | RankError | Interrupted)
+    foreseen = isinstance(error, UserError | StorageError | DivergedError | RankError | Interrupted)
     failure = {
         "message": "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]),
         "code": exit_code(error),

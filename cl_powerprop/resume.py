@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
-from cl_powerprop.errors import DivergedError, RankError, RunFolderError, UserError
+from cl_powerprop.errors import DivergedError, RankError, RunFolderError, StorageError, UserError
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
 from cl_powerprop.torchrun import place
 
-_FORESEEN = (UserError, DivergedError, RankError)
+_FORESEEN = (UserError, StorageError, DivergedError, RankError)
 
 
 def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> list[str]:
@@ -75,6 +75,7 @@ def _go_on(folder: Path, root: str | None) -> bool:
     if begun is None:
         raise RunFolderError("the folder holds no run any more")
     if begun.is_complete:
+        begun.tidy()
         say(f"{folder}: complete")
         return False
     config = begun.config()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from cl_powerprop.evaluation.weights import WeightCount
+from cl_powerprop.results.tables import CAPACITY, REUSE, Tables, read_rows
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.sparsity import LayerCapacity
 
 if TYPE_CHECKING:
     from cl_powerprop.strategies.base import Summary
+
+_CAPACITY_COLUMNS = ("task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free")
+_REUSE_COLUMNS = ("task", "layer", "from_task", "weights")
 
 
 class CapacityTable:
@@ -25,6 +29,7 @@ class CapacityTable:
     def __init__(self) -> None:
         self.rows: list[LayerCapacity] = []
         self.used = 1.0
+        self._written = 0
 
     @property
     def dense_weights(self) -> int:
@@ -36,36 +41,51 @@ class CapacityTable:
         self.rows += rows
         self.used = used
 
-    def write(self, folder: RunFolder) -> None:
-        """Write both files, if there is anything to write."""
-        if not self.rows:
-            return
-        folder.write_csv(
-            "capacity.csv",
-            ["task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free"],
+    def write(self, tables: Tables) -> None:
+        """Add the rows that are new to both tables."""
+        new, self._written = self.rows[self._written :], len(self.rows)
+        tables.add(
+            CAPACITY,
+            _CAPACITY_COLUMNS,
             (
                 [row.task, row.layer, row.kind, row.weights, row.kept, row.newly_frozen, row.reused, row.free]
-                for row in self.rows
+                for row in new
             ),
         )
-        folder.write_csv(
-            "reuse.csv",
-            ["task", "layer", "from_task", "weights"],
-            (
-                [row.task, row.layer, source, weights]
-                for row in self.rows
-                for source, weights in enumerate(row.reused_from)
-            ),
+        tables.add(
+            REUSE,
+            _REUSE_COLUMNS,
+            ([row.task, row.layer, source, weights] for row in new for source, weights in enumerate(row.reused_from)),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all rows as JSON values."""
-        return {"rows": [asdict(row) for row in self.rows], "used": self.used}
+        """Return what is not in the tables."""
+        return {"used": self.used}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state_dict` returned."""
-        self.rows[:] = [LayerCapacity(**{**row, "reused_from": tuple(row["reused_from"])}) for row in state["rows"]]
+    def load_state_dict(self, state: Mapping[str, Any], tables: Mapping[str, bytes]) -> None:
+        """Take back what :meth:`state_dict` returned, and the rows that the tables had.
+
+        Raises:
+            RunFolderError: if a table is damaged.
+        """
         self.used = state["used"]
+        if "rows" in state:  # of an earlier version
+            self.rows[:] = [LayerCapacity(**{**row, "reused_from": tuple(row["reused_from"])}) for row in state["rows"]]
+            return
+        reused: dict[tuple[str, str], list[int]] = {}
+
+        def reuse(row: dict[str, str]) -> None:
+            reused.setdefault((row["task"], row["layer"]), []).append(int(row["weights"]))
+
+        def capacity(row: dict[str, str]) -> LayerCapacity:
+            counts = {name: int(row[name]) for name in ("task", "weights", "kept", "newly_frozen", "free")}
+            kind: Literal["masked", "dense"] = "masked" if row["kind"] == "masked" else "dense"
+            sources = tuple(reused.get((row["task"], row["layer"]), ()))
+            return LayerCapacity(layer=row["layer"], kind=kind, reused_from=sources, **counts)
+
+        read_rows(REUSE, tables.get(REUSE, b""), reuse)
+        self.rows[:] = read_rows(CAPACITY, tables.get(CAPACITY, b""), capacity)
+        self._written = len(self.rows)
 
 
 def write_summary(folder: RunFolder, summary: Summary) -> None:

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop.results.tables import CURVES, Tables
 from cl_powerprop.run_folder import RunFolder
-from cl_powerprop.tracking.csv_sink import CsvSink
 from cl_powerprop.tracking.run_figures import RunFigures
-from cl_powerprop.tracking.stream import Outcome, RowStream, RunView, SinkConfig, open_sinks
+from cl_powerprop.tracking.stream import Outcome, Row, RowStream, RunView, SinkConfig, open_sinks
 
 if TYPE_CHECKING:
     from cl_powerprop.record import Facts
     from cl_powerprop.sparsity import LayerCapacity
+
+
+class _Curves:
+    """Adds rows to `curves.csv`, with the run's id before each."""
+
+    _HEADER = ("run_id", *(field.name for field in fields(Row)))
+
+    def __init__(self, tables: Tables, run_id: str) -> None:
+        self._tables = tables
+        self._run_id = run_id
+        self._rows: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def flush(self) -> None:
+        self._tables.add(CURVES, self._HEADER, [(self._run_id, *astuple(row)) for row in self._rows])
+        self._rows.clear()
 
 
 class Outlet:
@@ -21,6 +40,7 @@ class Outlet:
 
     Args:
         folder: of the run.
+        tables: of the run.
         sinks: the options of each sink, by its name.
         config: the run's whole config, for the sinks to show.
         multirun: name of the multirun that the run is a job of, None for a run alone.
@@ -30,12 +50,14 @@ class Outlet:
     def __init__(
         self,
         folder: RunFolder,
+        tables: Tables,
         sinks: Mapping[str, SinkConfig],
         config: Mapping[str, Any],
         multirun: str | None,
         name: str | None,
     ) -> None:
         self._folder = folder
+        self._tables = tables
         self._sinks = {name: sink for name, sink in sinks.items() if sink.enabled}
         self._memories: dict[str, dict[str, Any]] = {name: {} for name in self._sinks}
         self._config = config
@@ -70,8 +92,8 @@ class Outlet:
             )
             for name, memory in self._memories.items()
         }
-        csv = CsvSink(self._folder, facts.run_id, self._written)
-        return RowStream(csv, open_sinks(self._sinks, views), tell, self._written)
+        curves = _Curves(self._tables, facts.run_id)
+        return RowStream(curves, open_sinks(self._sinks, views), tell, self._written)
 
     def memories(self) -> dict[str, Any]:
         """Return what the sinks remember, by name; what JSON does not have becomes text, for it is anybody's."""

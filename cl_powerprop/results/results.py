@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, saving
 from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
 from cl_powerprop.registry import metrics
@@ -28,6 +28,7 @@ from cl_powerprop.results.guessing import only_guesses
 from cl_powerprop.results.outlet import Outlet
 from cl_powerprop.results.own_run import describe, group_name
 from cl_powerprop.results.sparsity import SparsityTable, write_pruning
+from cl_powerprop.results.tables import CURVES, SPARSITY, Tables
 from cl_powerprop.results.task_line import task_line
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
@@ -87,7 +88,8 @@ class Results:
         self._title = f"{job.title}: " if job else ""
         share = "capacity" if facts.controller is None else "sparsity"
         self.display = ProgressDisplay(progress, job is None or job.live, job.title if job else "", share)
-        self._outlet = Outlet(folder, sinks or {}, config or {}, multirun, job.name if job else None)
+        self._tables = Tables(folder)
+        self._outlet = Outlet(folder, self._tables, sinks or {}, config or {}, multirun, job.name if job else None)
         self._rows: RowStream
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training
@@ -177,6 +179,9 @@ class Results:
         self._timer = Timer(self.state.seconds)
         try:
             with self.time("logging"):
+                if not self.is_resumed:
+                    self._tables.restart()
+                self.folder.reserve_room()
                 self.write()
             with self.display.over(steps if len(steps) == tasks else [1] * tasks, self.trained_experiences):
                 yield
@@ -192,7 +197,8 @@ class Results:
             self._rows.close()
             self.state.seconds.logging += self._rows.seconds
             self.state.seconds.total += self._rows.seconds
-            self.write()  # once more: what the sinks had to say
+            with contextlib.suppress(StorageError):
+                self.folder.write_json("run.json", self.as_json())  # once more: what the sinks had to say
 
     def _outcome(self) -> Outcome:
         state = self.state
@@ -316,10 +322,14 @@ class Results:
         write_pruning(self.folder, self.facts.run_id, measured)
 
     def sync(self) -> None:
-        """Bring sinks and files up to what is known."""
+        """Bring sinks and files up to what is known.
+
+        On a full disk, files wait for the next time: what cannot be done without is a checkpoint, or the end.
+        """
         with self.time("logging"):
             self._rows.flush()
-            self.write()
+            with contextlib.suppress(StorageError):
+                self.write()
 
     def flush(self) -> None:
         """Bring sinks and files up to what is known, and say how far the run is."""
@@ -330,13 +340,26 @@ class Results:
                 line = task_line(self.facts, self.evaluations, self.trained_tasks, *shares)
                 self.display.lines.write(line, self.trained_experiences)
 
-    def write(self) -> None:
-        """Bring all files up to what is known, `curves.csv` apart."""
+    def write(self, *, whole: bool = False) -> None:
+        """Bring all files up to what is known.
+
+        Args:
+            whole: nothing more will come: all is brought to the disk.
+
+        Raises:
+            StorageError: if one cannot be written.
+        """
         self.state.peak_memory_mb = round(peak_memory_mb(self.facts.device), 1)
-        self.folder.write_csv("accuracy_matrix.csv", list(self.facts.task_names), self.evaluations.matrix.tolist())
-        self.capacity.write(self.folder)
-        self.sparsity.write(self.folder, self.facts.run_id)
-        self.folder.write_json("run.json", self.as_json())
+        self._update_tables()
+        self._tables.flush()
+        self.evaluations.write(self.folder, self.facts.task_names, whole=whole)
+        if whole:
+            self._tables.finish()
+        self.folder.write_json("run.json", self.as_json(), sync=whole)
+
+    def _update_tables(self) -> None:
+        self.capacity.write(self._tables)
+        self.sparsity.write(self._tables, self.facts.run_id)
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `run.json`."""
@@ -372,19 +395,37 @@ class Results:
 
     def _end(self, status: str) -> None:
         self._timer.lap()
-        self.state.status = status
-        self.state.finished = now()
-        self.write()
+        before = self.state.status
+        self.state.status, self.state.finished = status, now()
+        if status == "complete":
+            try:
+                self.write(whole=True)
+            except BaseException:
+                self.state.status, self.state.finished = before, None
+                raise
+        self.folder.give_up_reserve()
+        if status != "complete":
+            with contextlib.suppress(StorageError):
+                self.folder.write_json("run.json", self.as_json())  # first of all, in the room of the reserve
+                self.write(whole=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is known as JSON values: what a resumed run begins with."""
+        """Return all that is known, as JSON values and tensors: what a resumed run begins with.
+
+        The rows of tables are in their files, which are on the disk when it returns.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
         self._timer.lap()
+        self._update_tables()
+        evaluations = self.evaluations.state_dict()
         return {
             "run": self.as_json(),
             "rows": self._rows.written,
+            "tables": self._tables.state_dict(),
             "capacity": self.capacity.state_dict(),
-            "sparsity": self.sparsity.state_dict(),
-            "evaluations": self.evaluations.state_dict(),
+            **{f"evaluations/{name}": value for name, value in evaluations.items()},
         }
 
     def begun_before(self, record: Mapping[str, Any]) -> None:
@@ -406,9 +447,13 @@ class Results:
         self.state = State.from_json(before)
         self.state.status, self.state.finished, self.state.error = "running", None, None
         self.state.resumed.append(now())
-        self.capacity.load_state_dict(state["capacity"])
-        self.sparsity.load_state_dict(state.get("sparsity", {}), self.folder)
-        self.evaluations.load_state_dict(state["evaluations"])
+        tables = self._tables.find(state["tables"] if "tables" in state else self._earlier_tables(state))
+        self.capacity.load_state_dict(state["capacity"], tables)
+        self.sparsity.load(tables)
+        begin = "evaluations/"
+        evaluations = {name.removeprefix(begin): value for name, value in state.items() if name.startswith(begin)}
+        self.evaluations.load_state_dict(evaluations or state["evaluations"])
+        self._tables.restore(tables)
         with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
             before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
         self._outlet.resume(state["rows"], step, before)
@@ -423,3 +468,8 @@ class Results:
             self.tell(
                 f"resumed by {self.facts.ranks} processes in place of {ranks}, which gives slightly other numbers"
             )
+
+    def _earlier_tables(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of the tables of a checkpoint of an earlier version, which has the numbers of rows."""
+        rows = {CURVES: state["rows"], SPARSITY: state.get("sparsity", {}).get("rows", 0)}
+        return {name: self._tables.adopt(name, number) for name, number in rows.items() if number}

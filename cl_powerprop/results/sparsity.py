@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.results.tables import SPARSITY as TABLE
+from cl_powerprop.results.tables import Tables, read_rows
 from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.tracking.stream import SPARSITY, Row
 
 if TYPE_CHECKING:
     from cl_powerprop.training.meters import Measured
 
-FILE = "sparsity.csv"
 _COUNTS = ("weights", "active", "ever_active", "dropped", "grown", "regrown", "dead_units")
 _MOMENT = ("task", "epoch", "step")
 COLUMNS = ("run_id", *_MOMENT, "layer", *_COUNTS)
@@ -30,6 +29,7 @@ class SparsityTable:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+        self._written = 0
 
     def add(self, trained: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Row, list[Row]]]:
         """Enter the layers at one or more moments of training.
@@ -51,26 +51,26 @@ class SparsityTable:
     @property
     def last(self) -> float | None:
         """Share of the masked weights that were not active when they were last counted; None if they never were."""
-        last = [row for row in self.rows if row["step"] == self.rows[-1]["step"]]
+        last = list(itertools.takewhile(lambda row: row["step"] == self.rows[-1]["step"], reversed(self.rows)))
         return count_sparsity(last) if last else None
 
-    def write(self, folder: RunFolder, run_id: str) -> None:
-        """Write the file, if there is anything to write."""
-        if self.rows:
-            folder.write_csv(FILE, COLUMNS, ([run_id, *row.values()] for row in self.rows))
+    def write(self, tables: Tables, run_id: str) -> None:
+        """Add the rows that are new to the table."""
+        new, self._written = self.rows[self._written :], len(self.rows)
+        tables.add(TABLE, COLUMNS, ([run_id, *row.values()] for row in new))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return how many rows there are: the file has them."""
-        return {"rows": len(self.rows)}
-
-    def load_state_dict(self, state: Mapping[str, Any], folder: RunFolder) -> None:
-        """Take back the rows that the file had when :meth:`state_dict` was called; later ones are dropped.
+    def load(self, tables: Mapping[str, bytes]) -> None:
+        """Take back the rows that the table had.
 
         Raises:
-            RunFolderError: if the file has fewer, or is damaged.
+            RunFolderError: if it is damaged.
         """
-        kept = state.get("rows", 0)  # a run of an earlier version has none
-        self.rows = _read(folder, kept) if kept else []
+        self.rows = read_rows(
+            TABLE,
+            tables.get(TABLE, b""),
+            lambda row: {name: row[name] if name == "layer" else int(row[name]) for name in COLUMNS[1:]},
+        )
+        self._written = len(self.rows)
 
 
 def count_sparsity(rows: Iterable[Mapping[str, Any]]) -> float:
@@ -88,18 +88,3 @@ def write_pruning(folder: RunFolder, run_id: str, measured: Mapping[float, Mappi
     ]
     if rows:
         folder.write_csv("pruning.csv", ["run_id", "density", "eval_task", "accuracy", "loss"], rows)
-
-
-def _read(folder: RunFolder, kept: int) -> list[dict[str, Any]]:
-    path = folder.path / FILE
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                {name: value if name == "layer" else int(value) for name, value in row.items() if name != "run_id"}
-                for row in csv.DictReader(file)
-            ][:kept]
-    except (OSError, ValueError, TypeError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
-    if len(rows) < kept:
-        raise RunFolderError(f"{path} has {len(rows)} rows of the {kept} that it had")
-    return rows

@@ -168,7 +168,7 @@ class Record(Protocol):
         """Take one row."""
 
     def flush(self) -> None:
-        """Write everything so far."""
+        """Hand everything so far on."""
 
 
 def open_sinks(configs: Mapping[str, SinkConfig], views: Mapping[str, RunView]) -> dict[str, Callable[[], Sink]]:

@@ -1,12 +1,13 @@
 """Reading and writing the files of a run folder: whole or not at all, and never through a link."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from cl_powerprop.errors import FileError
-from cl_powerprop.files import is_file, read_file, remove_parts, write_file
+from cl_powerprop.files import append, is_file, parts, read_file, write_file
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -87,9 +88,44 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         read_file(tmp_path / "absent")
 
 
-def test_parts_of_interrupted_writes_are_removed(tmp_path: Path) -> None:
+def test_parts_of_interrupted_writes_are_found(tmp_path: Path) -> None:
     for name in (".run.json.0123.part", "curves.csv.part", "curves.csv"):
         (tmp_path / name).touch()
     (tmp_path / "folder.part").mkdir()
-    remove_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.csv", "folder.part"]
+    assert sorted(path.name for path in parts(tmp_path)) == [".run.json.0123.part", "curves.csv.part"]
+
+
+def test_what_is_added_stands_behind_the_rest_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "curves.csv"
+    append(file, b"one,")
+    append(file, b"two", sync=True)
+    assert file.read_bytes() == b"one,two"
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: whole(descriptor, content[:2]))
+    append(file, b", three")
+    assert file.read_bytes() == b"one,two, three"
+
+    def half(descriptor: int, content: memoryview) -> int:
+        if len(content) < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(descriptor, content[:2])
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(OSError, match="No space"):
+        append(file, b", four")
+    assert file.read_bytes() == b"one,two, three"
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
+def test_nothing_is_added_to_what_is_elsewhere_too(tmp_path: Path, kind: str) -> None:
+    secret, path = tmp_path / "secret", tmp_path / "curves.csv"
+    secret.write_bytes(b"mine")
+    {
+        "link": lambda: path.symlink_to(secret),
+        "hard link": lambda: os.link(secret, path),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+    }[kind]()
+    with pytest.raises(FileError, match="not a file"):
+        append(path, b"theirs")
+    assert secret.read_bytes() == b"mine"

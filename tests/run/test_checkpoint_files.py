@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,6 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [files.PREVIOUS, files.FILE]
     (tmp_path / files.FILE).unlink()
     assert read(tmp_path) == (2, []), "a kill between the two renames leaves this, which is no damage"
-    files.remove(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_checksum_is_sha256_of_the_file_with_zeros_in_its_place(tmp_path: Path) -> None:
@@ -72,6 +71,24 @@ def test_every_flipped_bit_every_cut_and_every_addition_is_noticed(tmp_path: Pat
     value, told = read(tmp_path)
     assert value is None
     assert len(told) == 2
+
+
+def test_a_damaged_one_never_takes_the_place_of_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    (tmp_path / files.FILE).write_bytes(b"damaged")
+    monkeypatch.setattr(files, "_written", set())  # as in another process
+    replace, kept = os.replace, []
+
+    def watch(source: Path, target: Path) -> None:
+        replace(source, target)
+        kept.append(files.read(tmp_path, lambda _: None))
+
+    monkeypatch.setattr(os, "replace", watch)
+    write(tmp_path, 3)
+    assert [found is not None and int(found[0]["count"]) for found in kept] == [3]
+    (tmp_path / files.FILE).unlink()
+    assert read(tmp_path) == (1, [])
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "list", "huge header"])

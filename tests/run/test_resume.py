@@ -213,8 +213,36 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         return json.loads(content.metadata()["state"]), {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
 
 
+def to_format_3(folder: Path, state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """A checkpoint's state as version 0.1.0's successors wrote it: all rows and evaluations are in it, as JSON."""
+    results = dict(state["results"])
+    within = {name: results.pop(f"evaluations/{name}") for name in ("references", "validation", "identified")}
+    within |= {name: results.pop(f"evaluations/{name}") for name in ("logits", "unchanged", "within")}
+    ends = dict(results.pop("evaluations/ends"))
+    counts, tested, accuracies = (
+        tensors.pop(f"results/evaluations/{name}").tolist() for name in ("counts", "tested", "accuracies")
+    )
+    rows = [[float("nan")] * 3 for _ in counts]
+    for row, count in zip(rows, counts, strict=True):
+        for _ in range(count):
+            row[tested.pop(0)] = accuracies.pop(0)
+    matrix = [[float("nan")] * 3 for _ in range(3)]
+    for evaluation, task in ends.items():
+        matrix[task] = rows[evaluation]
+    within |= {"matrix": matrix, "evaluations": rows, "learned": list(ends)}
+    capacity = []
+    if (folder / "capacity.csv").exists():
+        reuse = pd.read_csv(folder / "reuse.csv")
+        for row in pd.read_csv(folder / "capacity.csv").drop(columns="reused").to_dict("records"):
+            of_row = reuse[(reuse["task"] == row["task"]) & (reuse["layer"] == row["layer"])]
+            capacity.append(row | {"reused_from": of_row["weights"].tolist()})
+    del results["tables"]
+    older = {"evaluations": within, "capacity": {"rows": capacity, "used": results["capacity"]["used"]}}
+    return state | {"format": 3, "results": results | older | {"sparsity": {"rows": 0}}}
+
+
 def to_format_1(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as version 0.1.0 wrote it, with its names of the benchmarks."""
+    """A checkpoint of format 3 as version 0.1.0 wrote it, with its names of the benchmarks."""
     run = state["results"]["run"] | {"benchmark": "permuted_mnist", "searches": state["strategy"].get("searches", [])}
     config = state["config"] | {"benchmark": state["config"]["benchmark"] | {"name": "permuted_mnist"}}
     record = {"content": run, "capacity": state["results"]["capacity"]["rows"], **state["results"]["evaluations"]}
@@ -223,20 +251,30 @@ def to_format_1(state: dict[str, Any]) -> dict[str, Any]:
     return {"record": record, "rows": state["results"]["rows"], "step": state["step"], "config": config}
 
 
+@pytest.mark.parametrize("version", [1, 3])
 @pytest.mark.parametrize("name", ["epn-momentum-frozen-biases", "naive-momentum-shared"])
-def test_a_run_started_by_version_0_1_0_is_resumed(
-    name: str, finished: Finished, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+def test_a_run_started_by_an_earlier_version_is_resumed(
+    name: str,
+    version: int,
+    finished: Finished,
+    tmp_path: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with cut_off(task=2, epoch=0):
         run(config_of(name), tmp_path / "run")
     state, tensors = read_file(tmp_path / "run" / FILE)
-    metadata = {"state": json.dumps(to_format_1(state))}
+    state = to_format_3(tmp_path / "run", state, tensors)
+    for path in (tmp_path / "run").glob("checkpoint.*"):
+        path.unlink()
+    metadata = {"state": json.dumps(to_format_1(state) if version == 1 else state)}
     safetensors.torch.save_file(tensors, tmp_path / "run" / FILE, metadata=metadata)
-    written = (tmp_path / "run" / "config.yaml").read_text()
-    older = written.replace("name: permuted\n", "name: permuted_mnist\n")
-    older = older.replace("logger: {}", "logger:\n  wandb: null\n  tensorboard: null")
-    assert older.count("permuted_mnist") == older.count("wandb: null") == 1
-    (tmp_path / "run" / "config.yaml").write_text(older)
+    if version == 1:
+        written = (tmp_path / "run" / "config.yaml").read_text()
+        older = written.replace("name: permuted\n", "name: permuted_mnist\n")
+        older = older.replace("logger: {}", "logger:\n  wandb: null\n  tensorboard: null")
+        assert older.count("permuted_mnist") == older.count("wandb: null") == 1
+        (tmp_path / "run" / "config.yaml").write_text(older)
     assert command("resume", tmp_path / "run") == 0, capsys.readouterr().err
     assert_same(tmp_path / "run", finished(name).path)
 
@@ -250,18 +288,24 @@ def test_files_that_do_not_match_are_one_line(
     if damage == "curves":
         lines = (cut / "curves.csv").read_text().splitlines()
         (cut / "curves.csv").write_text("\n".join(lines[:3]) + "\n")
+        (cut / "checkpoint.rows").write_bytes(b"")
     elif damage == "config":
         (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
     elif damage == "schema":
         state["results"]["run"]["schema_version"] = 0
     else:
-        del state["results"]["evaluations"]["learned"]
+        del state["results"]["evaluations/ends"]
+        (cut / "checkpoint.previous.safetensors").unlink(missing_ok=True)
     safetensors.torch.save_file(tensors, cut / FILE, metadata={"state": json.dumps(state)})
     before = {name: content for name, content in tree(cut).items() if name != "run.json"}
     assert command("resume", cut) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    said = {"curves": "rows of the", "config": "settings: seed was 0 and is 1", "schema": "schema version 0"}
-    assert said.get(damage, "learned") in line
+    said = {
+        "curves": "curves.csv is damaged, and so is its copy",
+        "config": "settings: seed was 0 and is 1",
+        "schema": "schema version 0",
+    }
+    assert said.get(damage, "evaluations") in line
     after = tree(cut)
     assert {name: after[name] for name in before} == before, "nothing is lost"
 

@@ -43,16 +43,17 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
 def test_files_are_renamed_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path)
     folder.write_text("note.txt", "first")
-    renamed: list[tuple[str, str, str]] = []
+    renamed: list[tuple[str, str]] = []
     replace = os.replace
 
     def spy(source: Path, target: Path) -> None:
-        renamed.append((Path(source).name, Path(target).name, Path(target).read_text()))
+        assert Path(source).parent == tmp_path
+        renamed.append((Path(target).name, Path(target).read_text()))
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", spy)
     folder.write_text("note.txt", "second")
-    assert renamed == [("note.txt.part", "note.txt", "first")], "the old file stands until the new one is whole"
+    assert renamed == [("note.txt", "first")], "the old file stands until the new one is whole"
     assert tree(tmp_path) == {"note.txt": b"second"}
 
 
