@@ -1,4 +1,4 @@
-"""Where a run stands between two tasks, or two epochs of one: the file that `cl-powerprop resume` goes on from.
+"""Where a run stands at some moment of its training or its tests: the file that `cl-powerprop resume` goes on from.
 
 Nothing is pickled.
 """
@@ -21,6 +21,7 @@ from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import SCHEMA_VERSION
 from cl_powerprop.stored_config import typed
+from cl_powerprop.training.task_state import generator_states, global_generators
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
@@ -39,7 +40,9 @@ class Checkpoint:
         model: the network's tensors by name.
         strategy: the strategy's state by name.
         sparsity: the state of the sparse training by name; empty for a dense one.
-        task: the state of the task in training by name; empty between two tasks.
+        task: the state of the task in training by name; empty if none is.
+        random: the states of torch's generators by name; empty in those of earlier versions.
+        evaluation: what was measured, and is not in the results yet.
         results: the state of its results.
         step: optimizer steps that were done.
         config: what must match.
@@ -49,13 +52,20 @@ class Checkpoint:
     strategy: dict[str, Any]
     sparsity: dict[str, Any]
     task: dict[str, Any]
+    random: dict[str, Tensor]
+    evaluation: dict[str, Any]
     results: dict[str, Any]
     step: int
     config: dict[str, Any]
 
 
 def write_checkpoint(
-    folder: Path, parts: Parts, results: Results, config: Mapping[str, Any], task: Mapping[str, Any] | None = None
+    folder: Path,
+    parts: Parts,
+    results: Results,
+    config: Mapping[str, Any],
+    task: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
 ) -> None:
     """Write where a run stands; the checkpoint before is kept too (see :mod:`cl_powerprop.checkpoint_files`).
 
@@ -63,18 +73,23 @@ def write_checkpoint(
         folder: of the run.
         parts, results: of the run.
         config: what a run that goes on must match (see :func:`must_match`).
-        task: the state of the task in training; None between two tasks.
+        task: the state of the task in training; empty if none is.
+        evaluation: what was measured, and is not in the results yet, as JSON values.
 
     Raises:
         ConfigurationError: if the strategy's state cannot be written.
         OSError: if the file cannot be written, as on a full disk.
     """
     strategy, sparsity = parts.strategy.state_dict(), {} if parts.sparsity is None else parts.sparsity.state_dict()
-    owners = {"strategy": parts.strategy, "sparsity": parts.sparsity, "task": parts.learner, "results": results}
-    states = {"strategy": strategy, "sparsity": sparsity, "task": task or {}, "results": results.state_dict()}
+    owners = {"strategy": parts.strategy, "sparsity": parts.sparsity, "task": parts.learner}
+    owners |= {"random": parts.learner, "results": results}
+    random = generator_states(global_generators(parts.learner.device))
+    states = {"strategy": strategy, "sparsity": sparsity, "task": task, "random": random}
+    states["results"] = results.state_dict()
     tensors: dict[str, Tensor] = parts.learner.model.state_dict()
     state: dict[str, Any] = {
         "format": checkpoint_files.FORMAT,
+        "evaluation": evaluation,
         "step": parts.learner.clock.train_iterations,
         "config": config,
     }
@@ -120,8 +135,18 @@ def read_checkpoint(folder: Path, tell: Callable[[str], None] = log.warning) -> 
         state = json.loads(metadata["state"])
         state = state if "format" in state else _from_format_1(state)
         strategy, results = (state[each] | _take(tensors, each) for each in ("strategy", "results"))
-        sparsity, task = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task"))
-        return Checkpoint(tensors, strategy, sparsity, task, results, state["step"], state["config"])
+        sparsity, task, random = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task", "random"))
+        return Checkpoint(
+            model=tensors,
+            strategy=strategy,
+            sparsity=sparsity,
+            task=task,
+            random=random,
+            evaluation=state.get("evaluation") or {"measured": {}, "identified": []},
+            results=results,
+            step=state["step"],
+            config=state["config"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
 
@@ -159,7 +184,7 @@ def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
 def must_match(config: RunConfig) -> dict[str, Any]:
     """Return what a run that is resumed must have in common with the one that was cut off."""
     values = shareable(config)
-    for key in ("logger", "progress", "run_dir", "references_dir", "resume"):
+    for key in ("logger", "progress", "run_dir", "references_dir", "resume", "checkpoint"):
         del values[key]
     for key in ("root", "download"):
         del values["data"][key]

@@ -1,57 +1,69 @@
 """When a run writes checkpoints, and how it goes on from one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from cl_powerprop.checkpoint import Checkpoint, must_match, write_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
 from cl_powerprop.saving import save
+from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.torchrun import place
-from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints, load_task_state, task_state
+from cl_powerprop.training.checkpoints import Checkpoints, Reach
+from cl_powerprop.training.task_state import global_generators
 
 
-def saver(config: RunConfig, parts: Parts) -> Callable[[Results], None]:
-    """Return what writes the network and, between two tasks, what a resumed run needs."""
+def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None) -> Checkpoints:
+    """Return what writes the checkpoints of a run, and goes on from one within a task."""
+    matched = must_match(config)
 
-    def save_all(results: Results) -> None:
-        if not place().is_first:
-            return
-        model, strategy = parts.learner.model, parts.strategy
-        with results.time("logging"):
-            if config.save_model:
-                file = results.folder.path / "model.safetensors"
-                masked, learned = strategy.mask_options(), results.trained_tasks
-                save(model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
-            if strategy.resumable and results.trained_experiences < len(parts.curriculum):
-                write_checkpoint(results.folder.path, parts, results, must_match(config))
-
-    return save_all
-
-
-def epoch_checkpoints(
-    config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None
-) -> EpochCheckpoints | None:
-    """Return what writes checkpoints within tasks, and goes on from one; None if the strategy cannot."""
-    learner = parts.learner
-    if not parts.strategy.resumable_within_tasks:
-        return None
-
-    def write() -> None:
+    def write(task: dict[str, Any]) -> None:
         if not place().is_first:
             return
         results.sync()
         with results.time("logging"):
-            write_checkpoint(results.folder.path, parts, results, must_match(config), task_state(learner))
+            write_checkpoint(results.folder.path, parts, results, matched, task, checkpoints.measured())
 
-    if begun is None or not begun.task:
-        return EpochCheckpoints(write)
+    def go_on() -> Mapping[str, Any]:
+        assert begun is not None
+        parts.learner.model.load_state_dict(begun.model)  # once more: weights may have changed as the task began
+        return {f"generator/{name}": state for name, state in begun.random.items()} | begun.task
 
-    def go_on() -> None:
-        learner.model.load_state_dict(begun.model)  # once more: weights may have changed as the task began
-        load_task_state(learner, begun.task)
+    within_task = begun is not None and begun.task
+    checkpoints = Checkpoints(
+        write,
+        _reach(parts.strategy),
+        **asdict(config.checkpoint),
+        go_on=go_on if within_task else None,
+        measured={} if begun is None else begun.evaluation,
+    )
+    return checkpoints
 
-    return EpochCheckpoints(write, go_on)
+
+def _reach(strategy: Strategy) -> Reach:
+    """Return where a run can go on."""
+    said = (strategy.resumable, strategy.resumable_within_tasks, strategy.resumable_anywhere)
+    reach = Reach(said.index(False) if False in said else len(said))
+    # Several processes have the same state at the end of an epoch only.
+    return reach if place().ranks == 1 else min(reach, Reach.EPOCHS)
+
+
+def saver(config: RunConfig, parts: Parts, checkpoints: Checkpoints) -> Callable[[Results], None]:
+    """Return what writes a checkpoint between two tasks, and the network: always after the last one."""
+
+    def save_all(results: Results) -> None:
+        is_last = results.trained_experiences == len(parts.curriculum)
+        saves = config.save_model and (is_last or checkpoints.can_afford)
+        checkpoints.task_ended()
+        if saves and place().is_first:
+            file, strategy = results.folder.path / "model.safetensors", parts.strategy
+            masked, learned = strategy.mask_options(), results.trained_tasks
+            with checkpoints.spending(), results.time("logging"):
+                save(parts.learner.model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
+
+    return save_all
 
 
 def restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
@@ -64,3 +76,6 @@ def restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
         parts.sparsity.load_state_dict(checkpoint.sparsity)
     learner.clock.train_iterations = checkpoint.step
     learner.clock.train_exp_counter = results.trained_tasks
+    for name, draws in global_generators(learner.device).items():
+        if name in checkpoint.random:
+            draws.set_state(checkpoint.random[name])

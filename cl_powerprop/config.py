@@ -18,7 +18,7 @@ from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
 from cl_powerprop.registry import BY_NAME, find, parts
-from cl_powerprop.sections import EvaluationConfig, TrainConfig
+from cl_powerprop.sections import CheckpointConfig, EvaluationConfig, TrainConfig
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
@@ -36,6 +36,7 @@ class RunOptions:
     save_model: bool
     run_dir: str
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
     resume: str = "auto"
@@ -70,6 +71,7 @@ class RunConfig(RunOptions):
         check_device(self.device)
         check_choice("resume", self.resume, RESUME)
         parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
+        self.checkpoint.check()
         for part in parts:
             part.check()
         check_batch(self.train.batch_size)
@@ -236,7 +238,7 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
 def shareable(config: RunConfig) -> dict[str, Any]:
     """Return the config without what says where one user's files are: absolute paths to data and other runs."""
     written = asdict(config)
-    values = {key: written.pop(key) for key in (*GROUPS, "train", "evaluation")} | written
+    values = {key: written.pop(key) for key in (*GROUPS, "train", "evaluation", "checkpoint")} | written
     values["run_dir"] = RUN_DIR  # the repeated run gets a folder of its own
     leave_out_places(values)
     redacted: dict[str, Any] = redact_all(values)

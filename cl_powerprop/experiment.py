@@ -10,7 +10,7 @@ from torch import nn
 
 from cl_powerprop.assemble import assemble, choose_device
 from cl_powerprop.begun import Begun, begun_in, describe
-from cl_powerprop.checkpointing import epoch_checkpoints, restore, saver
+from cl_powerprop.checkpointing import make_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
 from cl_powerprop.learning import learn
@@ -131,8 +131,8 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
         results.add_reference(reference)
     if checkpoint is not None:
         restore(checkpoint, parts, results)
-    parts.save = saver(config, parts)
-    parts.checkpoints = epoch_checkpoints(config, parts, results, checkpoint)
+    parts.checkpoints = make_checkpoints(config, parts, results, checkpoint)
+    parts.save = saver(config, parts, parts.checkpoints)
     learn(parts, results)
     if place().is_first:
         tidy(path, is_complete=True)

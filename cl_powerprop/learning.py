@@ -5,7 +5,8 @@ strategy; what comes out is a run folder, kept by :class:`~cl_powerprop.results.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from cl_powerprop.errors import ConfigurationError
@@ -14,6 +15,7 @@ from cl_powerprop.plugins.sparse_training import SparseTraining
 from cl_powerprop.results.efficiency import measure_efficiency
 from cl_powerprop.results.results import Results
 from cl_powerprop.training.continual_evaluation import ContinualEvaluation
+from cl_powerprop.training.measure import Measure
 from cl_powerprop.training.meters import EvaluationMeter, Measured, TrainingMeter
 from cl_powerprop.training.sparsity_meter import SparsityMeter
 
@@ -33,34 +35,51 @@ def learn(parts: Parts, results: Results) -> Results:
     plan, clock = parts.plan, parts.learner.clock
     if not (results.is_resumed or results.trained_experiences):
         refuse_trained(parts.learner)
-    with results.recording(parts.steps(), len(parts.curriculum)), measuring(parts, results) as measure:
-        if not results.is_resumed:
-            results.tested_untrained(measure("test", plan.before_training))
-        for task, experience in parts.curriculum[results.trained_experiences :]:
-            trained = results.trained_tasks
-            with results.training(task):
-                epochs = parts.train(experience)
-            results.trained(task, parts.strategy.report(), epochs, clock.train_iterations)
-            results.validated(measure("valid", plan.to_validate(trained, task)))
-            tested = measure("test", plan.to_test(task))
-            results.tested(tested, parts.strategy.identified() if tested else {})
+    with (
+        parts.interruptible(),
+        results.recording(parts.steps(), len(parts.curriculum)),
+        measuring(parts, results) as measure,
+    ):
+        if not results.is_begun:
+            results.tested_untrained(measure("test", plan.before_training, "untrained"))
+            measure.entered()
+        for index, (task, experience) in enumerate(parts.curriculum):
+            if index >= results.trained_experiences:
+                with results.training(task):
+                    epochs = parts.train(experience)
+                results.trained(task, parts.strategy.report(), epochs, clock.train_iterations)
+                parts.moment()
+            if index < results.tested_experiences:  # in a run that goes on
+                continue
+            learned = parts.curriculum[index - 1][0] + 1 if index else 0
+            validated, tested = measure("valid", plan.to_validate(learned, task)), measure("test", plan.to_test(task))
+            results.validated(validated)
+            results.tested(tested, measure.identified() if tested else {})
+            measure.entered()
             results.flush()
-            if parts.save is not None:
+            if index + 1 < len(parts.curriculum):
                 parts.save(results)
+        parts.save(results)
         if parts.sparsity is not None:
-            results.pruned(density_curve(parts.sparsity, lambda: measure("test", range(parts.n_tasks))))
+            results.pruned(density_curve(parts.sparsity, partial(measure, "test", range(parts.n_tasks))))
+            parts.moment()
         results.finish(parts.strategy.summary(parts.learner.model), measure_efficiency(parts, results.capacity.rows))
     return results
 
 
 def density_curve(
-    sparsity: SparseTraining, measure: Callable[[], dict[int, Measured]]
+    sparsity: SparseTraining, measure: Callable[[str], dict[int, Measured]]
 ) -> dict[float, dict[int, Measured]]:
-    """Return what each task measures with the trained network pruned to each density of the curve, not retrained."""
+    """Return what each task measures with the trained network pruned to each density of the curve, not retrained.
+
+    Args:
+        sparsity: of the network.
+        measure: called as ``measure(purpose)``, for each density another one.
+    """
     measured = {}
     for density in sparsity.curve:
         with sparsity.pruned_to(density):
-            measured[density] = measure()
+            measured[density] = measure(f"density {density}")
     return measured
 
 
@@ -74,27 +93,20 @@ def refuse_trained(learner: Any) -> None:
         raise ConfigurationError("the learner has trained before; make a new one, with a new network, for each run")
 
 
-Measure = Callable[[str, Sequence[int]], dict[int, Measured]]
-
-
 @contextlib.contextmanager
 def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     """Put meters on the learner, and yield what measures some tasks of a stream."""
     learner, streams, plan = parts.learner, parts.benchmark.streams, parts.plan
     meter = EvaluationMeter()
-
-    def measure(name: str, tasks: Sequence[int]) -> dict[int, Measured]:
-        if not tasks or name not in streams:
-            return {}
-        with results.time("eval"):
-            learner.eval([streams[name][task] for task in tasks])
-        return dict(zip(tasks, meter.measured.values(), strict=True))
+    measure = Measure(learner, streams, meter, parts.strategy.identified, partial(results.time, "eval"))
 
     def test_within(epoch: int, step: int) -> None:
-        results.tested_within(epoch, step, measure("test", range(results.task_in_training + 1)))
+        results.tested_within(epoch, step, measure("test", range(results.task_in_training + 1), "within"))
+        measure.entered()
 
     before: list[Any] = learner.plugins
-    # Avalanche counts epochs and steps by a plugin at the end, which must not have moved on when ours ask.
+    # Avalanche counts epochs and steps by a plugin at the end, which must not have moved on when ours ask, but when a
+    # checkpoint is written and a test within the task begins.
     theirs, clock = [plugin for plugin in before if plugin is not learner.clock], learner.clock
     within = ContinualEvaluation(test_within, plan.every_epochs, plan.every_steps)
     # Meters come first: a loss that is not finite stops the run before anything is made of it, and logits are seen
@@ -102,9 +114,11 @@ def measuring(parts: Parts, results: Results) -> Iterator[Measure]:
     learner.plugins = [TrainingMeter(results.epoch_ended), meter, *theirs, results.display]
     if parts.sparsity is not None:
         learner.plugins.append(SparsityMeter(parts.sparsity, results.sparsified))
-    learner.plugins += [within, clock] if plan.every_epochs or plan.every_steps else [clock]
+    learner.plugins.append(clock)
     if parts.checkpoints is not None:
+        parts.checkpoints.watch(measure)
         learner.plugins.append(parts.checkpoints)
+    learner.plugins += [within] if plan.every_epochs or plan.every_steps else []
     try:
         yield measure
     finally:

@@ -13,7 +13,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 # Settings that do not change what is measured.
 _WITHOUT_EFFECT = ("train.threads", "train.eval_batch_size", "data.root", "data.download")
-_NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "run.")
+_NOT_SETTINGS = ("seconds.", "evaluation.", "logger.", "run.", "checkpoint.")
 SPARSE_TRAINING = ("controller", "target_sparsity")  # facts of a run that trains sparsely, null for others
 # The first choice for naming a group, where settings vary together.
 _PREFERRED = (*SPARSE_TRAINING, "alpha", "model", "optimizer")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cl_powerprop import interrupts
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.plugins.sparse_training import sparse_training_of
@@ -13,7 +15,7 @@ from cl_powerprop.strategies.masking import strategy_of
 from cl_powerprop.training.batches import count_batches
 
 if TYPE_CHECKING:
-    from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints
+    from cl_powerprop.training.checkpoints import Checkpoints
 
 
 class Parts:
@@ -33,7 +35,7 @@ class Parts:
         curriculum: what is trained, in order: (index of the last task that is learned with it, experience).
         sparsity: the learner's plugin for sparse training; None for dense training.
         save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
-        checkpoints: write a checkpoint within a task; None for none.
+        checkpoints: write checkpoints, and let signals wait for them; None for none.
 
     Raises:
         ConfigurationError: for streams that do not fit together, or a curriculum that leaves tasks out.
@@ -68,8 +70,8 @@ class Parts:
         self.train_options = dict(train_options or {})
         self.steps_a_task = steps_a_task
         self.sparsity = sparse_training_of(learner)
-        self.save: Callable[[Any], None] | None = None
-        self.checkpoints: EpochCheckpoints | None = None
+        self.save: Callable[[Any], None] = lambda results: None
+        self.checkpoints: Checkpoints | None = None
         self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
         _check(self.curriculum, len(tasks))
 
@@ -90,6 +92,15 @@ class Parts:
             return int(self.learner.train_epochs)
         self.learner.train(experience, **{"eval_streams": [], **self.train_options})
         return int(self.learner.clock.train_exp_epochs)
+
+    def interruptible(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which a signal waits for a checkpoint, if any is written."""
+        return contextlib.nullcontext() if self.checkpoints is None else interrupts.deferred()
+
+    def moment(self) -> None:
+        """Write a checkpoint, if it is time for one; training is finished up to here."""
+        if self.checkpoints is not None:
+            self.checkpoints.moment()
 
     def steps(self) -> list[int]:
         """Return how many optimizer steps each experience takes."""

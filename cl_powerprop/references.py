@@ -36,7 +36,7 @@ log = logging.getLogger("cl_powerprop")
 _SECONDS_A_LOOK = 1.0  # at a reference that another run trains
 
 # Options that only say where a run writes and what it shows: its numbers do not depend on them.
-_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger", "resume")
+_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger", "resume", "checkpoint")
 
 
 def reference_config(config: RunConfig, name: str) -> RunConfig:

@@ -82,3 +82,30 @@ class EvaluationConfig:
                 raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
         if self.every_epochs is not None and self.every_steps is not None:
             raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
+
+
+@dataclass
+class CheckpointConfig:
+    """`checkpoint`: when a run writes where it stands, so that it can go on from there.
+
+    Attributes:
+        every_epochs, every_seconds: how long after the last checkpoint the next one is due; None for never.
+        max_share: of a run's time that checkpoints may take; 1 for no limit.
+    """
+
+    every_epochs: int | None = 1
+    every_seconds: float | None = 60.0
+    max_share: float = 0.02
+
+    def check(self) -> None:
+        """Refuse what is no interval.
+
+        Raises:
+            ConfigurationError: naming the option and what it can be.
+        """
+        if self.every_epochs is not None and self.every_epochs < 1:
+            raise ConfigurationError(f"checkpoint.every_epochs must be at least 1, or null, not {self.every_epochs}")
+        if self.every_seconds is not None and not self.every_seconds >= 0.0:
+            raise ConfigurationError(f"checkpoint.every_seconds must be at least 0, or null, not {self.every_seconds}")
+        if not 0.0 < self.max_share <= 1.0:
+            raise ConfigurationError(f"checkpoint.max_share must be above 0 and at most 1, not {self.max_share}")

@@ -63,6 +63,7 @@ _NOT_SETTINGS = (
     "references",
     "references_dir",
     "logger",
+    "checkpoint",
     "pruning",
     "resume",
 )

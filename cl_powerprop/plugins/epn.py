@@ -5,11 +5,12 @@ section 4 and algorithm 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from avalanche.models.utils import avalanche_forward
+from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
@@ -23,6 +24,7 @@ from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_s
 from cl_powerprop.training.tensor_data import statistics_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
+_SALIENCY = "saliency/"  # what the names of summed saliencies begin with
 
 # Densities grow by 12 % per step from 0.5 % of a layer: fine steps for small masks, coarse ones for large masks.
 DEFAULT_SPARSITIES = tuple(round(1.0 - 0.005 * 1.12**step, 5) for step in range(47))
@@ -47,6 +49,19 @@ class Search:
     dense_accuracy: float
     evaluations: int
     exhausted: bool
+
+
+@dataclass
+class _Progress:
+    """What the search for a task's sparsity has measured so far.
+
+    Attributes:
+        dense: validation accuracy with no mask applied; None before it is measured.
+        lowest: by index of the sparsity, the accuracy that its mask has at least.
+    """
+
+    dense: float | None = None
+    lowest: dict[int, float] = field(default_factory=dict)
 
 
 class EPNPlugin(MaskingPlugin):
@@ -105,6 +120,7 @@ class EPNPlugin(MaskingPlugin):
         self.searches: list[Search] = []
         self._validation_data: Any = None
         self._saliency: dict[str, Tensor] = {}
+        self._measured = _Progress()
 
     def settings(self) -> dict[str, Any]:
         names = ("gamma", "search", "scope", "criterion", "train_through", "output_layer")
@@ -119,6 +135,19 @@ class EPNPlugin(MaskingPlugin):
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         super().load_state_dict(state, model)
         self.searches = [Search(**search) for search in state["searches"]]
+
+    def task_progress(self) -> dict[str, Any]:
+        """Return the saliencies that are summed, and what the search has measured."""
+        saliency = {f"{_SALIENCY}{name}": total for name, total in self._saliency.items()}
+        return saliency | {"dense": self._measured.dense, "lowest": list(self._measured.lowest.items())}
+
+    def load_task_progress(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`task_progress` returned."""
+        for key in (key for key in state if key.startswith(_SALIENCY)):
+            name = key.removeprefix(_SALIENCY)
+            self.allocator.weights[name].open_gate()
+            self._saliency[name] = state[key]
+        self._measured = _Progress(state["dense"], {int(index): value for index, value in state["lowest"]})
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Get the task's validation samples, or hold them out of its training samples.
@@ -196,29 +225,34 @@ class EPNPlugin(MaskingPlugin):
             self._measure_saliencies(strategy)
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
-        self._saliency = {}
         evaluate = self._evaluation_on_validation(strategy)
-        *_, (dense, _) = evaluate()
+        measured = self._measured
+        if measured.dense is None:
+            *_, (measured.dense, _) = evaluate()
+        dense = measured.dense
         target = self.gamma * dense
-        measured: dict[int, tuple[float, Iterator[tuple[float, float]]]] = {}
+        begun: dict[int, Iterator[tuple[float, float]]] = {}
 
         def holds(index: int) -> bool:
             """Measure a sparsity's mask until it is certain whether it reaches the target."""
-            self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
-            evaluation = evaluate()
-            lowest = next(low for low, high in evaluation if low >= target or high < target)
-            measured[index] = lowest, evaluation
-            return lowest >= target
+            if index not in measured.lowest:
+                trigger_plugins(strategy, "can_save")
+                self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
+                begun[index] = evaluate()
+                measured.lowest[index] = next(low for low, high in begun[index] if low >= target or high < target)
+            return measured.lowest[index] >= target
 
         index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
-        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], measured[index][0])
+        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], measured.lowest[index])
         masks = self._masks(ranks, views, sparsity)
         if index is not None:
             self.allocator.propose(masks)
-            for lowest, _ in measured[index][1]:  # what was left when it was certain: the record has the whole accuracy
+            # What was left when it was certain, for the record has the whole accuracy; or all, in a run that goes on.
+            for lowest, _ in begun.get(index) or evaluate():
                 reached = lowest
         task = self.allocator.tasks
-        self.searches.append(Search(task, sparsity, reached, dense, len(measured), index is None))
+        self.searches.append(Search(task, sparsity, reached, dense, len(measured.lowest), index is None))
+        self._saliency, self._measured = {}, _Progress()
         if index is None:
             self.tell(
                 f"task {task}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the validation "

@@ -26,7 +26,8 @@ from cl_powerprop.training.tensor_data import statistics_batches
 log = logging.getLogger("cl_powerprop")
 
 HEADS = (TaskHeads, MultiHeadClassifier)
-_WITHIN_TASK = ("messages", "retrained", "steps_at_choice")  # what the state of a task in training has in addition
+# What the state of a task in training has in addition.
+_WITHIN_TASK = ("messages", "trained", "retrained", "steps_at_choice")
 _MASK = "mask/"  # what the names of its masks begin with
 _COVERED = 0.95  # share of the weights below which the user is told what has no mask
 
@@ -106,7 +107,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """
         state: dict[str, Any] = {"search_seconds": self.search_seconds}
         if self._label is not None:
-            state["messages"] = self.messages
+            state |= {"messages": self.messages, "trained": self.allocator.trained_unmasked()}
         if self.mask_chosen and self._label is not None:
             state |= {"retrained": self._retrained, "steps_at_choice": self._steps_at_choice}
             state |= {f"{_MASK}{name}": weight.training_view for name, weight in self.allocator.weights.items()}
@@ -127,6 +128,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """Go on within the task that has begun, if :meth:`load_state_dict` was given the state of one."""
         state, self._resumed = self._resumed, {}
         self.messages = state.get("messages", self.messages)
+        self.allocator.note_trained(state.get("trained", ()))
         if "retrained" in state:
             self.mask_chosen, self._retrained = True, state["retrained"]
             self._steps_at_choice = state["steps_at_choice"]
@@ -159,7 +161,9 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             raise ConfigurationError(
                 f"this {masking[0]} has the masks of another model; make a new plugin for each model"
             )
-        strategy.plugins[:] = [plugin for plugin in strategy.plugins if plugin is not self._last] + [self._last]
+        others = [plugin for plugin in strategy.plugins if plugin is not self._last]
+        last = [plugin for plugin in others if getattr(plugin, "comes_last", False)]  # ours, which stop nothing
+        strategy.plugins[:] = [*(plugin for plugin in others if plugin not in last), self._last, *last]
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Start the next task.
@@ -224,6 +228,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         return self.mask_chosen and self.retrain_epochs > 0 and at_choice
 
     def _choose(self, strategy: Any) -> None:
+        trigger_plugins(strategy, "can_save")
         start = time.perf_counter()
         self.allocator.propose(self.choose_masks(strategy))
         if not self.retrain_epochs:  # retraining would adapt the running statistics of batch norms to the mask

@@ -96,6 +96,8 @@ class Results:
         self._fitted = math.nan  # training accuracy of the last task
         self._timer = Timer(self.state.seconds)
         self.task_in_training = 0
+        self.is_begun = False  # the first test is over, or there is none
+        self.tested_experiences = 0
 
     @classmethod
     def open(
@@ -246,7 +248,8 @@ class Results:
             self._rows.show(Row(self.trained_tasks, epoch, step, self.trained_tasks - 1, "test", AVERAGE, average))
 
     def tested_untrained(self, measured: Mapping[int, Measured]) -> None:
-        """Enter a test of all tasks before anything is trained."""
+        """Enter a test of all tasks before anything is trained; empty if there is none."""
+        self.is_begun = True
         if measured:
             accuracy = [measured[task].accuracy for task in range(self.facts.n_tasks)]
             self.evaluations.references["untrained"] = np.array(accuracy)
@@ -299,6 +302,7 @@ class Results:
             self._show_average(*self._moment, self.evaluations.average_accuracy(self.trained_tasks))
             # A prediction through another task's mask says nothing about the training.
             self._warn_of_guessing(task, None if identified else measured.get(task))
+            self.tested_experiences = self.trained_experiences
             self.display.show(capacity=self.capacity.used)
 
     def _warn_of_guessing(self, task: int, tested: Measured | None) -> None:
@@ -426,6 +430,13 @@ class Results:
             "tables": self._tables.state_dict(),
             "capacity": self.capacity.state_dict(),
             **{f"evaluations/{name}": value for name, value in evaluations.items()},
+            "loop": {
+                "is_begun": self.is_begun,
+                "tested_experiences": self.tested_experiences,
+                "moment": self._moment,
+                "last_epoch": None if self._last_epoch is None else asdict(self._last_epoch),
+                "fitted": self._fitted,
+            },
         }
 
     def begun_before(self, record: Mapping[str, Any]) -> None:
@@ -454,6 +465,7 @@ class Results:
         evaluations = {name.removeprefix(begin): value for name, value in state.items() if name.startswith(begin)}
         self.evaluations.load_state_dict(evaluations or state["evaluations"])
         self._tables.restore(tables)
+        self._load_loop(state.get("loop", {}))
         with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
             before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
         self._outlet.resume(state["rows"], step, before)
@@ -473,3 +485,15 @@ class Results:
         """Return the state of the tables of a checkpoint of an earlier version, which has the numbers of rows."""
         rows = {CURVES: state["rows"], SPARSITY: state.get("sparsity", {}).get("rows", 0)}
         return {name: self._tables.adopt(name, number) for name, number in rows.items() if number}
+
+    def _load_loop(self, state: Mapping[str, Any]) -> None:
+        """Take back where the loop stands; that of an earlier version stands between two tests."""
+        self.is_begun = state.get("is_begun", True)
+        self.tested_experiences = state.get("tested_experiences", self.trained_experiences)
+        epochs, step = state.get("moment", (0, 0))
+        self._moment = epochs, step
+        if last := state.get("last_epoch"):
+            from cl_powerprop.training.meters import Measured
+
+            self._last_epoch = Measured(**last)
+        self._fitted = state.get("fitted", math.nan)

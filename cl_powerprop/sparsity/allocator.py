@@ -277,14 +277,27 @@ class MaskAllocator:
     def _freeze_trained(self) -> Iterator[tuple[str, Tensor]]:
         """Freeze and yield the unmasked parameters that this task has changed; per-task ones stay trainable."""
         per_task = {id(original(module, tensor)) for module, tensor, _ in self._per_task.values()}
+        trained = self.trained_unmasked()
         for name, parameter in list(self._unmasked()):
-            before = self._before.get(name)
-            if before is not None and parameter.grad is None and torch.equal(before, parameter):
+            if name not in trained:
                 continue
             if id(parameter) not in per_task:
                 parameter.requires_grad_(False)
                 parameter.grad = None  # optimizers skip a parameter without a gradient, and do not decay it either
             yield _readable(name), parameter
+
+    def trained_unmasked(self) -> list[str]:
+        """Return the names of the parameters without masks that were trained since :meth:`begin_task`."""
+        return [name for name, value in self._unmasked() if self._is_trained(name, value)]
+
+    def _is_trained(self, name: str, parameter: nn.Parameter) -> bool:
+        before = self._before.get(name)
+        return before is None or parameter.grad is not None or not torch.equal(before, parameter)
+
+    def note_trained(self, names: Iterable[str]) -> None:
+        """Note that some parameters without masks were trained before, in a process that began the same task."""
+        for name in names:
+            self._before.pop(name, None)
 
     @property
     def capacity_used(self) -> float:

@@ -119,6 +119,8 @@ class Strategy:
         resumable: :meth:`state_dict` and the network's are all that the next task depends on; False unless a strategy
             says so, for a plugin may keep something to itself.
         resumable_within_tasks: together with the optimizer's, they also are all that the next epoch depends on.
+        resumable_anywhere: they also are all that the next step depends on, or the next test after training, together
+            with what plugins give by ``task_progress()`` (see :mod:`cl_powerprop.training.task_state`).
         infers_task: it finds out by itself which task test samples are of.
         takes_sparsity: a sparse-training controller may mask its one network (see `sparsity`).
         clip_norm: the largest global norm of the gradient unless `train.clip_norm` says otherwise; None for no limit.
@@ -130,6 +132,7 @@ class Strategy:
     tests_unseen = True
     resumable = False
     resumable_within_tasks = False
+    resumable_anywhere = False
     infers_task = False
     takes_sparsity = False
     task_hint = ""
@@ -193,7 +196,8 @@ class Strategy:
     def state_dict(self) -> dict[str, Any]:
         """Return what the next task depends on, the network apart: JSON values, or tensors, by name.
 
-        It is called between tasks and, if it is resumable within tasks, between two epochs of one.
+        It is called between tasks and, if it is resumable within tasks, between two epochs of one; if it is resumable
+        anywhere, after any step.
         """
         return {}
 

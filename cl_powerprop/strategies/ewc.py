@@ -41,7 +41,7 @@ class EWCConfig(StrategyConfig):
 class EWC(Strategy):
     """Adds a quadratic penalty to the loss, weighted by the diagonal of the Fisher information of earlier tasks."""
 
-    resumable = resumable_within_tasks = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
     takes_sparsity = True
     clip_norm = 1.0  # the penalty's own gradient has no bound
     config: EWCConfig

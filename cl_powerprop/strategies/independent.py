@@ -16,7 +16,7 @@ class Independent(Strategy):
 
     needs_task = True
     tests_unseen = False
-    resumable = resumable_within_tasks = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
 
     def architecture(self, architecture: dict[str, Any]) -> dict[str, Any]:
         return architecture | {"independent": True}

@@ -19,7 +19,7 @@ class Joint(Strategy):
     """Trains one experience that mixes the training samples of all tasks."""
 
     tests_unseen = False
-    resumable = resumable_within_tasks = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
     takes_sparsity = True
 
     def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:

@@ -70,7 +70,7 @@ class ReportsMasks(Strategy):
 
     needs_task = True
     tests_unseen = False
-    resumable = resumable_within_tasks = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
     plugin: MaskingPlugin
 
     def __init__(self, config: Any = None) -> None:

@@ -7,7 +7,7 @@ from cl_powerprop.strategies.base import Strategy, StrategyConfig, register_stra
 class Naive(Strategy):
     """The loop as it is."""
 
-    resumable = resumable_within_tasks = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
     takes_sparsity = True
     # All weights go on changing in every task; with a shared head they would grow until they diverge.
     clip_norm = 1.0

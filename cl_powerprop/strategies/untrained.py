@@ -11,7 +11,7 @@ class Untrained(Strategy):
     """Trains nothing, and is tested once."""
 
     tests_unseen = False
-    resumable = True
+    resumable = resumable_within_tasks = resumable_anywhere = True
 
     def curriculum(self, stream: Sequence[Any], n_tasks: int) -> list[tuple[int, Any]]:
         return [(n_tasks - 1, None)]

@@ -1,5 +1,6 @@
 """How the samples of an epoch are divided into batches, and a batch among processes. Imports no torch."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,3 +51,20 @@ def divide(samples: int, size: int, join_lone: bool = True) -> list[slice]:
     """Return the range of samples of each batch of an epoch; arguments are those of :func:`count_batches`."""
     last = count_batches(samples, size, join_lone) - 1
     return [slice(index * size, samples if index == last else (index + 1) * size) for index in range(last + 1)]
+
+
+class Resumable:
+    """A loader whose next epoch can begin after some of its batches.
+
+    Attributes:
+        first: batches of the next epoch that are not given, nor computed.
+        drawn_by_batch: names of the generators that each batch draws from; the others only an epoch's beginning does.
+    """
+
+    first = 0
+    drawn_by_batch: Collection[str] = ()
+
+    def left(self, batches: list[slice]) -> list[slice]:
+        """Return the batches that the epoch which now begins is to give."""
+        first, self.first = self.first, 0
+        return batches[first:]

@@ -22,10 +22,15 @@ class CompiledModel:
 
     Args:
         model: the model.
+        least: samples in a batch that is compiled; 0 for as many as the first one has.
+
+    Attributes:
+        least: the same.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, least: int = 0) -> None:
         self.model = model
+        self.least = least
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._masked: list[MaskedWeight] = []
         for module in model.modules():
@@ -35,7 +40,6 @@ class CompiledModel:
                         step.use_bits_always(module.original.dtype)
                         self._masked.append(step)
         self._compiled = torch.compile(model)
-        self._least = 0  # samples in a batch that is compiled
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return the model's outputs.
@@ -44,9 +48,9 @@ class CompiledModel:
             ConfigurationError: if torch cannot compile on this machine, or batch norm gets a batch of one sample.
         """
         size = len(inputs[0])
-        if size < self._least or any(weight.is_watched for weight in self._masked):
+        if size < self.least or any(weight.is_watched for weight in self._masked):
             return self.model(*inputs)
-        self._least = self._least or size
+        self.least = self.least or size
         for values in inputs:
             torch._dynamo.maybe_mark_dynamic(values, 0)
         try:

@@ -7,7 +7,7 @@ stay the same, except that a lone sample at the end of a training epoch joins th
 private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
+from avalanche.training.utils import trigger_plugins
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
@@ -88,6 +89,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.label_smoothing = label_smoothing
         self.workers = workers
         self._compiled: CompiledModel | None = None
+        self._least_compiled = 0  # of a run that goes on: samples in a batch that is compiled
 
     def forward(self) -> Any:
         """Return the outputs of the current batch."""
@@ -107,7 +109,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def _compiled_model(self) -> CompiledModel:
         if self._compiled is None or self._compiled.model is not self.model:
-            self._compiled = CompiledModel(self.model)
+            self._compiled = CompiledModel(self.model, self._least_compiled)
         return self._compiled
 
     def _keeping_graph(self) -> AbstractContextManager[list[Parameter]]:
@@ -184,7 +186,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             self.mbatch[0] = self.mb_x.contiguous(memory_format=torch.channels_last)
 
     def training_epoch(self, **options: Any) -> None:
-        """Run one epoch: the events and their order are Avalanche's."""
+        """Run one epoch: the events and their order are Avalanche's, after one of ours, ``epoch_begins``."""
         before_iteration = _listeners(self, "before_training_iteration")
         before_forward, after_forward = _listeners(self, "before_forward"), _listeners(self, "after_forward")
         before_backward, after_backward = _listeners(self, "before_backward"), _listeners(self, "after_backward")
@@ -199,6 +201,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 listener(self, **options)
 
         with needs_two_samples(), self._keeping_graph() as frozen:
+            trigger_plugins(self, "epoch_begins", **options)
             for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
                 if self._stop_training:
                     break
@@ -229,6 +232,14 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 break
             self.training_epoch(**options)
             self._after_training_epoch(**options)
+
+    def task_progress(self) -> dict[str, Any]:
+        """Return what training depends on that neither model nor optimizer has."""
+        return {} if self._compiled is None else {"least_compiled": self._compiled.least}
+
+    def load_task_progress(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`task_progress` returned."""
+        self._least_compiled = state.get("least_compiled", 0)
 
     def eval_epoch(self, **options: Any) -> None:
         """Run over the evaluation loader: the events and their order are Avalanche's."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from cl_powerprop.errors import DivergedError
+from cl_powerprop.torchrun import place
 
 _MOST_WAITING = 2**18  # output values that are collected before they are summed, 1 MiB of float32
 
@@ -82,6 +83,28 @@ class _Sums:
         loss, accuracy, majority = (value / int(samples) for value in sums)
         return Measured(loss, accuracy, logits, majority)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, and the batches that wait: summed in other groups, the loss would be rounded otherwise."""
+        state: dict[str, Any] = {"samples": self.samples, "classes": self._classes}
+        if self._labels:
+            state |= {"loss": self._loss, "correct": self._correct, "labels": torch.cat(self._labels)}
+        if self._waiting:
+            losses, outputs, labels = zip(*self._waiting, strict=True)
+            state["waiting_sizes"] = [len(batch) for batch in labels]
+            state["waiting_losses"] = torch.stack([loss.reshape(()) for loss in losses])
+            state |= {"waiting_outputs": torch.cat(outputs), "waiting_labels": torch.cat(labels)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` returned; its tensors are on the device."""
+        self.samples, self._classes = state["samples"], state["classes"]
+        if "labels" in state:
+            self._loss, self._correct, self._labels = state["loss"], state["correct"], [state["labels"]]
+        if sizes := state.get("waiting_sizes"):
+            losses, outputs, labels = (state[f"waiting_{name}"] for name in ("losses", "outputs", "labels"))
+            self._waiting = list(zip(losses, outputs.split(sizes), labels.split(sizes), strict=True))
+            self._values = outputs.numel()
+
 
 class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
     """Reports loss and accuracy of every training epoch, and stops a run whose loss is no longer finite.
@@ -120,7 +143,17 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
                 "lower optimizer.lr, or set train.warmup or train.clip_norm"
             )
         self.last = measured
+        self._sums = _Sums()  # a run that goes on from here does not report the epoch again
         self.report(task, epoch, strategy.clock.train_iterations, measured)
+
+    def task_progress(self) -> dict[str, Any]:
+        """Return what was summed of the epoch."""
+        return self._sums.state_dict()
+
+    def load_task_progress(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`task_progress` returned."""
+        if place().is_first:  # of several processes, which add up their sums
+            self._sums.load_state_dict(state)
 
 
 class EvaluationMeter(SupervisedPlugin):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Learning-rate schedules over a task; the rate is set in every step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -61,6 +61,14 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         factor = self.factor((step + 0.5) / self._steps_an_epoch(strategy))
         for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * factor
+
+    def task_progress(self) -> dict[str, Any]:
+        """Return the steps that were left out of the first phase."""
+        return {"skipped": self._skipped}
+
+    def load_task_progress(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`task_progress` returned."""
+        self._skipped = state["skipped"]
 
     def _steps_an_epoch(self, strategy: Any) -> float:
         if self.steps is None:

@@ -15,7 +15,7 @@ from cl_powerprop.data.pictures import Pictures
 from cl_powerprop.errors import DataError
 from cl_powerprop.tasks import Split
 from cl_powerprop.training.augment import ASPECT
-from cl_powerprop.training.batches import WHOLE, Share, count_batches, divide
+from cl_powerprop.training.batches import WHOLE, Resumable, Share, count_batches, divide
 from cl_powerprop.training.tensor_data import Transform
 
 _SEEDS = 2**63 - 1
@@ -106,7 +106,7 @@ class _Seeded(Dataset[Any]):
                 return error
 
 
-class _Visits:
+class _Visits(Resumable):
     """The batches of each epoch, as lists of visits.
 
     Args:
@@ -134,7 +134,7 @@ class _Visits:
     def __iter__(self) -> Iterator[list[Visit]]:
         indices = torch.arange(self.count) if self.order is None else torch.randperm(self.count, generator=self.order)
         seeds = torch.randint(_SEEDS, (self.count,), generator=self.draws)
-        for part in divide(self.count, self.size, self.join_lone):
+        for part in self.left(divide(self.count, self.size, self.join_lone)):
             own = self.share.of(part)
             yield list(zip(indices[own].tolist(), seeds[own].tolist(), strict=True))
 
@@ -149,7 +149,7 @@ class _Collate:
         return next((sample for sample in samples if isinstance(sample, DataError)), None) or self.collate(samples)
 
 
-class StreamLoader:
+class StreamLoader(Resumable):
     """Batches ``[images, labels, task ids]`` of any Avalanche data set, which worker processes load; on the CPU.
 
     Args:
@@ -202,6 +202,7 @@ class StreamLoader:
         Raises:
             DataError: naming a file that cannot be read.
         """
+        self._visits.first, self.first = self.first, 0
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch

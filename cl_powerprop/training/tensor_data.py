@@ -13,7 +13,7 @@ from avalanche.benchmarks.utils.transforms import MultiParamTransform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cl_powerprop.training.batches import WHOLE, Share, count_batches, divide
+from cl_powerprop.training.batches import WHOLE, Resumable, Share, count_batches, divide
 
 _MOST_HELD = 2**30  # bytes of images of a task that a loader computes at once
 
@@ -210,7 +210,7 @@ def _select(parts: Sequence[TensorDataset], rows: Tensor | None) -> TensorDatase
     return part if torch.equal(rows, torch.arange(len(part))) else part.subset(rows)
 
 
-class MixedLoader:
+class MixedLoader(Resumable):
     """Batches ``[images, labels, task ids]`` of mixed samples in a new order each epoch; a lone last sample is joined.
 
     Args:
@@ -218,6 +218,8 @@ class MixedLoader:
         batch_size, transform, seed, share: see :class:`TensorLoader`.
         shuffle: CPU generator that draws the order of each epoch.
     """
+
+    drawn_by_batch = ("transform",)
 
     def __init__(
         self,
@@ -246,14 +248,14 @@ class MixedLoader:
     def __iter__(self) -> Iterator[list[Tensor]]:
         samples = self.samples
         order = torch.randperm(len(samples), generator=self.shuffle).to(samples.labels.device)
-        for part in divide(len(samples), self.batch_size):
+        for part in self.left(divide(len(samples), self.batch_size)):
             which = order[part]
             images = samples.images(which)
             shown = images if self.transform is None else self.transform(images, self._draws)
             yield self.share.take([shown, samples.labels[which], samples.tasks[which]])
 
 
-class TensorLoader:
+class TensorLoader(Resumable):
     """Batches ``[images, labels, task ids]`` of some samples, gathered on the device by one operation per batch.
 
     The images are computed once (normalised, permuted), when the loader is made, and freed with it: only the current
@@ -269,6 +271,8 @@ class TensorLoader:
         join_lone: see :func:`~cl_powerprop.training.batches.count_batches`.
         share: the part of every batch that is given; the transform is applied to the whole batch.
     """
+
+    drawn_by_batch = ("transform",)
 
     def __init__(
         self,
@@ -311,7 +315,7 @@ class TensorLoader:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)
-        parts = divide(count, self.batch_size, self._join_lone)
+        parts = self.left(divide(count, self.batch_size, self._join_lone))
         if self.shuffle is None:
             for rows in parts:
                 yield self._slice(rows), self.labels[rows]

@@ -22,6 +22,7 @@ TINY = (
     "model.hidden=[20,20]",
     "train.batch_size=100",
     "progress=false",
+    "checkpoint.max_share=1",  # these runs are too short to have any otherwise
 )
 MASKED = ("strategy.retrain_epochs=1",)
 

@@ -1,14 +1,12 @@
 """A run that is cut off within a task goes on from the last epoch that was finished, to the bit."""
 
 import json
-import math
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +16,6 @@ from cl_powerprop.checkpoint import FILE, Checkpoint, read_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.experiment import run
-from cl_powerprop.training import epoch_checkpoints
-from cl_powerprop.training.epoch_checkpoints import EpochCheckpoints
 
 from .conftest import RUNS, TINY, Command, compose_config
 from .test_resume import MORE, assert_same, cut_off
@@ -52,12 +48,6 @@ OTHERS |= {
 }
 
 
-@pytest.fixture
-def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a checkpoint after every epoch, however long that takes."""
-    monkeypatch.setattr(epoch_checkpoints, "_SHARE", math.inf)
-
-
 def config_of(name: str) -> RunConfig:
     words = {**RUNS, **MORE, **OTHERS}[name]
     masked = MASKED if "strategy=epn" in words or "strategy=packnet" in words else ()
@@ -69,7 +59,7 @@ def config_of(name: str) -> RunConfig:
 
 # Of the runs that are also cut off between tasks, every third: each takes five runs.
 @pytest.mark.parametrize("name", [*list(RUNS)[::3], *list(MORE)[::3], *OTHERS])
-def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path: Path, every_epoch: None) -> None:
+def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path: Path) -> None:
     whole = run(config_of(name), tmp_path / "whole").path
     last = 0 if name == "joint" else config_of(name).benchmark.n_tasks - 1
     begun: Checkpoint | None = None
@@ -82,7 +72,7 @@ def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path:
     assert_same(tmp_path / "run", whole)
 
 
-def test_the_first_task_is_resumed_and_not_tested_before(tmp_path: Path, every_epoch: None) -> None:
+def test_the_first_task_is_resumed_and_not_tested_before(tmp_path: Path) -> None:
     words = (*TINY, *EPOCHS, "strategy=naive", "model.heads=shared")
     with cut_off(0, 2):
         run(compose_config(*words), tmp_path / "run")
@@ -113,57 +103,8 @@ def test_a_run_of_one_task_that_was_killed(
     assert_same(Path("killed"), Path("whole"))
 
 
-class Learner:
-    """What the plugin asks of a learner."""
-
-    def __init__(self, epochs: int = 1000) -> None:
-        self.train_epochs = epochs
-        self.clock = SimpleNamespace(train_exp_epochs=0)
-        self._stop_training = False
-
-
-@pytest.fixture
-def time_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """A clock that stands still."""
-    seconds = {"now": 100.0}
-    monkeypatch.setattr(time, "perf_counter", lambda: seconds["now"])
-    return seconds
-
-
-@pytest.mark.parametrize("cost", [0.001, 0.05, 2.0])
-def test_checkpoints_take_at_most_two_percent_of_the_time(cost: float, time_of: dict[str, float]) -> None:
-    spent = 0.0
-
-    def write() -> None:
-        nonlocal spent
-        spent += cost
-        time_of["now"] += cost
-
-    plugin, learner, start = EpochCheckpoints(write), Learner(), time_of["now"]
-    plugin.before_training_exp(learner)
-    for epoch in range(999):
-        time_of["now"] += 1.0
-        learner.clock.train_exp_epochs = epoch + 1
-        plugin.after_training_epoch(learner)
-        # What the very first one takes is not known before.
-        assert spent <= 0.02 * (time_of["now"] - start) + cost
-    trained = time_of["now"] - start - spent
-    assert 0.8 * min(0.02 * trained, 999 * cost) - cost <= spent <= 0.02 * trained + cost
-    assert spent > 0
-
-
-def test_there_is_none_at_the_end_of_a_task(every_epoch: None) -> None:
-    written: list[int] = []
-    plugin, learner = EpochCheckpoints(lambda: written.append(learner.clock.train_exp_epochs)), Learner(3)
-    plugin.before_training_exp(learner)
-    for epoch in range(3):
-        learner.clock.train_exp_epochs = epoch + 1
-        plugin.after_training_epoch(learner)
-    assert written == [1, 2]
-
-
 def test_a_strategy_that_does_not_say_so_is_not_resumed_within_tasks(
-    tmp_path: Path, every_epoch: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cl_powerprop.strategies.naive import Naive
 
@@ -175,7 +116,7 @@ def test_a_strategy_that_does_not_say_so_is_not_resumed_within_tasks(
 
 
 def test_a_state_that_lacks_something_is_one_line(
-    tmp_path: Path, every_epoch: None, command: Command, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
