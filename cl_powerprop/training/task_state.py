@@ -112,10 +112,8 @@ class TaskState:
 
 def _with_progress(learner: Any) -> Iterator[tuple[str, Any]]:
     """Yield what knows something of the task in training, by name."""
-    yield "learner", learner
-    for plugin in learner.plugins:
-        if hasattr(plugin, "task_progress"):
-            yield type(plugin).__name__, plugin
+    sources = [("learner", learner), *((type(plugin).__name__, plugin) for plugin in learner.plugins)]
+    return ((name, source) for name, source in sources if hasattr(source, "task_progress"))
 
 
 def _on(device: torch.device, value: Any) -> Any:
