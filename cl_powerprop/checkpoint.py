@@ -85,7 +85,7 @@ def write_checkpoint(
     owners |= {"random": parts.learner, "results": results}
     random = generator_states(global_generators(parts.learner.device))
     states = {"strategy": strategy, "sparsity": sparsity, "task": task, "random": random}
-    states["results"] = results.state_dict()
+    states |= {"results": results.state_dict()}
     tensors: dict[str, Tensor] = parts.learner.model.state_dict()
     state: dict[str, Any] = {
         "format": checkpoint_files.FORMAT,

@@ -137,8 +137,10 @@ def test_a_signal_while_a_checkpoint_is_written_stops_the_run_after_it(clock: Cl
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("every_epochs", 0), ("every_seconds", -1.0), ("every_seconds", float("nan")), ("max_share", 0.0)]
-    + [("max_share", 1.5), ("max_share", float("nan"))],
+    [
+        *(("every_epochs", 0), ("every_seconds", -1.0), ("every_seconds", float("nan"))),
+        *(("max_share", 0.0), ("max_share", 1.5), ("max_share", float("nan"))),
+    ],
 )
 def test_an_interval_that_is_none(option: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"checkpoint.{option} must be"):
