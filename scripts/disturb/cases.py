@@ -2,13 +2,14 @@
 
 import itertools
 import random
+import re
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .events import Stop
-from .undisturbed import Undisturbed, is_operation
+from .events import Stop, is_operation
+from .undisturbed import Undisturbed
 
 _MOMENTS = ("training", "search", "retraining", "evaluation", "checkpoint", "rename")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -59,18 +60,20 @@ def kills(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
         stop, point = _clock(run, draws) if number % 2 == 0 else _moment(run, draws, number // 2)
         stops = [stop]
         if number % 4 > 1:
-            stops.append(Stop(event=draws.randrange(len(run.trace) // 2)))
-            point += f", then before event {stops[1].event} of the run that goes on"
+            index = draws.randrange(len(run.trace) // 2)
+            stops.append(run.before(index))
+            point += f", then {_described(run, index)}, of the run that goes on"
         yield Case("kill", run.name, str(number), point, tuple(stops))
 
 
 def operations(run: Undisturbed) -> Iterator[Case]:
     """SIGKILL before each operation on a file, and within each write."""
-    for event in run.operations:
-        yield Case("operations", run.name, str(event), _described(run, event), (Stop(event),))
-        if run.trace[event].startswith("write "):
-            stop = Stop(event, torn=True)
-            yield Case("operations", run.name, f"{event}-half", f"{_described(run, event)}, half done", (stop,))
+    for number, index in enumerate(run.operations):
+        point = _described(run, index)
+        yield Case("operations", run.name, str(number), point, (Stop(operation=number),))
+        if run.trace[index].startswith("write "):
+            stop = Stop(operation=number, torn=True)
+            yield Case("operations", run.name, f"{number}-half", f"{point}, half done", (stop,))
 
 
 def going_on(run: Undisturbed, trace: Sequence[str]) -> Iterator[Case]:
@@ -80,18 +83,18 @@ def going_on(run: Undisturbed, trace: Sequence[str]) -> Iterator[Case]:
         run: the undisturbed run.
         trace: the events of a run that goes on.
     """
-    for event, name in enumerate(itertools.takewhile(lambda name: name != "step", trace)):
-        if is_operation(name):
-            point = f"before event {event} of the run that goes on, {name}"
-            yield Case("operations", run.name, f"again-{event}", point, (Stop(event),), interrupted=True)
+    operations = filter(is_operation, itertools.takewhile(lambda event: event != "step", trace))
+    for number, name in enumerate(operations):
+        point = f"before operation {number} of the run that goes on, {_shortened(name)}"
+        yield Case("operations", run.name, f"again-{number}", point, (Stop(operation=number),), interrupted=True)
 
 
 def power_cuts(run: Undisturbed, seed: int) -> Iterator[Case]:
     """A power cut before each operation on a file: what is not synced may be lost."""
-    for event in run.operations:
-        draws = _draws(seed, "power", run.name, event)
-        stop = Stop(event, torn=draws.random() < 0.5, power=draws.randrange(2**32))
-        yield Case("power", run.name, str(event), _described(run, event), (stop,))
+    for number, index in enumerate(run.operations):
+        draws = _draws(seed, "power", run.name, number)
+        stop = Stop(operation=number, torn=draws.random() < 0.5, power=draws.randrange(2**32))
+        yield Case("power", run.name, str(number), _described(run, index), (stop,))
 
 
 def signals(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
@@ -100,7 +103,7 @@ def signals(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
         draws = _draws(seed, "signal", run.name, number)
         stop, point = _clock(run, draws) if number % 3 == 0 else _moment(run, draws, number)
         sent = _SIGNALS[number % len(_SIGNALS)]
-        stop = Stop(stop.event, stop.seconds, sent)
+        stop = replace(stop, signal=sent)
         yield Case("signal", run.name, str(number), f"{sent.name} {point}", (stop,))
 
 
@@ -172,13 +175,20 @@ def _clock(run: Undisturbed, draws: random.Random) -> tuple[Stop, str]:
 def _moment(run: Undisturbed, draws: random.Random, number: int) -> tuple[Stop, str]:
     known = [moment for moment in _MOMENTS if run.moments.get(moment)]
     moment = known[number % len(known)]
-    event = min(draws.choice(run.moments[moment]), len(run.trace) - 1)
-    torn = run.trace[event].startswith("write ") and draws.random() < 0.5
-    return Stop(event, torn=torn), f"in {moment}: {_described(run, event)}{', half done' if torn else ''}"
+    index = min(draws.choice(run.moments[moment]), len(run.trace) - 1)
+    torn = run.trace[index].startswith("write ") and draws.random() < 0.5
+    return run.before(index, torn=torn), f"in {moment}: {_described(run, index)}{', half done' if torn else ''}"
 
 
-def _described(run: Undisturbed, event: int) -> str:
-    return f"before event {event}, {run.trace[event]}"
+def _described(run: Undisturbed, index: int) -> str:
+    stop = run.before(index)
+    number = f"event {stop.event}" if stop.operation is None else f"operation {stop.operation}"
+    return f"before {number}, {_shortened(run.trace[index])}"
+
+
+def _shortened(event: str) -> str:
+    """Return an event without the random part of the name of a file that is being written."""
+    return re.sub(r"\.[0-9a-f]{12}\.part$", ".part", event)
 
 
 def _draws(*purpose: object) -> random.Random:

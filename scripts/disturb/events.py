@@ -1,7 +1,8 @@
 """What a run does, counted inside its own process, so that it can be stopped at any moment of it, always the same.
 
-An event is a string: "step" (of an optimizer), "epoch", "task", "search" (a mask is proposed), "evaluation", or an
-operation on a file of the case's folder, as in "rename run/run.json". It is counted before it happens.
+An event is a string: "step" (of an optimizer), "epoch", "task", "search" (a mask is proposed) or "evaluation"; or an
+operation on a file of the case's folder, as in "rename run/run.json". It is counted before it happens. Operations are
+counted apart from the others, because there are more of them if a checkpoint is due after so many seconds.
 """
 
 import builtins
@@ -22,8 +23,9 @@ from typing import Any
 
 _AUDITED = {"os.rename": "rename", "os.remove": "unlink", "os.mkdir": "mkdir", "os.truncate": "truncate"}
 _AUDITED |= {"os.link": "link", "os.rmdir": "rmdir"}
+_OPERATIONS = ("open", "write", "fsync", *_AUDITED.values())
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_NUMBER, _NUMBERS = Struct("d"), ("steps", "events", "signalled", "begin", "release")
+_NUMBER, _NUMBERS = Struct("d"), ("steps", "signalled", "begin", "release")
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,25 @@ class Stop:
     """When and how a run is stopped.
 
     Attributes:
-        event: before which of its events, from 0; None for a moment of the clock.
-        seconds: of CPU time after which it is stopped, if there is no event.
+        event: before which of its events other than operations on files, from 0; None for another moment.
+        operation: before which operation on a file, from 0.
+        seconds: after how many seconds of CPU time.
         signal: that it gets.
-        torn: a write that is the event has written half of its bytes.
+        torn: a write that is the operation has written half of its bytes.
         power: the seed of a power cut: what was not synced is lost, or was not renamed; None for none.
     """
 
     event: int | None = None
+    operation: int | None = None
     seconds: float | None = None
     signal: int = signal.SIGKILL
     torn: bool = False
     power: int | None = None
+
+
+def is_operation(event: str) -> bool:
+    """Return whether an event is an operation on a file."""
+    return event.split()[0] in _OPERATIONS
 
 
 class Board:
@@ -50,7 +59,6 @@ class Board:
 
     Attributes:
         steps: optimizer steps so far.
-        events: events so far.
         signalled: when the signal was sent, in seconds of the monotonic clock; 0 before.
         begin: not 0 once the process may begin.
         release: not 0 once a process that waits at its second step may go on.
@@ -90,6 +98,7 @@ class Watch:
         self._disk = Disk(Path(self._folder) / f"lost-{os.getpid()}") if power else None
         self._thread = threading.get_ident()
         self._inside = False
+        self._counts = [0, 0]  # of events of training, and of operations on files
 
     def begin(self) -> None:
         """Watch from now on, until the process ends; return when the board says that it may begin."""
@@ -103,10 +112,10 @@ class Watch:
         """Count an event, and stop if it is the one; return whether only half of a write is to be done, then stop."""
         if threading.get_ident() != self._thread or self._inside:
             return False
-        stop, number = self._stop, len(self.trace)
+        stop, is_file = self._stop, is_operation(name)
         self.trace.append(name)
-        self._board.events = number + 1
-        if stop is None or stop.event != number:
+        self._counts[is_file] += 1
+        if stop is None or self._counts[is_file] - 1 != (stop.operation if is_file else stop.event):
             return False
         if stop.torn and name.startswith("write "):
             return True

@@ -71,7 +71,7 @@ def perform(case: Case, run: Undisturbed, folder: Path, interrupted: Path | None
 def interrupt(run: Undisturbed, folder: Path) -> Ended:
     """Stop a run by SIGKILL in the middle of its second task, in a new folder."""
     folder.mkdir(parents=True)
-    return start(run.command, folder, Stop(run.middle))
+    return start(run.command, folder, run.before(run.middle))
 
 
 def _stopped(case: Case, run: Undisturbed, folder: Path) -> Performed:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from .events import Stop, is_operation
 from .starts import start
-
-_FILE_OPERATIONS = ("open", "write", "fsync", "rename", "unlink", "mkdir", "truncate", "link", "rmdir")
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,18 @@ class Undisturbed:
 
     @cached_property
     def operations(self) -> list[int]:
-        """The events that are operations on files."""
+        """The positions in the trace of the operations on files."""
         return [index for index, event in enumerate(self.trace) if is_operation(event)]
+
+    def before(self, index: int, **options: Any) -> Stop:
+        """Return the stop before an event of the trace; options are those of :class:`Stop`."""
+        is_file = is_operation(self.trace[index])
+        number = sum(is_operation(event) == is_file for event in self.trace[:index])
+        return Stop(operation=number, **options) if is_file else Stop(number, **options)
 
     @cached_property
     def moments(self) -> dict[str, list[int]]:
-        """The events of each kind of moment that the run has."""
+        """The positions in the trace of each kind of moment that the run has."""
         found: dict[str, list[int]] = {}
         chosen = False  # whether the task's mask is, and retraining has begun
         for index, event in enumerate(self.trace):
@@ -75,17 +81,12 @@ class Undisturbed:
 
     @cached_property
     def middle(self) -> int:
-        """An event in the middle of the second task's training, or of the only one's."""
+        """The position in the trace of a step in the middle of the second task, or of the only one."""
         tasks = [index for index, event in enumerate(self.trace) if event == "task"]
         first = tasks[1] if len(tasks) > 1 else tasks[0]
         last = tasks[2] if len(tasks) > 2 else len(self.trace)
         steps = [index for index in range(first, last) if self.trace[index] == "step"]
         return steps[len(steps) * 2 // 3]
-
-
-def is_operation(event: str) -> bool:
-    """Return whether an event is an operation on a file."""
-    return event.split()[0] in _FILE_OPERATIONS
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:
