@@ -1,6 +1,7 @@
 """The display of a Hydra multirun: progress bars while jobs run in separate processes, and one table at the end."""
 
 import contextlib
+import os
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs, settings_of
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.files import write_file
 from cl_powerprop.naming import Row
 
 _SECONDS_A_LOOK = 0.5
@@ -44,9 +46,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         folder = Path(config.hydra.runtime.output_dir)
         # There is no such place on another machine; and the run of an earlier multirun is no job of this one.
         if self._told is not None and self._told.exists() and not (folder / "run.json").exists():
-            part = self._told / f"{config.hydra.job.num}.part"
-            part.write_text(str(folder), encoding="utf-8")
-            part.rename(part.with_suffix(".path"))
+            write_file(self._told / f"{config.hydra.job.num}.path", os.fsencode(folder), sync=False)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Show one bar per job if several run in parallel; a job that runs in this process has its own display."""
@@ -85,7 +85,7 @@ def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
     Reference runs are no jobs.
     """
     references = OmegaConf.select(config, "references_dir")
-    places = [Path(path.read_text(encoding="utf-8")) for path in told.glob("*.path")] if told is not None else []
+    places = [Path(os.fsdecode(path.read_bytes())) for path in told.glob("*.path")] if told is not None else []
     sweep, here = Path(config.hydra.sweep.dir), Path.cwd()
     if not sweep.is_absolute():
         places = [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
