@@ -4,7 +4,7 @@ import io
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cl_powerprop.cli import main
 from cl_powerprop.data import omniglot as module
 from cl_powerprop.data.omniglot import BACKGROUND, DRAWERS, EVALUATION, SIDE, Drawings, Omniglot
 from cl_powerprop.errors import DataError
+from cl_powerprop.files import write_file
 
 from .omniglot_zips import CHARACTERS, png, small_dataset, small_files, strokes, write_zips
 
@@ -146,14 +147,12 @@ def test_a_pickle_in_the_cache_is_never_loaded(root: Path) -> None:
 
 
 def test_beside_read_only_zips_the_cache_goes_to_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Path.open
-
-    def open_unless_beside_the_zips(path: Path, *arguments: str, **options: str) -> object:
-        if path.parent == root / "omniglot-py" and "w" in "".join(arguments):
+    def write_unless_beside_the_zips(path: Path, content: Iterable[memoryview]) -> None:
+        if path.parent == root / "omniglot-py":
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *arguments, **options)  # type: ignore[call-overload]
+        write_file(path, content)
 
-    monkeypatch.setattr(Path, "open", open_unless_beside_the_zips)
+    monkeypatch.setattr("cl_powerprop.data.omniglot.write_file", write_unless_beside_the_zips)
     check(small_dataset().read(root))
     assert not cache_of(root).exists()
     assert (Path.home() / ".cache" / "cl-powerprop" / "omniglot-py" / "omniglot_28.npz").exists()
@@ -164,11 +163,10 @@ def test_beside_read_only_zips_the_cache_goes_to_the_home_folder(root: Path, mon
 def test_a_full_disk_only_prevents_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(file: io.BufferedWriter, **_: object) -> None:
-        file.write(b"some")
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(os, "fsync", full)
     check(small_dataset().read(root))
     assert "No space left on device" in caplog.text
     assert not list(root.rglob("*.part"))
