@@ -7,14 +7,12 @@ Read from the published zips in torchvision's layout, `<root>/omniglot-py/*.zip`
 import hashlib
 import io
 import logging
-import os
 import re
-import secrets
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from cl_powerprop.data.dataset import DEFAULT_ROOT, DataConfig, Dataset, Drawing
 from cl_powerprop.data.fetch import fetch, has_md5, md5
 from cl_powerprop.data.npz import ArrayHeader, open_npz
 from cl_powerprop.errors import ConfigurationError, DataError, FileError, check_choice
-from cl_powerprop.files import open_file
+from cl_powerprop.files import open_file, write_file
 
 log = logging.getLogger("cl_powerprop")
 
@@ -303,21 +301,18 @@ class Omniglot(Dataset):
         return None
 
     def _to_cache(self, root: Path, size: int, stamp: str, drawings: Drawings) -> None:
-        """Write the cache to a temporary file, then rename it: two processes may do so at the same time."""
+        """Write the cache; two processes may do so at the same time."""
         digest = _fingerprint(drawings.images)
+        file = io.BytesIO()
+        np.savez_compressed(file, images=drawings.images, sha256=np.array(digest), stamp=np.array(stamp))
         problem: OSError | None = None
         for path in self._caches(root, size):
-            part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with part.open("wb") as file:
-                    np.savez_compressed(file, images=drawings.images, sha256=np.array(digest), stamp=np.array(stamp))
-                os.replace(part, path)
+                write_file(path, [file.getbuffer()])
                 return
             except OSError as error:
                 problem = error
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
         log.warning(f"the decoded Omniglot could not be cached ({problem}); the next run decodes it again")
 
 
