@@ -1,6 +1,5 @@
-"""Keeps secrets (API keys, tokens) and the user's absolute paths out of run folders."""
+"""Keeps secrets (API keys, tokens, passwords) and the user's absolute paths out of run folders."""
 
-import json
 import os
 import re
 import sys
@@ -8,9 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_SHORTEST_SECRET = 16  # shorter values may be ordinary words, which should stay
-
+from cl_powerprop.secret_values import hide_long, hide_short, is_secret_name, spellings, without_credentials
 
 _hidden: dict[str, str] = {}
 
@@ -22,15 +19,13 @@ def hide(path: str | os.PathLike[str] | None, shown: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Return the text without the values of secret environment variables and without the user's absolute paths.
+    """Return the text without secrets and without the user's absolute paths.
 
-    The working folder becomes `.`, the home folder `~`, Python's own folder `<python>`, and the folder of temporary
-    files `<tmp>`.
+    Secrets are the values of environment variables that are named like one, passwords in URLs, tokens in query strings
+    and what looks like a token; :mod:`~cl_powerprop.secret_values` has the rules. The working folder becomes `.`, the
+    home folder `~`, Python's own folder `<python>`, and the folder of temporary files `<tmp>`.
     """
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET.search(name):
-            for written in _spellings(value):
-                text = text.replace(written, f"<{name}>")
+    text = without_credentials(hide_long(text))
     for place, shown in _places():
         if place in text:
             whole = r"(?<![\w.~-])" + re.escape(place) + r"(?![\w-]|\.\w)"
@@ -38,18 +33,18 @@ def redact(text: str) -> str:
     return text
 
 
-def redact_all(values: Any) -> Any:
-    """Return nested dicts and lists with every string redacted, before a file's format can break a string apart."""
+def redact_all(values: Any, key: str = "") -> Any:
+    """Return nested dicts and lists with every string redacted, before a file's format can break a string apart.
+
+    Here, and not in texts, short secrets are found too; and what stands under a key that is named like a secret is one.
+    """
     if isinstance(values, dict):
-        return {key: redact_all(value) for key, value in values.items()}
+        return {name: redact_all(value, str(name)) for name, value in values.items()}
     if isinstance(values, list | tuple):
-        return [redact_all(value) for value in values]
-    return redact(values) if isinstance(values, str) else values
-
-
-def _spellings(text: str) -> set[str]:
-    """Return the forms that a text can have in a file: plain, and escaped in JSON."""
-    return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+        return [redact_all(value, key) for value in values]
+    if not isinstance(values, str):
+        return values
+    return "<hidden>" if values and is_secret_name(key) else hide_short(redact(values))
 
 
 def _places() -> list[tuple[str, str]]:
@@ -62,5 +57,5 @@ def _places() -> list[tuple[str, str]]:
     known = {working: ".", home: "~", sys.prefix: "<python>", tempfile.gettempdir(): "<tmp>"}
     known |= _hidden
     known |= {os.path.realpath(path): shown for path, shown in known.items() if path}
-    places = {text: shown for path, shown in known.items() for text in _spellings(path)}
+    places = {text: shown for path, shown in known.items() for text in spellings(path)}
     return sorted(((path, shown) for path, shown in places.items() if len(path) > 1), key=lambda pair: -len(pair[0]))

@@ -149,7 +149,8 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
     for label, names in comparison.groups.items():
         for name in names:
             run: Any = runs.loc[name]
-            place = as_given(Path(run["path"]), name)
+            folder = Path(run["path"])
+            place = as_given(folder, name if str(folder).isprintable() else None)
             values = zip(metrics.values(), numbers.loc[name].astype(float), strict=True)
             rows.append(
                 {
@@ -158,7 +159,7 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
                     "numbers": [(str(run["seed"]), run["seed"]), *((format_value(*pair), pair[1]) for pair in values)],
                     "facts": {key: run[key] for key in _FACTS if key in run and pd.notna(run[key])},
                     "command": f"cl-powerprop repeat -- {shell_word(place)}",
-                    "config": _config(Path(run["path"])),
+                    "config": _config(folder),
                     "messages": run["messages"] if isinstance(run["messages"], list) else [],
                 }
             )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.naming import text
+from cl_powerprop.privacy import redact_all
 from cl_powerprop.record import new_run_id
 from cl_powerprop.run_folder import COPY
 from cl_powerprop.tracking.layer_curves import LayerCurves
@@ -23,6 +24,7 @@ from cl_powerprop.tracking.wandb_service import end_service
 log = logging.getLogger("cl_powerprop")
 
 _PATIENCE = 60  # seconds to wait for W&B's service, without the time that it waits for the network
+_TOLD = ("group", "job_type", "name", "tags")  # texts that others read
 _TABLES = ("accuracy_matrix", "capacity", "reuse", "mask_overlap", "sparsity")
 
 
@@ -107,7 +109,9 @@ class WandbSink:
             "job_type": facts.strategy,
             "name": view.name or f"{facts.strategy}, alpha {text(facts.alpha)}, seed {facts.seed}",
         }
-        chosen = self._chosen = first_of_each(vars(settings), begun, user, ours)
+        chosen = first_of_each(vars(settings), begun, user, ours)
+        chosen |= redact_all({key: chosen[key] for key in _TOLD})
+        self._chosen = chosen
         run_id = begun.get("id") or user.get("id") or facts.run_id  # a W&B agent waits for the id that it has set
         where = {key: getattr(facts, key) for key in ("run_id", "versions", "host", "git_commit", "device")}
         config = {**view.config, "task_names": list(facts.task_names), "run": where}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cl_powerprop.config import repeatable_yaml
 from cl_powerprop.experiment import run
-from cl_powerprop.privacy import redact
+from cl_powerprop.privacy import redact, redact_all
 from cl_powerprop.run_folder import RunFolder
 
 from .conftest import MASKED, Command, tiny_config, tree
@@ -151,3 +151,110 @@ def test_short_values_are_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("SOME_TOKEN", "sgd")
     RunFolder(tmp_path / "run").write_text("a.txt", "optimizer: sgd")
     assert (tmp_path / "run" / "a.txt").read_text() == "optimizer: sgd"
+
+
+def hidden(monkeypatch: pytest.MonkeyPatch, value: object, **variables: str) -> object:
+    for name, secret in variables.items():
+        monkeypatch.setenv(name, secret)
+    return redact_all(value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PASS", "DB_PASS", "SSHPASS", "MYSQL_PWD", "GITLAB_PAT", "PAT", "SIGNING_KEY", "KEYS", "BASIC_AUTH"),
+        *("SESSION_COOKIE", "SENTRY_DSN", "apiToken", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "CARD_PIN", "db-pass"),
+    ],
+)
+def test_names_of_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"tags": ["hunt", "a hunt, and hunting"], "name": "x-hunt", "seed": 1}
+    assert hidden(monkeypatch, told, **{name: "hunt"}) == {
+        "tags": [f"<{name}>", f"a <{name}>, and hunting"],
+        "name": f"x-<{name}>",
+        "seed": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "PWD", "OLDPWD", "TOKENIZERS_PARALLELISM", "GIT_AUTHOR_NAME", "KEYBOARD", "MONKEY", "USER"]
+)
+def test_names_of_no_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"notes": "elsewhere/of/theirs"}
+    assert hidden(monkeypatch, told, **{name: "elsewhere/of/theirs"}) == told
+
+
+def test_short_secrets_leave_a_config_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch or a number in a variable named like a secret, or a password that is an optimizer, says nothing."""
+    config = repeatable_yaml(tiny_config("strategy=naive", "optimizer=adam"))
+    ordinary = ["true", "False", "1", "0", "32", "adam", "digits", "epn", "constant", "null", "", " "]
+    for index, value in enumerate(ordinary):
+        monkeypatch.setenv(f"SOME_{index}_KEY", value)
+    assert repeatable_yaml(tiny_config("strategy=naive", "optimizer=adam")) == config
+    facts = {"started": "2026-01-01T00:00:00", "tags": ["2026", "ab", "an ab c"]}
+    assert hidden(monkeypatch, facts, DB_PIN="2026", ONE_PW="ab") == {
+        "started": "2026-01-01T00:00:00",
+        "tags": ["<DB_PIN>", "<ONE_PW>", "an ab c"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgres://me:pw@host:5432/db", "postgres://<hidden>@host:5432/db"),
+        ("see https://me:p@ss:w@host/x.", "see https://<hidden>@host/x."),
+        ("https://0123456789abcdef0123@host/x", "https://<hidden>@host/x"),
+        ("ssh://git@github.com/a and http://127.0.0.1:9/a@b", "ssh://git@github.com/a and http://127.0.0.1:9/a@b"),
+        ("https://h/x?a=1&X-Amz-Signature=abc&b=2", "https://h/x?a=1&X-Amz-Signature=<hidden>&b=2"),
+        ("https://h/x?sig=a%2Fb#access_token=cd", "https://h/x?sig=<hidden>#access_token=<hidden>"),
+        ("https://h/x?key=abc&monkey=1", "https://h/x?key=<hidden>&monkey=1"),
+        ("host=db password=hunter2 user=me", "host=db password=<hidden> user=me"),
+        ("hf_" + "a1B2" * 6, "<hidden>"),
+        ("x ghp_" + "a1B2" * 6, "x <hidden>"),
+        ("sk-proj-" + "a1_-" * 6 + ".", "<hidden>."),
+        ("AKIA" + "A1" * 8, "<hidden>"),
+        ("Authorization: Bearer abcdef0123456789abc", "Authorization: <hidden>"),
+        ("sk-learn-and-other-long-names of runs", "sk-learn-and-other-long-names of runs"),
+    ],
+)
+def test_what_looks_like_a_secret(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert redact_all([text]) == [shown]
+    assert json.loads(redact(json.dumps({"a": text, "b": "x@y"}))) == {"a": shown, "b": "x@y"}
+
+
+def test_options_that_are_named_like_secrets() -> None:
+    assert redact_all({"api_key": "x", "token": None, "n_tokens": 5, "monkey": "y", "password": ""}) == {
+        "api_key": "<hidden>",
+        "token": None,
+        "n_tokens": 5,
+        "monkey": "y",
+        "password": "",
+    }
+
+
+def test_the_password_in_a_url_is_a_secret_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["the password is hun/ter", "postgres://a:hun%2Fter@b/c"]
+    assert hidden(monkeypatch, told, DATABASE_URL="postgres://a:hun%2Fter@b/c") == [
+        "the password is <DATABASE_URL>",
+        "postgres://<hidden>@b/c",
+    ]
+
+
+def test_a_config_that_names_the_environment_tells_no_secrets(
+    home: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"DB_PASS": "hunt", "MY_PAT": "0123456789abcdef", "DB_URL": "mysql://me:sesame@db/x"}.items():
+        monkeypatch.setenv(name, value)
+    Path("conf").mkdir()
+    tags = "\n    - ".join(f"'{text}'" for text in ("${oc.env:DB_PASS}", "at ${oc.env:MY_PAT}", "${oc.env:DB_URL}"))
+    Path("conf/mine.yaml").write_text(
+        f"defaults:\n  - run\n  - override logger: [wandb, tensorboard]\n  - _self_\n"
+        f"logger:\n  wandb:\n    mode: offline\n    dir: {home}/logs\n    tags:\n    - {tags}\n"
+    )
+    words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, "run_dir=run")
+    assert command("run", "--config-dir", "conf", "--config-name", "mine", *words) == 0
+    assert_clean(Path("run"), "hunt", "0123456789abcdef", "sesame")
+    logged = b"".join(tree(home / "logs").values())
+    assert b"<DB_PASS>" in logged, "the tags were sent"
+    for secret in (b"hunt", b"0123456789abcdef", b"sesame"):
+        assert secret not in logged
