@@ -14,7 +14,7 @@ from cl_powerprop.run_folder import SCHEMA_VERSION
 from cl_powerprop.shown import as_line, as_setting
 
 _LARGEST = 1e18  # beyond any measurement; sums of squares stay finite
-_MOST_TASKS = 10_000
+_MOST_TASKS = 2000  # a report of so many takes a minute and a half, and 1.2 GB
 _MOST_NUMBERS = 500  # metrics of a run
 _MOST_MESSAGES = 200  # of a run that are kept
 
