@@ -1,5 +1,6 @@
 """A stranger's run folder costs itself, and one line: nothing is followed, run, or made a link or a formula."""
 
+import contextlib
 import csv
 import html
 import json
@@ -19,12 +20,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cl_powerprop.analysis import compare_runs, load_runs, pairwise_table, summary_table
 from cl_powerprop.analysis.compare import compare
 from cl_powerprop.analysis.tables import markdown
+from cl_powerprop.analysis.wording import plotly_text
 from cl_powerprop.cli import main
-from cl_powerprop.shown import shell_word
+from cl_powerprop.documents import parse_json, parse_yaml
+from cl_powerprop.output import without_escapes
+from cl_powerprop.shown import as_line, as_setting, csv_cell, in_markdown, shell_word
 
 from .folders import forgetful, write_run
 from .hostile import (
@@ -314,3 +320,62 @@ def test_no_path_of_the_users_is_in_the_files(
     report = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "note: ~/elsewhere" in report
     assert "cl-powerprop repeat -- '~/work/epn-0'" in report
+
+
+texts = st.text(st.characters(exclude_categories=()), max_size=40) | st.sampled_from(
+    [*TEXTS.values(), *UNPRINTABLE.values()]
+)
+ATTACKS = settings(
+    derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@ATTACKS
+@given(place=st.sampled_from([*PLACES]), text=texts)
+def test_any_text_in_any_place(good: Path, place: str, text: str) -> None:
+    root = copied(good)
+    PLACES[place](text)(root / "runs" / VICTIM)
+    loaded = load_runs(root / "runs")
+    assert {*GOOD} <= {*loaded.runs.index}
+    comparison = compare_runs(loaded, allow_mixed=True)
+    assert all(label.isprintable() for label in comparison.groups)
+    markdown(comparison, summary_table(comparison), pairwise_table(comparison)).encode()
+    shutil.rmtree(root)
+
+
+@ATTACKS
+@given(
+    content=st.binary(max_size=60) | st.text(alphabet="a:-?[]{},&*!|>'\"%@` \n#<=~.0x9", max_size=60).map(str.encode)
+)
+def test_any_yaml_and_json_is_read_or_refused(content: bytes) -> None:
+    for parse in (parse_yaml, parse_json):
+        with contextlib.suppress(ValueError):
+            parse(content)
+
+
+@ATTACKS
+@given(text=texts)
+def test_what_is_shown_of_any_text(text: str) -> None:
+    line = as_line(text)
+    assert line.isprintable()
+    assert len(line) <= 1000
+    assert as_setting(text).isprintable()
+    assert all(letter.isprintable() or letter in "\n\t" for letter in without_escapes(text))
+    cell = csv_cell(line)
+    assert cell[:1] not in ("=", "+", "-", "@") or float(cell) is not None
+    assert "](" not in re.sub(r"(`+).*?\1", "", in_markdown(line))
+    assert not re.search(r"<(?!br>)|%\{", plotly_text(line, 20))
+
+
+@ATTACKS
+@given(name=st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name))
+def test_a_shell_reads_what_was_quoted(name: bytes) -> None:
+    word = shell_word(os.fsdecode(name))
+    assert word.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+    assert done.stdout == name
+
+
+@pytest.mark.parametrize("value", [5, -3.5, "-1", "1e5", "nan", None, 2.0, True])
+def test_numbers_stay_numbers_in_csv(value: object) -> None:
+    assert csv_cell(value) is value
