@@ -3,8 +3,7 @@
 import contextlib
 import json
 import os
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.run_folder import is_free, leftovers, taken, tidy
 from cl_powerprop.run_lock import RunLock
+from cl_powerprop.shown import shell_word
 from cl_powerprop.stored_config import load_config
 
 _LARGEST = 2**26  # bytes of run.json
@@ -66,18 +66,30 @@ class Begun:
                 with RunLock(self.folder).hold():
                     tidy(self.folder, is_complete=True)
 
-    def config(self) -> RunConfig:
-        """Return the run's config: that of its file, or of the checkpoint if the file cannot be read.
+    def config(self, tell: Callable[[str], None]) -> RunConfig:
+        """Return the run's config: that of its checkpoint, and that of its file without one.
+
+        Args:
+            tell: called with one line if the file is damaged, or says otherwise than the checkpoint.
 
         Raises:
-            ConfigurationError: if neither can be.
+            ConfigurationError: if there is no checkpoint, and the file cannot be read.
         """
-        try:
+        checkpoint = self.checkpoint()
+        if checkpoint is None:
             return load_config(self.folder)
-        except ConfigurationError:
-            if (checkpoint := self.checkpoint()) is None:
-                raise
-            return replace(written_config(checkpoint, self.folder), run_dir=str(self.folder))
+        written = replace(written_config(checkpoint, self.folder), run_dir=str(self.folder))
+        try:
+            filed = load_config(self.folder)
+        except ConfigurationError as error:
+            tell(f"{error}; it is written anew from the checkpoint")
+            return written
+        if changed := differences(written, filed):
+            file = self.folder / "config.yaml"
+            tell(f"{file} has changed since the run began: {', '.join(changed)}; it is written anew")
+        written.data.root = filed.data.root
+        free = {key: getattr(filed, key) for key in ("logger", "progress", "references_dir")}
+        return replace(written, **free)
 
     def check_same(self, config: RunConfig, checkpoint: Checkpoint | None) -> None:
         """Refuse to go on with other settings.
@@ -140,7 +152,7 @@ def saying_where(folder: Path) -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as stop:
         if is_file(folder / "config.yaml"):
             where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
-            named = f"-- {shlex.quote(where)}" if where.startswith("-") else shlex.quote(where)
+            named = f"-- {shell_word(where)}" if where.startswith("-") else shell_word(where)
             tasks = _read(folder / "run.json").get("trained_tasks")
             done = f" after {tasks} finished tasks" if isinstance(tasks, int) else ""
             stop.add_note(f"cl-powerprop resume {named} goes on{done}, and so does the same command with this run_dir")

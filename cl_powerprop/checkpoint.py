@@ -186,8 +186,7 @@ def must_match(config: RunConfig) -> dict[str, Any]:
     values = shareable(config)
     for key in ("logger", "progress", "run_dir", "references_dir", "resume", "checkpoint"):
         del values[key]
-    for key in ("root", "download"):
-        del values["data"][key]
+    del values["data"]["root"]
     return values
 
 

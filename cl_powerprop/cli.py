@@ -73,6 +73,11 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     resume.set_defaults(call=commands.resume)
     resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
+    repeat = subcommands.add_parser("repeat", help="run the config of a run folder again, in a new folder")
+    repeat.set_defaults(call=commands.repeat)
+    repeat.add_argument("run", metavar="RUN", help="run folder, also somebody else's: nothing of it is executed")
+    changes = "that are to differ, as in seed=3 train.epochs=1 data.root=DIR run_dir=DIR"
+    repeat.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=changes)
     compare = subcommands.add_parser(
         "compare",
         help="tables, forgetting curves and an HTML report over runs",

@@ -50,6 +50,19 @@ def resume(options: argparse.Namespace) -> int:
     return FAULT if resume_runs(options.runs, options.root) else 0
 
 
+def repeat(options: argparse.Namespace) -> int:
+    """Run the config of a run folder again."""
+    from cl_powerprop.repeat import repeat as repeat_run
+    from cl_powerprop.torchrun import place
+
+    path = repeat_run(Path(options.run), options.options)
+    if place().is_first:
+        from cl_powerprop.analysis.summary import print_runs
+
+        print_runs([path])
+    return 0
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the network of one task of a run, and print what it costs against the dense one."""
     from rich.console import Console

@@ -84,13 +84,13 @@ def run(
         quiet = quiet or not place().is_first
         if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
             return complete
-        with RunLock(path).hold() if place().is_first else contextlib.nullcontext():
-            try:
+        try:
+            with RunLock(path).hold() if place().is_first else contextlib.nullcontext():
                 return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    path.rmdir()  # if nothing was written
-                raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # if nothing was written
+            raise
 
 
 def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:

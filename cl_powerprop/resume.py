@@ -1,5 +1,6 @@
 """`cl-powerprop resume`: continue interrupted runs, each from its last checkpoint; without one, from its start."""
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,8 @@ from cl_powerprop.errors import DivergedError, RankError, RunFolderError, Storag
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
 from cl_powerprop.torchrun import place
+
+log = logging.getLogger("cl_powerprop")
 
 _FORESEEN = (UserError, StorageError, DivergedError, RankError)
 
@@ -78,7 +81,7 @@ def _go_on(folder: Path, root: str | None) -> bool:
         begun.tidy()
         say(f"{folder}: complete")
         return False
-    config = begun.config()
+    config = begun.config(log.warning)
     config.resume = "auto"
     if root is not None:
         config.data.root = root

@@ -265,13 +265,25 @@ def test_an_existing_run_folder_is_never_overwritten(tmp_path: Path, command: Co
     before = tree(tmp_path / "run")
     assert "run.json" in before
     capsys.readouterr()
-    for more in ((), ("strategy=epn", "train.epochs=3", "strategy.retrain_epochs=1", "seed=5")):
+    others = {
+        ("strategy=epn", "train.epochs=3", "strategy.retrain_epochs=1", "seed=5"): (
+            "strategy was naive and is epn",
+            "train.epochs was 1 and is 3",
+            "seed was 0 and is 5",
+        ),
+        ("resume=never",): ("never overwritten",),
+    }
+    for more, said in others.items():
         changed = [word for word in words if not any(word.split("=")[0] == new.split("=")[0] for new in more)]
         assert command(*changed, *more) == 2
         line = one_error(capsys)
         assert str(tmp_path / "run") in line
-        assert "never overwritten" in line
+        for part in said:
+            assert part in line
         assert tree(tmp_path / "run") == before
+    assert command(*words) == 0
+    assert f"{tmp_path / 'run'}: complete" in capsys.readouterr().out
+    assert tree(tmp_path / "run") == before
 
 
 def test_a_run_dir_that_cannot_be_made_is_one_line(tmp_path: Path, command: Command, capsys: Capture) -> None:
@@ -314,9 +326,9 @@ def spoil_task_2(monkeypatch: pytest.MonkeyPatch, spoil: Any) -> None:
     monkeypatch.setattr(LearningRateSchedule, "before_training_exp", spoiled)
 
 
-def check_first_task_is_kept(folder: Path) -> None:
+def check_first_task_is_kept(folder: Path, status: str = "failed") -> None:
     record = read_record(folder)
-    assert record["status"] == "failed"
+    assert record["status"] == status
     assert record["finished"] is not None
     assert record["trained_tasks"] == 1
     matrix = pd.read_csv(folder / "accuracy_matrix.csv").to_numpy()
@@ -362,8 +374,8 @@ def test_an_interrupt_in_task_2_keeps_task_1(
 
     spoil_task_2(monkeypatch, interrupt)
     assert command("run", *EPN, f"run_dir={tmp_path / 'run'}") == 130
-    assert "interrupted" in one_error(capsys)
-    check_first_task_is_kept(tmp_path / "run")
+    assert "interrupted by SIGINT; cl-powerprop resume run goes on after 1 finished tasks" in one_error(capsys)
+    check_first_task_is_kept(tmp_path / "run", "interrupted")
     assert read_record(tmp_path / "run")["error"] == "KeyboardInterrupt"
 
 

@@ -148,12 +148,13 @@ def test_a_multirun_over_an_existing_one_overwrites_nothing(
     assert command(*words) == 0
     before = tree(tmp_path / "sweep")
     capsys.readouterr()
-    assert command(*words) == 2
+    assert command(*words) == 0
+    assert tree(tmp_path / "sweep") == before
+    assert command("run", "-m", *quick(), "seed=5,1", f"run_dir={tmp_path / 'sweep'}") == 2
+    assert "seed was 0 and is 5" in capsys.readouterr().err
+    assert command(*words, "resume=never") == 2
     assert "never overwritten" in capsys.readouterr().err
-    after = tree(tmp_path / "sweep")
-    assert {name: after[name] for name in before if name != "multirun.yaml"} == {
-        name: content for name, content in before.items() if name != "multirun.yaml"
-    }
+    assert tree(tmp_path / "sweep") == before
 
 
 def test_a_job_that_fails_leaves_the_others_readable(

@@ -1,6 +1,7 @@
 """Reference runs, joint training, EWC, and evaluation within tasks."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from cl_powerprop import references
 from cl_powerprop.analysis import compare_runs, load_runs
 from cl_powerprop.analysis.series import forgetting_curves
 from cl_powerprop.assemble import describe_model, load_sequence
@@ -18,9 +20,11 @@ from cl_powerprop.experiment import run
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import NEVER, TaskHeads, select_samples
 from cl_powerprop.references import config_hash, load_references, reference_config
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples
 
 from .conftest import MASKED, Command, tiny_config, unreadable_for_others
+from .test_resume import cut_off
 from .test_whole_runs import read_matrix, read_record
 
 pytestmark = pytest.mark.slow
@@ -55,14 +59,40 @@ def test_references_are_trained_once_and_enter_the_metrics(tmp_path: Path) -> No
         assert not unreadable_for_others(folder)
 
 
-def test_what_a_killed_reference_left_is_no_obstacle(tmp_path: Path) -> None:
-    config = tiny_config("strategy=epn", *MASKED, "references=[untrained]")
-    hash_of = config_hash(reference_config(config, "untrained"))
-    left = Path("runs/references") / f".untrained-{hash_of}.part"
-    left.mkdir(parents=True)
-    (left / "run.json").write_text("{ cut")
-    assert read_record(run(config, tmp_path / "run").path)["references"].keys() == {"untrained"}
-    assert not left.exists()
+@pytest.mark.parametrize("damage", [None, "run.json", "config.yaml"])
+def test_a_reference_that_was_cut_off_goes_on(damage: str | None, tmp_path: Path) -> None:
+    config = tiny_config("strategy=epn", *MASKED, "references=[independent]")
+    with cut_off(task=2, epoch=0):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (left,) = Path("runs/references").iterdir()
+    begun = read_record(left)
+    assert (begun["status"], begun["trained_tasks"]) == ("failed", 2)
+    if damage:
+        (left / damage).write_text("")
+    run(config, tmp_path / "run")
+    assert [left] == list(Path("runs/references").iterdir())
+    known = read_record(left)
+    assert (known["status"], len(known["resumed"]), known["run_id"]) == ("complete", 1, begun["run_id"])
+    whole = run(reference_config(config, "independent"), tmp_path / "whole")
+    assert np.array_equal(read_matrix(left), read_matrix(whole.path), equal_nan=True)
+
+
+def test_two_runs_that_need_the_same_reference_train_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(references, "_SECONDS_A_LOOK", 0.05)
+    config = tiny_config("strategy=naive", "references=[untrained]")
+    path = Path("runs/references", f"untrained-{config_hash(reference_config(config, 'untrained'))}")
+    with RunLock(path).hold():
+        waiting = threading.Thread(target=run, args=(config, tmp_path / "run"))
+        waiting.start()
+        while "waiting for the reference untrained" not in caplog.text:
+            waiting.join(0.05)
+            assert waiting.is_alive()
+        assert not (tmp_path / "run" / "run.json").exists()
+    waiting.join(60)
+    assert read_record(tmp_path / "run")["references"].keys() == {"untrained"}
 
 
 def test_a_reference_is_the_run_that_its_strategy_makes(tmp_path: Path) -> None:
@@ -94,13 +124,14 @@ def test_a_run_without_references_has_no_such_metrics(tmp_path: Path) -> None:
 
 def test_a_reference_that_diverges_is_reported_and_leaves_no_folder(tmp_path: Path) -> None:
     def diverge(_: RunConfig, path: Path) -> None:
+        path.mkdir(parents=True)
         (path / "run.json").write_text("{}")
         raise DivergedError("the loss is nan")
 
     told: list[str] = []
     assert load_references(tiny_config("references=[joint]"), diverge, told.append) == []
     assert told == ["the reference joint is missing: the loss is nan"]
-    assert [path for path in Path("runs/references").iterdir() if not path.name.endswith(".lock")] == []
+    assert list(Path("runs/references").iterdir()) == []
 
 
 CLASS = ("benchmark.scenario=class", "model.heads=shared")

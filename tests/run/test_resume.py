@@ -285,12 +285,17 @@ def test_files_that_do_not_match_are_one_line(
 ) -> None:
     state, tensors = read_file(cut / FILE)
     config = (cut / "config.yaml").read_text()
+    if damage == "config":
+        (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+        (cut / FILE).unlink()
+        assert command("run", *TINY, "strategy=naive", f"run_dir={cut}") == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "settings: seed was 1 and is 0" in line
+        return
     if damage == "curves":
         lines = (cut / "curves.csv").read_text().splitlines()
         (cut / "curves.csv").write_text("\n".join(lines[:3]) + "\n")
         (cut / "checkpoint.rows").write_bytes(b"")
-    elif damage == "config":
-        (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
     elif damage == "schema":
         state["results"]["run"]["schema_version"] = 0
     else:
@@ -300,11 +305,7 @@ def test_files_that_do_not_match_are_one_line(
     before = {name: content for name, content in tree(cut).items() if name != "run.json"}
     assert command("resume", cut) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    said = {
-        "curves": "curves.csv is damaged, and so is its copy",
-        "config": "settings: seed was 0 and is 1",
-        "schema": "schema version 0",
-    }
+    said = {"curves": "curves.csv is damaged, and so is its copy", "schema": "schema version 0"}
     assert said.get(damage, "evaluations") in line
     after = tree(cut)
     assert {name: after[name] for name in before} == before, "nothing is lost"
@@ -317,3 +318,15 @@ def test_a_run_is_resumed_by_one_process_at_a_time(
         assert command("resume", cut) == 1
     assert f"is being written by process {os.getpid()}" in capsys.readouterr().err
     assert command("resume", cut) == 0
+
+
+@pytest.mark.parametrize("content", ["", "model:", "halved", "seed: 1", "sted: 0"])
+def test_a_damaged_config_is_that_of_the_checkpoint(
+    content: str, cut: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = (cut / "config.yaml").read_text()
+    damaged = written.replace("seed: 0", content) if ":" in content else written[: len(written) // 2]
+    (cut / "config.yaml").write_text(damaged if content else "")
+    assert command("resume", cut) == 0
+    assert "written anew" in caplog.text
+    assert (cut / "config.yaml").read_text() == written
