@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -29,6 +26,7 @@ from cl_powerprop.data.dataset import data_root
 from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, StorageError, UserError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.hydra_files import write_once
+from cl_powerprop.hydra_guard import guard, refuse_code
 from cl_powerprop.interrupts import SIGNALS, Interrupted, telling
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
@@ -40,11 +38,12 @@ from cl_powerprop.workers import Workers
 _BY_WEIGHT = [0, USAGE_ERROR, *(Interrupted(number).exit_code for number in SIGNALS), FAULT]
 
 write_once()  # here, so that the processes of jobs do it too, which import this module
+guard()
 
 
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
-    _refuse_code(words)
+    refuse_code(words)
     if place().ranks > 1 and any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words):
         raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
     if any(word in ("--shell-completion", "-sc") for word in words):
@@ -89,32 +88,6 @@ def _commented_config(*, _root_: DictConfig, resolve: bool) -> str:
         options |= part_options("logger", name)
     text = with_comments(OmegaConf.to_yaml(config, resolve=resolve), options)
     return text.replace("$", "$$")  # Hydra substitutes once more
-
-
-def _refuse_code(words: Sequence[str]) -> None:
-    """Refuse a folder of configs that sets up Hydra, which imports and calls what it finds there.
-
-    Raises:
-        ConfigurationError: if a file of the folder does.
-    """
-    options, _ = get_args_parser().parse_known_args(list(words))
-    if options.config_path is not None or options.experimental_rerun is not None:
-        raise ConfigurationError("--config-path and --experimental-rerun could run code; give a folder by --config-dir")
-    if options.config_dir is None:
-        return
-    folder = Path(options.config_dir)
-    for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
-        try:
-            text = file.read_text(encoding="utf-8")
-            loaded = yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigurationError(f"{file} cannot be read: {error}") from error
-        values = loaded if isinstance(loaded, dict) else {}
-        inside = [*file.relative_to(folder).parts[:-1], *values, values.get("defaults")]
-        if any("hydra" in str(each) for each in inside) or re.search(r"^\s*#.*@package.*hydra", text, re.MULTILINE):
-            raise ConfigurationError(
-                f"{file} has settings for Hydra, which could run code; give such settings on the command line"
-            )
 
 
 def _report(failures: Path) -> int:

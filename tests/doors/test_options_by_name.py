@@ -99,7 +99,7 @@ def test_retraining_is_recorded_as_a_number(command: Command) -> None:
     words = [word for word in OURS if not word.startswith("train.epochs")]
     assert command("run", *words, "strategy=packnet", "train.epochs=3", "run_dir=run") == 0
     assert config_of("run")["strategy"]["retrain_epochs"] == 1
-    assert command("run", "--config-dir", "run", "--config-name", "config", "run_dir=again", "train.epochs=4") == 0
+    assert command("repeat", "run", "run_dir=again", "train.epochs=4") == 0
     assert config_of("again")["strategy"]["retrain_epochs"] == 1, "what was recorded is repeated"
 
 

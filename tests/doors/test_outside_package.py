@@ -80,7 +80,7 @@ def test_a_run_of_nothing_but_added_parts(my_parts: Path, command: Command, caps
 
 def test_a_run_repeats_from_its_own_config(my_parts: Path, command: Command) -> None:
     assert command(*with_parts("run", *ALL, "run_dir=first")) == 0
-    assert command(*with_parts("run", "--config-dir", "first", "--config-name", "config", "run_dir=again")) == 0
+    assert command(*with_parts("repeat", "first", "run_dir=again")) == 0
     first, again = tree(Path("first")), tree(Path("again"))
     for file in ("accuracy_matrix.csv", "config.yaml", "lines.txt", "weights.csv"):
         assert again[file] == first[file], file

@@ -75,7 +75,7 @@ def test_another_value_of_a_new_option_is_a_change(
 def test_it_is_repeated_and_both_are_one_run_to_a_comparison(tmp_path: Path, command: Command) -> None:
     run(tiny_config("strategy=naive", "benchmark.n_tasks=2"), tmp_path / "older")
     make_older(tmp_path / "older")
-    again = ("run", "--config-dir", "older", "--config-name", "config")
+    again = ("repeat", "older")
     assert command(*again, "run_dir=newer") == 0
     assert Path("older/accuracy_matrix.csv").read_bytes() == Path("newer/accuracy_matrix.csv").read_bytes()
     assert "sparsity:" in Path("newer/config.yaml").read_text()

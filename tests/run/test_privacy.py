@@ -75,7 +75,7 @@ def test_nothing_private_is_in_a_multirun_folder(home: Path, command: Command, l
 def test_the_config_still_repeats_the_run(home: Path, tmp_path: Path, command: Command) -> None:
     words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, f"references_dir={home}/references")
     assert command("run", *words, "logger=[tensorboard]", "run_dir=first") == 0
-    assert command("run", "--config-dir", "first", "--config-name", "config", "run_dir=second") == 0
+    assert command("repeat", "first", "run_dir=second") == 0
     first, second = tree(Path("first")), tree(Path("second"))
     for name in ("accuracy_matrix.csv", "config.yaml", "capacity.csv"):
         assert first[name] == second[name], name

@@ -240,7 +240,7 @@ def test_a_run_is_repeated_from_its_folder(
     finished: Finished, name: str, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = finished(name).path, tmp_path / "repeated"
-    code = command("run", "--config-dir", first, "--config-name", "config", f"run_dir={second}")
+    code = command("repeat", first, f"run_dir={second}")
     assert code == 0, capsys.readouterr().err
     for file in ("accuracy_matrix.csv", "config.yaml"):
         assert tree(second)[file] == tree(first)[file], file

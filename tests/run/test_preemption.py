@@ -1,0 +1,134 @@
+"""A run that is told to stop: it says how it goes on, ends with the signal's code, and the same command goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl_powerprop.interrupts import SIGNALS
+
+from .conftest import Command, tree
+
+pytestmark = pytest.mark.slow
+
+# So long that a signal comes in time, and quick to finish for who goes on.
+WORDS = (
+    "data=digits",
+    "strategy=naive",
+    "benchmark.n_tasks=4",
+    "train.epochs=60",
+    "model.hidden=[20]",
+    "progress=false",
+)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cl_powerprop", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_until(process: subprocess.Popen[str], file: Path) -> None:
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """Exit code, and what it said on stderr."""
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def status(folder: str | Path) -> Any:
+    return json.loads(Path(folder, "run.json").read_text())["status"]
+
+
+def matrix(folder: str | Path) -> bytes:
+    return tree(Path(folder))["accuracy_matrix.csv"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_in_training(number: int, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    process = start("run", *WORDS, "run_dir=my run")
+    wait_until(process, Path("my run/checkpoint.safetensors"))
+    code, errors = stop(process, number)
+    assert code == 128 + number
+    (line,) = errors.splitlines()
+    assert f"interrupted by {signal.Signals(number).name}; cl-powerprop resume 'my run' goes on" in line
+    assert status("my run") == "interrupted"
+    assert command("run", *WORDS, "run_dir=my run") == 0
+    assert "my run: going on after" in capsys.readouterr().out
+    assert command("run", *WORDS, "run_dir=whole") == 0
+    assert matrix("my run") == matrix("whole")
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1, 2, 3])
+def test_a_signal_at_the_start(seconds: float, command: Command) -> None:
+    process = start("run", *WORDS, "train.epochs=1", "references=[joint]", "run_dir=run")
+    time.sleep(seconds)
+    code, errors = stop(process, signal.SIGTERM)
+    assert code == 143
+    assert "Traceback" not in errors
+    assert command("run", *WORDS, "train.epochs=1", "references=[joint]", "run_dir=run") == 0
+
+
+def test_the_jobs_of_a_multirun_stop_and_go_on(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("-m", *WORDS, "seed=0,1,2", "run_dir=sweep", "hydra.launcher.n_jobs=2")
+    process = start("run", *words)
+    for job in ("0", "1"):
+        wait_until(process, Path("sweep", job, "checkpoint.safetensors"))
+    code, errors = stop(process, signal.SIGTERM)
+    assert code == 143
+    assert errors.splitlines()[-1].startswith("cl-powerprop: error: interrupted by SIGTERM; the same command goes on")
+    assert {status(f"sweep/{job}") for job in (0, 1)} == {"interrupted"}
+    assert not Path("sweep/2/run.json").exists()
+    assert command("run", *words) == 0
+    assert "going on after" in capfd.readouterr().out
+    assert [status(f"sweep/{job}") for job in range(3)] == ["complete"] * 3
+    assert command("run", *WORDS, "seed=1", "run_dir=whole") == 0
+    assert matrix("sweep/1") == matrix("whole")
+
+
+def test_a_serial_multirun_stops_as_a_whole(command: Command) -> None:
+    words = ("-m", *WORDS, "seed=0,1", "run_dir=sweep", "hydra/launcher=basic")
+    process = start("run", *words)
+    wait_until(process, Path("sweep/0/checkpoint.safetensors"))
+    code, errors = stop(process, signal.SIGUSR1)
+    assert code == 138
+    assert "cl-powerprop resume sweep/0 goes on" in errors
+    assert status("sweep/0") == "interrupted"
+    assert not Path("sweep/1").exists()
+    assert command("run", *words) == 0
+
+
+@pytest.mark.parametrize("words", [("resume", "run"), ("repeat", "first", "run_dir=run")], ids=["resume", "repeat"])
+def test_the_other_commands_stop_too(words: Sequence[str], command: Command) -> None:
+    process = start("run", *WORDS, "run_dir=run")
+    wait_until(process, Path("run/checkpoint.safetensors"))
+    assert stop(process, signal.SIGTERM)[0] == 143
+    if words[0] == "repeat":
+        Path("run").rename("first")
+    before = Path("run/run.json").stat().st_mtime_ns if words[0] == "resume" else 0
+    process = start(*words)
+    while not Path("run/run.json").exists() or Path("run/run.json").stat().st_mtime_ns == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    code, errors = stop(process, signal.SIGTERM)
+    assert code == 143
+    assert "cl-powerprop resume run goes on" in errors
+    assert status("run") == "interrupted"
+    assert command(*words) == 0
+    assert status("run") == "complete"
