@@ -4,7 +4,7 @@ Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation
 section 4 and algorithm 1.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -17,10 +17,11 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_epn
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
+from cl_powerprop.plugins.validation import Hits, Validation
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
-from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
+from cl_powerprop.sparsity.norm_statistics import batch_statistics
 from cl_powerprop.training.tensor_data import statistics_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
@@ -57,11 +58,11 @@ class _Progress:
 
     Attributes:
         dense: validation accuracy with no mask applied; None before it is measured.
-        lowest: by index of the sparsity, the accuracy that its mask has at least.
+        hits: by index of the sparsity.
     """
 
     dense: float | None = None
-    lowest: dict[int, float] = field(default_factory=dict)
+    hits: dict[int, Hits] = field(default_factory=dict)
 
 
 class EPNPlugin(MaskingPlugin):
@@ -139,7 +140,10 @@ class EPNPlugin(MaskingPlugin):
     def task_progress(self) -> dict[str, Any]:
         """Return the saliencies that are summed, and what the search has measured."""
         saliency = {f"{_SALIENCY}{name}": total for name, total in self._saliency.items()}
-        return saliency | {"dense": self._measured.dense, "lowest": list(self._measured.lowest.items())}
+        return saliency | {
+            "dense": self._measured.dense,
+            "hits": [[index, *hits] for index, hits in self._measured.hits.items()],
+        }
 
     def load_task_progress(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`task_progress` returned."""
@@ -147,7 +151,7 @@ class EPNPlugin(MaskingPlugin):
             name = key.removeprefix(_SALIENCY)
             self.allocator.weights[name].open_gate()
             self._saliency[name] = state[key]
-        self._measured = _Progress(state["dense"], {int(index): value for index, value in state["lowest"]})
+        self._measured = _Progress(state["dense"], {index: (right, batches) for index, right, batches in state["hits"]})
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Get the task's validation samples, or hold them out of its training samples.
@@ -225,33 +229,29 @@ class EPNPlugin(MaskingPlugin):
             self._measure_saliencies(strategy)
         views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
-        evaluate = self._evaluation_on_validation(strategy)
-        measured = self._measured
+        validation, measured = Validation(strategy, self._validation_data), self._measured
         if measured.dense is None:
-            *_, (measured.dense, _) = evaluate()
+            measured.dense = validation.accuracy(validation.count())
         dense = measured.dense
         target = self.gamma * dense
-        begun: dict[int, Iterator[tuple[float, float]]] = {}
 
         def holds(index: int) -> bool:
             """Measure a sparsity's mask until it is certain whether it reaches the target."""
-            if index not in measured.lowest:
+            if index not in measured.hits:
                 trigger_plugins(strategy, "can_save")
                 self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
-                begun[index] = evaluate()
-                measured.lowest[index] = next(low for low, high in begun[index] if low >= target or high < target)
-            return measured.lowest[index] >= target
+                measured.hits[index] = validation.count(lambda lowest, highest: lowest >= target or highest < target)
+            return validation.accuracy(measured.hits[index]) >= target
 
         index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
-        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], measured.lowest[index])
+        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], 0.0)
         masks = self._masks(ranks, views, sparsity)
         if index is not None:
             self.allocator.propose(masks)
-            # What was left when it was certain, for the record has the whole accuracy; or all, in a run that goes on.
-            for lowest, _ in begun.get(index) or evaluate():
-                reached = lowest
+            # What was left when it was certain: the record has the whole accuracy.
+            reached = validation.accuracy(validation.count(begun=measured.hits[index]))
         task = self.allocator.tasks
-        self.searches.append(Search(task, sparsity, reached, dense, len(measured.lowest), index is None))
+        self.searches.append(Search(task, sparsity, reached, dense, len(measured.hits), index is None))
         self._saliency, self._measured = {}, _Progress()
         if index is None:
             self.tell(
@@ -312,30 +312,3 @@ class EPNPlugin(MaskingPlugin):
         if self.output_layer != "auto":
             return self.output_layer
         return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]
-
-    def _evaluation_on_validation(self, strategy: Any) -> Callable[[], Iterator[tuple[float, float]]]:
-        """Return a function that evaluates the network under its current masks; samples are loaded once, here.
-
-        After each batch it yields the lowest and the highest accuracy that are still possible; they meet at the last.
-        Batch norms use the statistics of each batch, since their running ones were gathered with no mask applied.
-        """
-        task = strategy.experience.task_label
-        size = statistics_size(strategy.model, strategy.eval_mb_size)
-        batches = list(statistics_batches(self._validation_data, task, size, strategy.device))
-        samples = sum(len(batch[1]) for batch in batches)
-        model = strategy.model
-
-        @torch.no_grad()
-        def evaluate() -> Iterator[tuple[float, float]]:
-            correct, reachable = 0, samples
-            for batch in batches:
-                training = model.training
-                model.eval()
-                with batch_statistics(model):
-                    hits = int((avalanche_forward(model, batch[0], batch[-1]).argmax(1) == batch[1]).sum())
-                model.train(training)
-                correct += hits
-                reachable -= len(batch[1]) - hits
-                yield correct / samples, reachable / samples
-
-        return evaluate

@@ -54,7 +54,7 @@ def config_of(name: str) -> Any:
 def state_of(checkpoints: Checkpoints) -> str:
     """What tells a moment from others at which a run has been stopped."""
     task = {} if checkpoints._task is None else checkpoints._task.state_dict()
-    words = ("epochs", "iterations", "batches", "progress/EPNPlugin/lowest", "progress/ContinualEvaluation/evaluated")
+    words = ("epochs", "iterations", "batches", "progress/EPNPlugin/hits", "progress/ContinualEvaluation/evaluated")
     return f"{[task.get(word) for word in words]} {checkpoints.measured()}"
 
 
