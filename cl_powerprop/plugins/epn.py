@@ -151,7 +151,8 @@ class EPNPlugin(MaskingPlugin):
             name = key.removeprefix(_SALIENCY)
             self.allocator.weights[name].open_gate()
             self._saliency[name] = state[key]
-        self._measured = _Progress(state["dense"], {index: (right, batches) for index, right, batches in state["hits"]})
+        hits = {index: Hits(right, batches) for index, right, batches in state["hits"]}
+        self._measured = _Progress(state["dense"], hits)
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Get the task's validation samples, or hold them out of its training samples.
