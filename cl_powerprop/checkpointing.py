@@ -23,7 +23,7 @@ def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: C
         if not place().is_first:
             return
         results.sync()
-        with results.time("logging"):
+        with results.time("logging"), results.folder.writing():
             write_checkpoint(results.folder.path, parts, results, matched, task, checkpoints.measured())
 
     def go_on() -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def saver(config: RunConfig, parts: Parts, checkpoints: Checkpoints) -> Callable
         if saves and place().is_first:
             file, strategy = results.folder.path / "model.safetensors", parts.strategy
             masked, learned = strategy.mask_options(), results.trained_tasks
-            with checkpoints.spending(), results.time("logging"):
+            with checkpoints.spending(), results.time("logging"), results.folder.writing():
                 save(parts.learner.model, file, architecture=parts.architecture, masked=masked, n_tasks=learned)
 
     return save_all

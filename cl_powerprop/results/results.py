@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,31 +16,26 @@ from numpy.typing import NDArray
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, saving
-from cl_powerprop.record import Facts, Job, ReferenceAccuracy, State, now, peak_memory_mb
+from cl_powerprop.record import Facts, Job, ReferenceAccuracy
 from cl_powerprop.registry import metrics
-from cl_powerprop.results.capacity import CapacityTable, write_summary
+from cl_powerprop.results.capacity import write_summary
 from cl_powerprop.results.efficiency import Efficiency
-from cl_powerprop.results.evaluations import Evaluations
 from cl_powerprop.results.guessing import only_guesses
-from cl_powerprop.results.outlet import Outlet
+from cl_powerprop.results.kept import KeptResults
 from cl_powerprop.results.own_run import describe, group_name
-from cl_powerprop.results.sparsity import SparsityTable, write_pruning
-from cl_powerprop.results.tables import CURVES, SPARSITY, Tables
+from cl_powerprop.results.sparsity import write_pruning
 from cl_powerprop.results.task_line import task_line
 from cl_powerprop.results.timer import Timer
-from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.run_folder import RunFolder
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tracking.progress import ProgressDisplay
-from cl_powerprop.tracking.stream import AVERAGE, Outcome, Row, RowStream, SinkConfig
+from cl_powerprop.tracking.stream import AVERAGE, Outcome, Row, SinkConfig
 
 if TYPE_CHECKING:
     from cl_powerprop.evaluation.metrics import Measurements, Metric
     from cl_powerprop.parts import Parts
     from cl_powerprop.strategies.base import Summary, TaskReport
     from cl_powerprop.training.meters import Measured
-
-log = logging.getLogger("cl_powerprop")
-
-_PLAIN = re.compile(r"[\w:+.-]{1,64}", re.ASCII)  # an id, or a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Reference:
     accuracy: NDArray[np.float64]
 
 
-class Results:
+class Results(KeptResults):
     """Takes what a run finds out, in the order of its loop, and keeps the files of its folder up to date.
 
     Args:
@@ -79,25 +71,11 @@ class Results:
         progress: bool = True,
         job: Job | None = None,
     ) -> None:
-        self.folder = folder
-        self.facts = facts
-        self.state = State()
-        self.evaluations = Evaluations(facts.n_tasks)
-        self.capacity = CapacityTable()
-        self.sparsity = SparsityTable()
-        self._title = f"{job.title}: " if job else ""
+        super().__init__(folder, facts, sinks or {}, config or {}, multirun, job)
         share = "capacity" if facts.controller is None else "sparsity"
         self.display = ProgressDisplay(progress, job is None or job.live, job.title if job else "", share)
-        self._tables = Tables(folder)
-        self._outlet = Outlet(folder, self._tables, sinks or {}, config or {}, multirun, job.name if job else None)
-        self._rows: RowStream
-        self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
-        self._last_epoch: Measured | None = None  # of the task in training
-        self._fitted = math.nan  # training accuracy of the last task
-        self._timer = Timer(self.state.seconds)
         self.task_in_training = 0
-        self.is_begun = False  # the first test is over, or there is none
-        self.tested_experiences = 0
+        self._lock = contextlib.ExitStack()  # of a run of one's own, until it is recorded
 
     @classmethod
     def open(
@@ -125,7 +103,7 @@ class Results:
         Raises:
             ConfigurationError: if nothing says what the benchmark is, for a fact that runs do not have, or for sinks
                 without options.
-            RunFolderError: if the folder holds anything, or cannot be written.
+            RunFolderError: if the folder holds anything, another process writes it, or it cannot be written.
         """
         if not isinstance(sinks or {}, Mapping):
             raise ConfigurationError(
@@ -134,29 +112,12 @@ class Results:
         described, written = describe(parts, config, settings or {}, facts)
         text = yaml.safe_dump(written, sort_keys=False)
         shown = {**written, "group": group_name(described, written)}
-        results = cls(RunFolder(Path(path)), described, sinks=sinks, config=shown, progress=progress)
-        results.folder.write_text("config.yaml", text)
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(RunLock(Path(path)).hold())
+            results = cls(RunFolder(Path(path)), described, sinks=sinks, config=shown, progress=progress)
+            results.folder.write_text("config.yaml", text)
+            results._lock = lock.pop_all()
         return results
-
-    @property
-    def trained_experiences(self) -> int:
-        """How many experiences of the curriculum are trained."""
-        return self.state.trained_experiences
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether the run goes on from a checkpoint."""
-        return bool(self.state.resumed)
-
-    @property
-    def trained_tasks(self) -> int:
-        """How many tasks are learned."""
-        return self.state.trained_tasks
-
-    def tell(self, message: str) -> None:
-        """Say something that a user should know, now and in `run.json`."""
-        log.warning("%s%s", self._title, message)
-        self.state.messages.append(message)
 
     def add_reference(self, reference: Reference) -> None:
         """Enter what a reference run reached."""
@@ -181,10 +142,7 @@ class Results:
         self._timer = Timer(self.state.seconds)
         try:
             with self.time("logging"):
-                if not self.is_resumed:
-                    self._tables.restart()
-                self.folder.reserve_room()
-                self.write()
+                self._begin()
             with self.display.over(steps if len(steps) == tasks else [1] * tasks, self.trained_experiences):
                 yield
         except BaseException as error:
@@ -201,6 +159,7 @@ class Results:
             self.state.seconds.total += self._rows.seconds
             with contextlib.suppress(StorageError):
                 self.folder.write_json("run.json", self.as_json())  # once more: what the sinks had to say
+            self._lock.close()
 
     def _outcome(self) -> Outcome:
         state = self.state
@@ -344,32 +303,6 @@ class Results:
                 line = task_line(self.facts, self.evaluations, self.trained_tasks, *shares)
                 self.display.lines.write(line, self.trained_experiences)
 
-    def write(self, *, whole: bool = False) -> None:
-        """Bring all files up to what is known.
-
-        Args:
-            whole: nothing more will come: all is brought to the disk.
-
-        Raises:
-            StorageError: if one cannot be written.
-        """
-        self.state.peak_memory_mb = round(peak_memory_mb(self.facts.device), 1)
-        self._update_tables()
-        self._tables.flush()
-        self.evaluations.write(self.folder, self.facts.task_names, whole=whole)
-        if whole:
-            self._tables.finish()
-        self.folder.write_json("run.json", self.as_json(), sync=whole)
-
-    def _update_tables(self) -> None:
-        self.capacity.write(self._tables)
-        self.sparsity.write(self._tables, self.facts.run_id)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the content of `run.json`."""
-        about = {"schema_version": SCHEMA_VERSION, "status": self.state.status}  # first of all
-        return about | self.facts.as_json() | asdict(self.state) | self._outlet.memories()
-
     def finish(self, summary: Summary, efficiency: Efficiency) -> None:
         """Enter what is known at the end, compute the metrics, and mark the run complete."""
         with self.time("logging"):
@@ -396,104 +329,3 @@ class Results:
         except Exception as error:  # noqa: BLE001, RUF100 (it may be anybody's)
             self.tell(f"the metric {metric.name} failed and is left out: {type(error).__name__}: {error}")
             return None
-
-    def _end(self, status: str) -> None:
-        self._timer.lap()
-        before = self.state.status
-        self.state.status, self.state.finished = status, now()
-        if status == "complete":
-            try:
-                self.write(whole=True)
-            except BaseException:
-                self.state.status, self.state.finished = before, None
-                raise
-        self.folder.give_up_reserve()
-        if status != "complete":
-            with contextlib.suppress(StorageError):
-                self.folder.write_json("run.json", self.as_json())  # first of all, in the room of the reserve
-                self.write(whole=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that is known, as JSON values and tensors: what a resumed run begins with.
-
-        The rows of tables are in their files, which are on the disk when it returns.
-
-        Raises:
-            StorageError: if they cannot be written.
-        """
-        self._timer.lap()
-        self._update_tables()
-        evaluations = self.evaluations.state_dict()
-        return {
-            "run": self.as_json(),
-            "rows": self._rows.written,
-            "tables": self._tables.state_dict(),
-            "capacity": self.capacity.state_dict(),
-            **{f"evaluations/{name}": value for name, value in evaluations.items()},
-            "loop": {
-                "is_begun": self.is_begun,
-                "tested_experiences": self.tested_experiences,
-                "moment": self._moment,
-                "last_epoch": None if self._last_epoch is None else asdict(self._last_epoch),
-                "fitted": self._fitted,
-            },
-        }
-
-    def begun_before(self, record: Mapping[str, Any]) -> None:
-        """Take over what a run that begins again is known by: its id, and where its sinks wrote."""
-        known = [record.get(key) for key in ("run_id", "started")]
-        if all(isinstance(value, str) and _PLAIN.fullmatch(value) for value in known):
-            self.facts = self.facts.resumed(record)
-            self._outlet.resume(0, 0, record)
-
-    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Take back what :meth:`state_dict` returned in another process; machine and versions are those of this one.
-
-        Args:
-            state: the values.
-            step: optimizer steps that were done.
-        """
-        before = state["run"]
-        self.facts = self.facts.resumed(before)
-        self.state = State.from_json(before)
-        self.state.status, self.state.finished, self.state.error = "running", None, None
-        self.state.resumed.append(now())
-        tables = self._tables.find(state["tables"] if "tables" in state else self._earlier_tables(state))
-        self.capacity.load_state_dict(state["capacity"], tables)
-        self.sparsity.load(tables)
-        begin = "evaluations/"
-        evaluations = {name.removeprefix(begin): value for name, value in state.items() if name.startswith(begin)}
-        self.evaluations.load_state_dict(evaluations or state["evaluations"])
-        self._tables.restore(tables)
-        self._load_loop(state.get("loop", {}))
-        with contextlib.suppress(OSError, ValueError):  # newer than the checkpoint: what the sinks have had since
-            before = before | json.loads((self.folder.path / "run.json").read_text(encoding="utf-8"))
-        self._outlet.resume(state["rows"], step, before)
-        changed = [
-            f"{name} {state['run']['versions'].get(name)} -> {today}"
-            for name, today in self.facts.versions.items()
-            if state["run"]["versions"].get(name) != today
-        ]
-        if changed:
-            self.tell(f"resumed with other versions, which may give other numbers: {', '.join(changed)}")
-        if (ranks := before.get("ranks", 1)) != self.facts.ranks:
-            self.tell(
-                f"resumed by {self.facts.ranks} processes in place of {ranks}, which gives slightly other numbers"
-            )
-
-    def _earlier_tables(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the state of the tables of a checkpoint of an earlier version, which has the numbers of rows."""
-        rows = {CURVES: state["rows"], SPARSITY: state.get("sparsity", {}).get("rows", 0)}
-        return {name: self._tables.adopt(name, number) for name, number in rows.items() if number}
-
-    def _load_loop(self, state: Mapping[str, Any]) -> None:
-        """Take back where the loop stands; that of an earlier version stands between two tests."""
-        self.is_begun = state.get("is_begun", True)
-        self.tested_experiences = state.get("tested_experiences", self.trained_experiences)
-        epochs, step = state.get("moment", (0, 0))
-        self._moment = epochs, step
-        if last := state.get("last_epoch"):
-            from cl_powerprop.training.meters import Measured
-
-            self._last_epoch = Measured(**last)
-        self._fitted = state.get("fitted", math.nan)
