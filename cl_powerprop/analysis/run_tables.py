@@ -225,8 +225,13 @@ TIDY: dict[str, Tidy] = {
 """The tidy files of a run folder, by the name of their table. A file that is absent adds nothing to it."""
 
 
-def parse_matrix(content: bytes, n_tasks: int) -> pd.DataFrame:
-    """Return `accuracy_matrix.csv`, ``n_tasks`` times ``n_tasks``, as trained_tasks, eval_task, name, accuracy.
+def parse_matrix(content: bytes, n_tasks: int, is_complete: bool = True) -> pd.DataFrame:
+    """Return `accuracy_matrix.csv` as trained_tasks, eval_task, name, accuracy.
+
+    Args:
+        content: of the file.
+        n_tasks: how many columns it has, and rows of a complete run.
+        is_complete: whether the run is; one that goes on has fewer rows.
 
     Raises:
         ValueError: if it is damaged, saying how.
@@ -234,7 +239,8 @@ def parse_matrix(content: bytes, n_tasks: int) -> pd.DataFrame:
     if not content.endswith(b"\n"):
         raise ValueError("its last line is cut off")
     count = content.count(b"\n") - 1
-    if count != n_tasks or len(content) < n_tasks**2:  # a cell takes a byte at least
+    # A cell takes a byte at least.
+    if count > n_tasks or (is_complete and count < n_tasks) or len(content) < count * n_tasks:
         raise ValueError(f"it has {count} rows for {n_tasks} tasks, or rows that are too short")
     lines = csv.reader(io.StringIO(content.decode(), newline=""))
     try:
@@ -243,7 +249,7 @@ def parse_matrix(content: bytes, n_tasks: int) -> pd.DataFrame:
             raise ValueError(f"it has {len(names)} columns for {n_tasks} tasks")
         if not all(name.isprintable() and len(name) <= LONGEST_NAME for name in names):
             raise ValueError("the name of a task cannot be printed, or is too long")
-        matrix = np.full((n_tasks, n_tasks), np.nan)
+        matrix = np.full((count, n_tasks), np.nan)
         for row, cells in enumerate(lines):
             if len(cells or [""]) != n_tasks:  # for a single empty field, csv returns none
                 raise ValueError(f"its row {row} has {len(cells)} columns for {n_tasks} tasks")

@@ -176,7 +176,7 @@ class _Reader:
         """
         try:
             content = read_file(folder / "accuracy_matrix.csv", LARGEST_MATRIX)
-            self._matrices[name] = parse_matrix(content, row["n_tasks"])
+            self._matrices[name] = parse_matrix(content, row["n_tasks"], row["status"] == "complete")
             if self._matrices[name].empty and row["status"] == "complete":
                 raise ValueError("it has no accuracy")
         except (OSError, ValueError) as error:

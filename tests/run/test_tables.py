@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cl_powerprop.analysis.run_tables import parse_matrix
 from cl_powerprop.errors import FileError, RunFolderError, StorageError
 from cl_powerprop.evaluation.metrics import average_forgetting
 from cl_powerprop.results.evaluations import Evaluations
@@ -222,3 +223,17 @@ def test_the_matrix_has_a_row_for_each_task_so_far_and_at_the_end_for_all(tmp_pa
     assert file.read_text() == "a,b,c\n0.75,,\n0.25,1.0,\n"
     evaluations.write(folder, ["a", "b", "c"], whole=True)
     assert file.read_text() == "a,b,c\n0.75,,\n0.25,1.0,\n,,\n"
+
+
+def test_a_run_that_goes_on_has_fewer_rows_for_compare_to_read() -> None:
+    content = b"a,b,c\n0.75,,\n0.25,1.0,\n"
+    frame = parse_matrix(content, 3, is_complete=False)
+    assert frame["accuracy"].tolist() == [0.75, 0.25, 1.0]
+    assert frame["trained_tasks"].tolist() == [1, 2, 2]
+    with pytest.raises(ValueError, match="2 rows for 3 tasks"):
+        parse_matrix(content, 3)
+    for damaged in (content + b",,\n,,\n", b"a,b,c\n,,\n" + b"\n" * 2):
+        with pytest.raises(ValueError, match="rows"):
+            parse_matrix(damaged, 3, is_complete=False)
+    with pytest.raises(ValueError, match="columns"):
+        parse_matrix(b"a,b,c\n", 99_999_999, is_complete=False)
