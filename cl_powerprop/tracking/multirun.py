@@ -44,8 +44,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Say where the job runs: only the job knows, where `run_dir` depends on its options."""
         folder = Path(config.hydra.runtime.output_dir)
-        # There is no such place on another machine; and the run of an earlier multirun is no job of this one.
-        if self._told is not None and self._told.exists() and not (folder / "run.json").exists():
+        if self._told is not None and self._told.exists():  # there is no such place on another machine
             write_file(self._told / f"{config.hydra.job.num}.path", os.fsencode(folder), sync=False)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

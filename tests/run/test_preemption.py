@@ -23,7 +23,7 @@ WORDS = (
     "data=digits",
     "strategy=naive",
     "benchmark.n_tasks=4",
-    "train.epochs=60",
+    "train.epochs=20",
     "model.hidden=[20]",
     "progress=false",
 )
