@@ -10,14 +10,15 @@ from typing import Any
 
 from cl_powerprop.checkpoint import Checkpoint, differences, read_checkpoint, written_config
 from cl_powerprop.checkpoint_files import exists
-from cl_powerprop.config import RunConfig
+from cl_powerprop.config import BEGINNING, RunConfig
 from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
 from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
-from cl_powerprop.run_folder import is_free, leftovers, taken, tidy
+from cl_powerprop.record import STATUSES
+from cl_powerprop.run_folder import SCHEMA_VERSION, is_free, leftovers, taken, tidy
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import shell_word
-from cl_powerprop.stored_config import load_config
+from cl_powerprop.stored_config import LARGEST, NAME, load_config
 
 _LARGEST = 2**26  # bytes of run.json
 _LAST = "weights.csv"  # is written as a run ends, before its checkpoints are removed
@@ -46,6 +47,10 @@ class Begun:
         Raises:
             RunFolderError: if it has ended, and only its `run.json` is damaged; or if it was begun by another version.
         """
+        if (version := self.record.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{self.folder} has schema version {version!r}; this cl-powerprop has {SCHEMA_VERSION}"
+            )
         damage: RunFolderError | None = None
         if exists(self.folder):
             try:
@@ -85,8 +90,7 @@ class Begun:
             tell(f"{error}; it is written anew from the checkpoint")
             return written
         if changed := differences(written, filed):
-            file = self.folder / "config.yaml"
-            tell(f"{file} has changed since the run began: {', '.join(changed)}; it is written anew")
+            tell(f"{self.folder / NAME} has changed since the run began: {', '.join(changed)}; it is written anew")
         written.data.root = filed.data.root
         free = {key: getattr(filed, key) for key in ("logger", "progress", "references_dir")}
         return replace(written, **free)
@@ -117,11 +121,12 @@ def begun_in(folder: Path) -> Begun | None:
     """
     record = folder / "run.json"
     try:
-        # A config alone is that of a run that was killed as it began; beside other things it is a user's.
-        if os.path.lexists(record) or exists(folder) or (not is_free(folder) and is_free(folder, {"config.yaml"})):
+        if os.path.lexists(record) or exists(folder):
             return Begun(folder, _read(record))
         if is_free(folder):
             return None
+        if is_free(folder, {NAME}) and _is_ours(folder / NAME):  # of a run that was killed as it began
+            return Begun(folder, {})
     except OSError as error:
         raise RunFolderError(f"the run folder {folder} cannot be read: {error.strerror}") from error
     raise taken(folder)
@@ -141,7 +146,17 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.loads(read_file(file, _LARGEST))
     except (OSError, FileError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    is_whole = isinstance(content, dict) and content.get("status") in STATUSES
+    return content if is_whole else {}
+
+
+def _is_ours(config: Path) -> bool:
+    """Return whether a config may be one of ours, perhaps cut off by a power cut, and not a user's own."""
+    try:
+        text = read_file(config, LARGEST)
+    except (OSError, FileError):
+        return False
+    return text.startswith(BEGINNING.encode()[: len(text)]) or not text.strip(b"\0")
 
 
 @contextlib.contextmanager
@@ -150,7 +165,7 @@ def saying_where(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        if is_file(folder / "config.yaml"):
+        if is_file(folder / NAME):
             where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
             named = f"-- {shell_word(where)}" if where.startswith("-") else shell_word(where)
             tasks = _read(folder / "run.json").get("trained_tasks")

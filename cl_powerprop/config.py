@@ -143,6 +143,7 @@ GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
 OPTIONAL = {"sparsity": "none"}  # what a config without the group has: those of earlier versions are without it
 REFERENCES = ("joint", "independent", "untrained")
 RESUME = ("auto", "never")
+BEGINNING = "defaults:\n  - base\n  - _self_\n\n"  # of each config that is written
 RUN_DIR = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the default, which is written instead of a user's own
 
 
@@ -267,7 +268,7 @@ def repeatable_yaml(config: RunConfig) -> str:
     A data folder that was given as an absolute path is the user's to give again.
     """
     values = shareable(config)
-    return "defaults:\n  - base\n  - _self_\n\n" + OmegaConf.to_yaml(OmegaConf.create(values))
+    return BEGINNING + OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 def _typed(schema: type, values: Any, where: str) -> Any:

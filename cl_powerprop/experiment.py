@@ -24,6 +24,7 @@ from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite, taken, tidy
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.saving import load
+from cl_powerprop.shown import printable
 from cl_powerprop.source import is_verified
 from cl_powerprop.torchrun import place
 
@@ -107,7 +108,7 @@ def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:
     begun.check_same(config, None)
     begun.tidy()
     if not quiet:
-        say(f"{path}: complete")
+        say(f"{printable(str(path))}: complete")
     return Result(path, dict(begun.record))
 
 
@@ -117,7 +118,7 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
     if begun is not None:
         begun.check_same(config, checkpoint)
         if not quiet:
-            say(f"{path}: {describe(checkpoint)}")
+            say(f"{printable(str(path))}: {describe(checkpoint)}")
     wait_for_all()  # the others read what the first one is about to write
     messages: list[str] = []
     references = []

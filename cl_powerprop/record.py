@@ -163,6 +163,9 @@ class ReferenceAccuracy:
     average_accuracy: float
 
 
+STATUSES = ("running", "complete", "interrupted", "failed")
+
+
 @dataclass
 class State:
     """How far a run is, as `run.json` has it.

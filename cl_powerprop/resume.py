@@ -10,6 +10,7 @@ from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.errors import DivergedError, RankError, RunFolderError, StorageError, UserError
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
+from cl_powerprop.shown import printable
 from cl_powerprop.torchrun import place
 
 log = logging.getLogger("cl_powerprop")
@@ -79,7 +80,7 @@ def _go_on(folder: Path, root: str | None) -> bool:
         raise RunFolderError("the folder holds no run any more")
     if begun.is_complete:
         begun.tidy()
-        say(f"{folder}: complete")
+        say(f"{printable(str(folder))}: complete")
         return False
     config = begun.config(log.warning)
     config.resume = "auto"

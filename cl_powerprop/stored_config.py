@@ -19,7 +19,7 @@ from cl_powerprop.errors import ConfigurationError, FileError
 from cl_powerprop.files import read_file
 
 NAME = "config.yaml"
-_LARGEST = 2**18  # bytes: a hundred times what a config has
+LARGEST = 2**18  # bytes: a hundred times what a config has
 _DEEPEST = 20  # sections within one another
 _LONGEST = 2000  # characters of a value or a name
 _DEFAULTS = (["base", "_self_"], None)  # what our own files say of Hydra's config files
@@ -66,7 +66,7 @@ def load_values(folder: Path) -> dict[str, Any]:
     """
     file = folder / NAME
     try:
-        text = read_file(file, _LARGEST).decode("utf-8")
+        text = read_file(file, LARGEST).decode("utf-8")
         values = yaml.load(text, Loader=_Loader)
         values = with_text(values, text)
     except (OSError, FileError, ValueError, yaml.YAMLError, RecursionError) as error:

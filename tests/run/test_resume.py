@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from cl_powerprop.checkpoint import FILE
-from cl_powerprop.config import RunConfig
+from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.experiment import run
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.training.meters import TrainingMeter
@@ -159,8 +159,10 @@ def test_a_run_that_cannot_be_resumed_is_one_line_and_the_others_go_on(
     Path("all/damaged/config.yaml").write_text("")
     for name, content in {"weights.csv": "", "run.json": "{"}.items():
         Path("all/ended", name).write_text(content)
+    began_as = json.loads(Path("all/early/run.json").read_text())["run_id"]
     assert command("resume", "all") == 1
     captured = capsys.readouterr()
+    assert json.loads(Path("all/early/run.json").read_text())["run_id"] == began_as, "W&B goes on in the same run"
     assert "all/good: going on after 1 of 3 tasks" in captured.out
     assert "all/whole: complete" in captured.out
     assert "all/torn: going on after 0 of 3 tasks" in captured.out  # from the checkpoint before
@@ -331,3 +333,36 @@ def test_a_damaged_config_is_that_of_the_checkpoint(
     assert command("resume", cut) == 0
     assert "written anew" in caplog.text
     assert (cut / "config.yaml").read_text() == written
+
+
+def test_a_folder_that_is_not_of_a_run_is_left_alone(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, files in {"mine": ("config.yaml",), "more": ("config.yaml", "other.yaml")}.items():
+        Path(name).mkdir()
+        for file in files:
+            Path(name, file).write_text("seed: 1")
+        before = tree(Path(name))
+        assert command("run", *TINY, "strategy=naive", f"run_dir={name}") == 2
+        assert "never overwritten" in capsys.readouterr().err
+        assert tree(Path(name)) == before
+
+
+@pytest.mark.parametrize("content", ["", "defaults:\n  - ba", "whole"])
+def test_a_run_that_was_killed_as_it_began(content: str, command: Command) -> None:
+    config = tiny_config("strategy=naive", "benchmark.n_tasks=1", "train.epochs=1")
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(repeatable_yaml(config) if content == "whole" else content)
+    assert run(config, "run").record["status"] == "complete"
+
+
+@pytest.mark.parametrize("status", ["complate", None, ["complete"], 3])
+def test_a_complete_run_whose_record_is_damaged_is_not_overwritten(
+    status: Any, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("run", *TINY, "strategy=naive", "benchmark.n_tasks=1", "train.epochs=1", "run_dir=run")
+    assert command(*words) == 0
+    record = json.loads(Path("run/run.json").read_text())
+    Path("run/run.json").write_text(json.dumps(record | {"status": status}))
+    before = tree(Path("run"))
+    assert command(*words) == 2
+    assert "holds a run that has ended, but its run.json is damaged" in capsys.readouterr().err
+    assert tree(Path("run")) == before
