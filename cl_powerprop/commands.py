@@ -108,6 +108,7 @@ def sync(options: argparse.Namespace) -> int:
 
 def pull(options: argparse.Namespace) -> int:
     """Fetch W&B runs as run folders."""
+    from cl_powerprop.shown import shell_word
     from cl_powerprop.tracking.wandb_pull import pull as pull_runs
 
     pulled = pull_runs(options.project, Path(options.out))
@@ -115,7 +116,7 @@ def pull(options: argparse.Namespace) -> int:
         print(f"warning: {problem}", file=sys.stderr)
     print(f"{len(pulled.written)} run folders written to {options.out}, {len(pulled.present)} were there before")
     if pulled.written or pulled.present:
-        print(f"compare them by: cl-powerprop compare {options.out}")
+        print(f"compare them by: cl-powerprop compare -- {shell_word(options.out)}")
         return 0
     return FAULT
 

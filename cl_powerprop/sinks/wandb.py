@@ -15,6 +15,7 @@ from cl_powerprop.naming import text
 from cl_powerprop.privacy import redact_all
 from cl_powerprop.record import new_run_id
 from cl_powerprop.run_folder import COPY
+from cl_powerprop.shown import shell_word
 from cl_powerprop.tracking.layer_curves import LayerCurves
 from cl_powerprop.tracking.stream import Row, RunView, SinkConfig, register_sink
 from cl_powerprop.tracking.wandb_account import UPLOADED, has_credentials
@@ -320,9 +321,9 @@ class WandbSink:
 
 
 def _folder(run: Any) -> str:
-    """Return the folder with the files of a W&B run; W&B chooses another one if ``dir`` cannot be written."""
+    """Return the folder with the files of a W&B run, for a shell; W&B chooses another one if it cannot write ``dir``."""
     folder = Path(run.settings.sync_dir).parent.parent
-    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    return shell_word(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def _line(error: Exception) -> str:

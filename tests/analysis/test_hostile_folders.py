@@ -45,6 +45,7 @@ from .hostile import (
     with_setting,
     with_value,
 )
+from .test_report import browser, until  # noqa: F401, RUF100 (a fixture)
 
 pytestmark = pytest.mark.slow
 
@@ -379,3 +380,24 @@ def test_a_shell_reads_what_was_quoted(name: bytes) -> None:
 @pytest.mark.parametrize("value", [5, -3.5, "-1", "1e5", "nan", None, 2.0, True])
 def test_numbers_stay_numbers_in_csv(value: object) -> None:
     assert csv_cell(value) is value
+
+
+def test_a_browser_runs_and_links_nothing_of_a_run(
+    good: Path,
+    browser: Any,  # noqa: F811, RUF100
+    tmp_path: Path,
+) -> None:
+    """The figures are drawn all the same, also in the name that Plotly makes of a template."""
+    root = with_texts(good, PLACES["strategy"], TEXTS)
+    for index, text in enumerate(TEXTS.values()):
+        with_name("accuracy_matrix.csv", "permutation_0", text)(root / "runs" / f"bad-{index}")
+    compare([root / "runs"], tmp_path / "out", allow_mixed=True, quiet=True)
+    browser.get((tmp_path / "out" / "report.html").as_uri())
+    until(browser, "document.body.dataset.drawn !== undefined")
+    assert browser.title.startswith("Comparison: ")
+    assert (
+        browser.execute_script("return document.querySelectorAll('a[href], svg a, form, iframe, object').length") == 0
+    )
+    assert browser.get_log("browser") == []
+    lines = "return document.querySelectorAll('#chart-forgetting .scatterlayer .js-line').length"
+    assert browser.execute_script(lines) >= len(TEXTS)
