@@ -321,7 +321,7 @@ class WandbSink:
 
 
 def _folder(run: Any) -> str:
-    """Return the folder with the files of a W&B run, for a shell; where ``dir`` cannot be written, it is another one."""
+    """Return the folder with the files of a W&B run, for a shell; not in ``dir`` if that cannot be written."""
     folder = Path(run.settings.sync_dir).parent.parent
     return shell_word(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
 
