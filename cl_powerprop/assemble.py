@@ -1,5 +1,6 @@
 """From a config to the parts of a run. Nothing is written or printed, and nothing is trained."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.evaluation.plan import EvaluationPlan
 from cl_powerprop.limits import check_device
+from cl_powerprop.networks.blank import check_memory
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.optimizers.base import OptimizerConfig
@@ -34,6 +36,8 @@ from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.schedule import LearningRateSchedule
 from cl_powerprop.training.step_limit import StepLimit
 
+log = logging.getLogger("cl_powerprop")
+
 
 def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     """Return the parts of a run.
@@ -54,9 +58,11 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     # Pictures that are read whenever they are needed are cropped as they are read.
     cropped = config.train if sequence.workers is None else replace(config.train, crop=1.0)
     trained = strategy.training_samples(sequence.tasks)
+    _warn_of_small_data(config.train.batch_size, min(map(len, trained)))
     benchmark = to_avalanche(sequence, make_augmentation(cropped), trained, crop=config.train.crop)
     config = _with_steps_of_experience(config, len(sequence) / len(trained))
     architecture = strategy.architecture(describe_model(config, sequence))
+    check_memory(architecture)
     model = build_model(**architecture).to(device)
     context = Context(
         seed=config.seed,
@@ -79,6 +85,12 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     )
     parts.sparsity = make_sparse_training(config, parts)
     return parts
+
+
+def _warn_of_small_data(batch_size: int, samples: int) -> None:
+    """Say that a batch has fewer samples than was asked for; a step then takes all there are."""
+    if batch_size > samples:
+        log.warning(f"train.batch_size={batch_size} is more than the {samples:,} samples to train on: a step takes all")
 
 
 def _with_steps_of_experience(config: RunConfig, tasks: float) -> RunConfig:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STEM = 16
 STAGES = 3
 
+_DEEPEST = 1204  # the deepest residual networks that were published have 1,202 layers
+
 
 @dataclass(kw_only=True)
 class WideResNetConfig(ModelConfig):
@@ -46,10 +48,12 @@ def blocks_a_stage(depth: int) -> int:
     """Return the number of blocks in each of the three stages.
 
     Raises:
-        ConfigurationError: for a depth that is not 6 n + 4.
+        ConfigurationError: for a depth that is not 6 n + 4, or of thousands of layers.
     """
-    if depth < 10 or depth % 6 != 4:
-        raise ConfigurationError(f"model.depth must be 6 n + 4, such as 10, 16, 22, 28 or 40, not {depth}")
+    if depth % 6 != 4 or not 10 <= depth <= _DEEPEST:
+        raise ConfigurationError(
+            f"model.depth must be 6 n + 4, such as 10, 16, 22, 28 or 40, up to {_DEEPEST}, not {depth}"
+        )
     return (depth - 4) // 6
 
 

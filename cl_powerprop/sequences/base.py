@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SCENARIOS = ("task", "domain", "class")
 
+_MOST_TASKS = 10_000
+
 
 @dataclass(kw_only=True)
 class SequenceConfig:
@@ -82,8 +84,10 @@ def check_n_tasks(n_tasks: int) -> int:
     """Return ``n_tasks``.
 
     Raises:
-        ConfigurationError: if it is below 1.
+        ConfigurationError: if it is below 1, or more than an accuracy matrix can hold.
     """
     if n_tasks < 1:
         raise ConfigurationError(f"benchmark.n_tasks must be at least 1, not {n_tasks}")
+    if n_tasks > _MOST_TASKS:
+        raise ConfigurationError(f"benchmark.n_tasks must be at most {_MOST_TASKS:,}, not {n_tasks}")
     return n_tasks

@@ -298,7 +298,8 @@ class TensorLoader(Resumable):
         self._draws = torch.Generator(self.labels.device).manual_seed(seed)
         self.share = share
         self._join_lone = join_lone
-        self._task_ids = torch.full((batch_size + 1,), task, device=self.labels.device)  # + 1 for one that joins
+        longest = min(batch_size + 1, len(samples))  # + 1 for one that joins
+        self._task_ids = torch.full((longest,), task, device=self.labels.device)
 
     @property
     def generators(self) -> dict[str, torch.Generator]:
