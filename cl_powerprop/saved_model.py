@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cl_powerprop.documents import parse_json
 from cl_powerprop.networks.blank import blank_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import find
@@ -18,7 +19,7 @@ from cl_powerprop.sparsity.masked_weight import MaskedWeight
 from cl_powerprop.sparsity.packing import unpack
 from cl_powerprop.sparsity.task_aware import TaskAware
 from cl_powerprop.tensor_file import DTYPES
-from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, parse_json, shortened
+from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, shortened
 
 _REGISTERED = 10  # parameters and buffers that a network makes for one tensor of its file, at most
 _ADDED = (".labels", ".alpha")  # tensors that files of version 0.1.0 have not
@@ -48,7 +49,7 @@ def described(text: str) -> Description:
     """
     content = check_fields(
         "its description",
-        parse_json(text),
+        parse_json(text.encode()),
         {
             "architecture": lambda value: isinstance(value, dict),
             "masked": lambda value: value is None or value in ({"unmasked": "per_task"}, {"unmasked": "frozen"}),

@@ -1,11 +1,13 @@
 """The header of a safetensors file, checked before a tensor is made. Imports no torch."""
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from cl_powerprop.documents import parse_json
+from cl_powerprop.shown import as_line
 
 LENGTH = 8  # bytes at the beginning of a safetensors file that say how long its header is
 
@@ -89,41 +91,9 @@ def _entry(name: str, value: Any, start: int) -> Entry:
     raise ValueError(f"the entry of tensor {shortened(name)} is impossible")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value that JSON text stands for.
-
-    Raises:
-        ValueError: for what is no JSON, a key that comes twice, a number that is not finite, or too deep nesting.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("its description is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"its description is no JSON as it was written ({error})") from error
-
-
-def _without_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = list(pairs)
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError("a key comes twice")
-    return content
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(shortened(text))
-
-
 def shortened(text: object, most: int = 60) -> str:
-    """Return text from a file as a message can show it: in one line, without control characters, and not too long."""
-    shown = ascii(str(text)[: most + 1])[1:-1]
-    return shown if len(shown) <= most else shown[: most - 3] + "..."
+    """Return what a file says as a message can show it."""
+    return as_line(str(text), most)
 
 
 def check_fields(what: str, value: Any, fields: Mapping[str, Check]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_powerprop.documents import parse_json
 from cl_powerprop.exporting.layers import KINDS, Add, Select
 from cl_powerprop.exporting.network import ExportedNetwork, build_network
 from cl_powerprop.memory import gigabytes, too_large
 from cl_powerprop.sparsity.packing import packed_size
 from cl_powerprop.tensor_file import DTYPES
-from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, parse_json, shortened
+from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, shortened
 
 _MOST_STEPS = 10_000
 _MOST_VALUES = 2**27  # that a layer may return for one sample
@@ -63,7 +64,7 @@ def described(text: str) -> tuple[ExportedNetwork, dict[str, list[int]], dict[st
     """
     content = check_fields(
         "its description",
-        parse_json(text),
+        parse_json(text.encode()),
         {
             "steps": lambda value: isinstance(value, list) and 0 < len(value) <= _MOST_STEPS,
             "sparse": lambda value: isinstance(value, dict),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.assemble import load_sequence
+from cl_powerprop.documents import read_json
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.exporting.dead_units import remove_dead_units
 from cl_powerprop.exporting.files import load_exported, write_exported
@@ -20,12 +21,11 @@ from cl_powerprop.exporting.network import ExportedNetwork
 from cl_powerprop.exporting.onnx_file import check_onnx, open_onnx, write_onnx
 from cl_powerprop.exporting.sparse_kernels import with_sparse_kernels
 from cl_powerprop.exporting.tracing import trace
-from cl_powerprop.files import read_file, write_file
+from cl_powerprop.files import write_file
 from cl_powerprop.limits import check_threads
 from cl_powerprop.saving import LoadedModel, load
 from cl_powerprop.stored_config import load_config
 from cl_powerprop.tasks import Split, Task
-from cl_powerprop.tensor_header import parse_json
 
 BATCH_SIZES = (1, 256)
 
@@ -232,7 +232,7 @@ def _read_task(folder: Path, task: int, root: str | None) -> Task:
 def _facts(folder: Path, task: int, learned: Task) -> dict[str, Any]:
     """Return what a file says of its network; pixels are to be normalised as (value / 255 - mean) / std."""
     try:
-        run_id = str(parse_json(read_file(folder / "run.json"))["run_id"])
+        run_id = str(read_json(folder / "run.json")["run_id"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunFolderError(f"{folder / 'run.json'} cannot be read: {error}") from error
     source = learned.test.source

@@ -9,11 +9,11 @@ from typing import Any
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from torch import Tensor
 
+from cl_powerprop.documents import parse_json
 from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.plugins.masking import MaskingPlugin, masking_plugins
 from cl_powerprop.saving import write_tensors
 from cl_powerprop.tensor_file import read_tensors
-from cl_powerprop.tensor_header import parse_json
 
 _FORMAT = "cl-powerprop learner 1"
 _SHOWN = 150  # characters of what torch says about a state that does not fit
@@ -87,7 +87,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     if metadata.get("format") != _FORMAT:
         raise DataError(f"{path} was not written by save_learner")
     try:
-        written = parse_json(metadata["about"])
+        written = parse_json(metadata["about"].encode())
         return tensors, {name: written[name] for name in ("plugin", "unmasked", "state", "frozen")}
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

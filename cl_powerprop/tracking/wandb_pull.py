@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from cl_powerprop.documents import read_json
 from cl_powerprop.errors import RunFolderError, UserError
-from cl_powerprop.files import is_file, read_file, sync_folder
+from cl_powerprop.files import is_file, sync_folder
 from cl_powerprop.run_folder import COPY
-from cl_powerprop.tensor_header import parse_json
+from cl_powerprop.shown import as_line
 from cl_powerprop.tracking.wandb_account import open_account
 
 # Only these files are downloaded, whatever else is stored with the W&B run.
@@ -142,13 +143,12 @@ def _download(run: Any, part: Path) -> None:
 
 def _shown(value: object) -> str:
     """Return what the server says as a message can show it."""
-    text = " ".join(str(value).split())
-    return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
+    return as_line(str(value), _SHOWN)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        content = parse_json(read_file(folder / "run.json", _LARGEST))
+        content = read_json(folder / "run.json")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
