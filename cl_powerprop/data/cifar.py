@@ -132,8 +132,8 @@ class CIFAR(ImageDataset):
             try:
                 found = read_pickled(contents[name])
                 images.append(found[b"data"].array().reshape(-1, *SHAPE))
-                labels.append(np.array(found[self.label_key], dtype=np.int64))
-            except (DataError, KeyError, AttributeError, TypeError, ValueError) as error:
+                labels.append(_flat(found[self.label_key]))
+            except (DataError, KeyError, AttributeError, OverflowError, TypeError, ValueError) as error:
                 raise self._damaged(root / self.folder / name, str(error)) from error
             if labels[-1].shape != images[-1].shape[:1] or not np.isin(labels[-1], np.arange(self.classes)).all():
                 raise self._damaged(root / self.folder / name, f"{len(images[-1])} images, {len(labels[-1])} labels")
@@ -141,6 +141,17 @@ class CIFAR(ImageDataset):
 
     def _damaged(self, path: Path, why: str) -> DataError:
         return DataError(f"{path} is truncated or altered ({why}); `cl-powerprop data download {self.name}` repairs it")
+
+
+def _flat(labels: list[int]) -> NDArray[np.int64]:
+    """Return a list as an array; one that is nested can stand for billions of values.
+
+    Raises:
+        ValueError: if it is no list of whole numbers.
+    """
+    if not all(type(label) is int for label in labels):
+        raise ValueError("its labels are no whole numbers")
+    return np.array(labels, dtype=np.int64)
 
 
 @register_dataset("cifar10")

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cl_powerprop import run
 from cl_powerprop.assemble import load_sequence
@@ -242,6 +244,42 @@ HOSTILE = {
 def test_nothing_but_arrays_is_unpickled(name: str) -> None:
     with pytest.raises(DataError, match=r"it is no pickle of arrays|not a dictionary"):
         read_pickled(HOSTILE[name])
+    assert SENTINEL == []
+
+
+def test_numbers_of_memory_places_cost_no_memory() -> None:
+    """Python's own unpickler makes a table as long as the largest number."""
+    content = pickled({b"data": text(b"x")}).replace(b"U\x01x", b"U\x01xr\xff\xff\xff\xff")
+    assert read_pickled(content) == {b"data": b"x"}
+
+
+def test_labels_that_are_nested_a_billion_times_are_not_unfolded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = b"]q\x00"  # each list holds the one before ten times
+    for depth in range(1, 30):
+        bomb += b"](" + (b"h" + bytes([depth - 1])) * 10 + b"eq" + bytes([depth])
+    content = b"\x80\x02}(" + text(b"data") + array(IMAGES.reshape(10, -1))
+    content += text(b"unused") + b"(" + bomb + b"t" + text(b"labels") + b"h\x1du."
+    files = small_files(CIFAR10) | {"test_batch": content}
+    publish(CIFAR10, monkeypatch, files)
+    write(CIFAR10, tmp_path, files)
+    with pytest.raises(DataError, match="labels are no whole numbers"):
+        CIFAR10().read(tmp_path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_noise_in_a_pickle_is_read_or_one_line(data: st.DataObject) -> None:
+    whole = batch(IMAGES[:1], [3])
+    start = data.draw(st.integers(0, len(whole) - 1))
+    noise = data.draw(st.binary(min_size=1, max_size=20))
+    told = "nothing"
+    try:
+        read_pickled(whole[:start] + noise + whole[start + len(noise) :])
+    except DataError as error:
+        told = str(error)
+    assert told.isprintable()
     assert SENTINEL == []
 
 
