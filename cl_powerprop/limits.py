@@ -24,6 +24,7 @@ GRADIENT_SCORES = ("gradient", "saliency")
 GROW_SCORES = ("random", "gradient")
 REPARAMS = ("powerprop", "product")
 
+_LARGEST_ALPHA = 100.0
 _NORM_GROUPS = 8
 _THREADS = 256  # that are allowed on any machine, so that a config of a larger one can be repeated
 _THREADS_A_CORE = 4
@@ -44,11 +45,13 @@ def check_alpha(alpha: float) -> float:
     """Return ``alpha`` as a float.
 
     Raises:
-        ConfigurationError: if it is not a finite number of at least 1.
+        ConfigurationError: if it is not a finite number of at least 1, or so large that nothing is left of a weight.
     """
     alpha = float(alpha)
     if not math.isfinite(alpha) or alpha < 1.0:
         raise ConfigurationError(f"alpha must be a finite number >= 1, not {alpha}")
+    if alpha > _LARGEST_ALPHA:
+        raise ConfigurationError(f"alpha must be at most {_LARGEST_ALPHA:g}, not {alpha:g}")
     return alpha
 
 

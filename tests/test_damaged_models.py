@@ -113,6 +113,7 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a width of 4.0": architecture(width=4.0),
     "alpha 0.5": architecture(alpha=0.5),
     "alpha -1": architecture(alpha=-1),
+    "alpha 1e300": architecture(alpha=1e300),
     "another alpha": architecture(alpha=3.0),
     "a text as alpha": architecture(alpha="2.0"),
     "huge samples": architecture(sample_shape=[10**9, 10**9, 10**9]),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cl_powerprop.sparsity import GradualPruning, IterativePruning, OneShotPruning
     from cl_powerprop.strategies.base import Strategy
 
+_MOST_ROUNDS = 1000
+
 
 @dataclass(kw_only=True)
 class PruningConfig(SparseConfig):
@@ -94,8 +96,8 @@ class IterativeConfig(PruningConfig):
 
     def check(self) -> None:
         super().check()
-        if self.rounds < 1:
-            raise ConfigurationError(f"sparsity.rounds must be at least 1, not {self.rounds}")
+        if not 1 <= self.rounds <= _MOST_ROUNDS:
+            raise ConfigurationError(f"sparsity.rounds must be from 1 to {_MOST_ROUNDS}, not {self.rounds}")
         if self.rewind_to is not None and self.rewind_to < 0:
             raise ConfigurationError(f"sparsity.rewind_to must be a step, from 0 on, or null, not {self.rewind_to}")
 

@@ -35,6 +35,11 @@ HUGE = 10**9
         (["model=convnet", "data=mnist5k", "model.width=1048576"], r"model=convnet with [\d,]+ weights needs"),
         (["model=wide_resnet", "model.widen_factor=1048576"], r"model=wide_resnet with [\d,]+ weights needs"),
         (["model=wide_resnet", "model.depth=6000004"], "up to 1204, not 6000004"),
+        (["model.alpha=1e300"], "alpha must be at most 100, not 1e"),
+        (
+            ["benchmark=single", "sparsity=iterative", f"sparsity.rounds={HUGE}"],
+            "sparsity.rounds must be from 1 to 1000",
+        ),
         (["data=folder", f"data.workers={HUGE}", "benchmark=single"], "data.workers must be at most"),
         (["data=folder", f"data.size={HUGE}", "benchmark=single"], "data.size must be from 1 to 4096"),
     ],

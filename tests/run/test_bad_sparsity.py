@@ -80,7 +80,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         f"{SINGLE} sparsity=gradual sparsity.initial=0.95",
         ["sparsity.initial=0.95 is above sparsity.target=0.9"],
     ),
-    "no rounds": (f"{SINGLE} sparsity=iterative sparsity.rounds=0", ["sparsity.rounds must be at least 1, not 0"]),
+    "no rounds": (f"{SINGLE} sparsity=iterative sparsity.rounds=0", ["sparsity.rounds must be from 1 to 1000, not 0"]),
     "more rounds than steps": (
         f"{SINGLE} train.steps=5 sparsity=iterative sparsity.rounds=5",
         ["sparsity.rounds=5 needs at least 6 steps of training; there are 5"],
