@@ -30,9 +30,10 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
 
 
 def status(run: Path) -> str | None:
-    """Return the status in `run.json`; None if there is none."""
-    content = _json(run / "run.json")
-    return content.get("status") if isinstance(content, dict) else None
+    """Return the status in `run.json`, in a multirun that of its first job that is not complete; None without one."""
+    found = [_json(file) for file in sorted((*run.glob("run.json"), *run.glob("*/run.json")))]
+    statuses = [content.get("status") if isinstance(content, dict) else None for content in found]
+    return next((each for each in statuses if each != "complete"), "complete" if statuses else None)
 
 
 def _names(run: Path) -> set[str]:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 EXECUTED = (
     *("README.md#Your own strategy", "README.md#In your own Avalanche script", "docs/guide.md", "docs/compare.md"),
     *("README.md#Sparse training in a bare loop", "docs/export.md", "docs/sparse_training.md"),
+    "docs/reliability.md",
     "docs/dashboards.md#In your own training loop",
 )
 OUTSIDE, INSIDE = "docs/extending.md#From outside", "docs/extending.md#Inside the package"

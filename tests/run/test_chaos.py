@@ -212,3 +212,11 @@ def test_the_table_counts_what_failed_and_goes_between_the_markers(tmp_path: Pat
     assert "old" not in text
     with pytest.raises(ValueError, match="has no lines"):
         table.put(tmp_path / "results.csv", "")
+
+
+def test_no_case_of_the_recorded_table_failed() -> None:
+    page = (SCRIPTS.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.count("|") == 6]
+    counts = {row[1]: row[2:4] for row in cells if row[2].isdigit()}
+    assert all(cases == identical for cases, identical in counts.values()), counts
+    assert len([name for name in counts if name.startswith("`")]) >= 12

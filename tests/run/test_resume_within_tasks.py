@@ -7,10 +7,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from cl_powerprop import checkpoint_files
 from cl_powerprop.checkpoint import FILE, Checkpoint, read_checkpoint
