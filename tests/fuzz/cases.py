@@ -1,0 +1,28 @@
+"""How many cases there are of each kind: 500 in all, always the same ones; `make fuzz` draws 10,000 others."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+VARIABLE = "CL_POWERPROP_FUZZ"  # how many cases there are in all
+_USUAL = 500
+SHARES = {
+    **{"run folders": 0.23, "reports": 0.01, "configs": 0.14, "config folders": 0.04, "checkpoints": 0.12},
+    **{"models": 0.12, "exported": 0.08, "data": 0.14, "answers": 0.07, "downloads": 0.05},
+}
+
+
+def cases(kind: str, **strategies: Any) -> Callable[[Any], Any]:
+    """Return the decorator of a test that is called once for each case of a kind."""
+    wanted = os.environ.get(VARIABLE)
+    chosen = settings(
+        max_examples=max(1, round(SHARES[kind] * int(wanted or _USUAL))),
+        derandomize=wanted is None,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda test: chosen(given(**strategies)(test))
