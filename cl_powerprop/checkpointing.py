@@ -12,7 +12,7 @@ from cl_powerprop.saving import save
 from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.torchrun import place
 from cl_powerprop.training.checkpoints import Checkpoints, Reach
-from cl_powerprop.training.task_state import global_generators
+from cl_powerprop.training.task_state import fitting, global_generators
 
 
 def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None) -> Checkpoints:
@@ -67,15 +67,20 @@ def saver(config: RunConfig, parts: Parts, checkpoints: Checkpoints) -> Callable
 
 
 def restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
-    """Make network, strategy, clock and results what they were; all else follows from the config and the task."""
+    """Make network, strategy, clock and results what they were; all else follows from the config and the task.
+
+    Raises:
+        RunFolderError: if the checkpoint is not one of this run.
+    """
     learner = parts.learner
-    results.load_state_dict(checkpoint.results, checkpoint.step)
-    parts.strategy.load_state_dict(checkpoint.strategy, learner.model)
-    learner.model.load_state_dict(checkpoint.model)
-    if parts.sparsity is not None:
-        parts.sparsity.load_state_dict(checkpoint.sparsity)
-    learner.clock.train_iterations = checkpoint.step
-    learner.clock.train_exp_counter = results.trained_tasks
-    for name, draws in global_generators(learner.device).items():
-        if name in checkpoint.random:
-            draws.set_state(checkpoint.random[name])
+    with fitting():
+        results.load_state_dict(checkpoint.results, checkpoint.step)
+        parts.strategy.load_state_dict(checkpoint.strategy, learner.model)
+        learner.model.load_state_dict(checkpoint.model)
+        if parts.sparsity is not None:
+            parts.sparsity.load_state_dict(checkpoint.sparsity)
+        learner.clock.train_iterations = checkpoint.step
+        learner.clock.train_exp_counter = results.trained_tasks
+        for name, draws in global_generators(learner.device).items():
+            if name in checkpoint.random:
+                draws.set_state(checkpoint.random[name])

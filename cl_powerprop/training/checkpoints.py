@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 
 from cl_powerprop import interrupts
 from cl_powerprop.training.measure import Measure
-from cl_powerprop.training.task_state import TaskState
+from cl_powerprop.training.task_state import TaskState, fitting
 
 _FIRST = 0.05  # seconds that the first checkpoint is taken to last
 
@@ -77,7 +77,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
     def watch(self, measure: Measure) -> None:
         """Also write checkpoints while tasks are measured by this object, which goes on with what was measured."""
         self._measure = measure
-        if self._measured:
+        with fitting():
             measure.load_state_dict(self._measured)
 
     def measured(self) -> dict[str, Any]:
@@ -146,15 +146,17 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         """Go on within the task, if a state was given."""
         self._task = TaskState(strategy)
         if self._go_on is not None:
-            self._begun, self._go_on = self._go_on(), None
-            self._task.load(self._begun)
+            with fitting():
+                self._begun, self._go_on = self._go_on(), None
+                self._task.load(self._begun)
 
     def epoch_begins(self, strategy: Any, **_: Any) -> None:
         """Go on within the epoch, if the state is of a moment within one."""
         assert self._task is not None
         self._task.epoch_begins()
         begun, self._begun = self._begun, {}
-        self._task.load_epoch(begun)
+        with fitting():
+            self._task.load_epoch(begun)
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Write a checkpoint between two steps."""

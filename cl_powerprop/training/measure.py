@@ -82,5 +82,6 @@ class Measure:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned."""
-        self._known = {key: [Measured(**each) for each in values] for key, values in state["measured"].items()}
-        self._inferred = {int(task): share for task, share in state["identified"]}
+        measured, identified = state.get("measured", {}), state.get("identified", ())
+        self._known = {key: [Measured(**each) for each in values] for key, values in measured.items()}
+        self._inferred = {int(task): share for task, share in identified}

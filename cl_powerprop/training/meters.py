@@ -96,7 +96,15 @@ class _Sums:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state_dict` returned; its tensors are on the device."""
+        """Take back what :meth:`state_dict` returned; its tensors are on the device.
+
+        Raises:
+            ValueError: if there is no such class as a label says.
+        """
+        classes = state["waiting_outputs"].shape[1] if "waiting_outputs" in state else state["classes"]
+        for labels in (state[name] for name in ("labels", "waiting_labels") if name in state):
+            if not bool(((labels >= 0) & (labels < classes)).all()):
+                raise ValueError("a label is none of the classes")
         self.samples, self._classes = state["samples"], state["classes"]
         if "labels" in state:
             self._loss, self._correct, self._labels = state["loss"], state["correct"], [state["labels"]]

@@ -4,11 +4,14 @@ The network is not in it, for checkpoints have it in any case. A plugin that kno
 such as sums over an epoch, gives it by ``task_progress()`` and takes it back by ``load_task_progress(state)``.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from cl_powerprop.errors import RunFolderError, UserError
 
 _CLOCK = ("train_exp_epochs", "train_exp_iterations", "train_epoch_iterations")
 
@@ -25,6 +28,23 @@ def global_generators(device: torch.device) -> dict[str, torch.Generator]:
 def generator_states(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
     """Return the states of some generators, by name."""
     return {name: draws.get_state() for name, draws in generators.items()}
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Put the state of a checkpoint in inside.
+
+    Raises:
+        RunFolderError: if it is not one of this run, whatever is wrong with it.
+    """
+    try:
+        yield
+    except UserError:  # which says what is wrong by itself
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise RunFolderError(
+            f"the checkpoint does not fit its run: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 class TaskState:
@@ -70,11 +90,7 @@ class TaskState:
         return state | ({"batches": batches} if self.in_epoch else {})
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go to a state of the task that has just begun; what belongs to an epoch follows as that begins.
-
-        Raises:
-            KeyError: if the state lacks a value.
-        """
+        """Go to a state of the task that has just begun; what belongs to an epoch follows as that begins."""
         learner, clock = self._learner, self._learner.clock
         for name, draws in (global_generators(learner.device) | self._own_generators()).items():
             draws.set_state(state[f"generator/{name}"])

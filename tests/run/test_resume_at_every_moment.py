@@ -18,12 +18,12 @@ from .test_resume import assert_same
 pytestmark = pytest.mark.slow
 
 TINY = (
-    *("benchmark.n_tasks=2", "train.epochs=2", "model.hidden=[12]", "train.batch_size=1500", "progress=false"),
-    *("train.eval_batch_size=1000", "checkpoint.every_epochs=null", "checkpoint.every_seconds=null"),
+    *("data=digits", "benchmark.n_tasks=2", "train.epochs=2", "model.hidden=[12]", "train.batch_size=500"),
+    *("progress=false", "train.eval_batch_size=200", "checkpoint.every_epochs=null", "checkpoint.every_seconds=null"),
 )
 MASKED = ("strategy.retrain_epochs=1",)
 ADAM = ("optimizer=adam", "optimizer.lr=0.01")
-NORM = ("model=convnet", "model.width=2", "model.norm=batch", "train.batch_size=1500")
+NORM = ("model=convnet", "model.width=2", "model.norm=batch", "train.batch_size=700")
 SPARSE = ("strategy=naive", "sparsity.target=0.8", "optimizer.momentum=0.9", "sparsity.every=3")
 RUNS = {
     "naive": ("strategy=naive", *ADAM, "train.shift=2", "train.warmup=0.1"),
