@@ -233,7 +233,7 @@ def test_a_run_that_goes_on_has_fewer_rows_for_compare_to_read() -> None:
     with pytest.raises(ValueError, match="2 rows for 3 tasks"):
         parse_matrix(content, 3)
     for damaged in (content + b",,\n,,\n", b"a,b,c\n,,\n" + b"\n" * 2):
-        with pytest.raises(ValueError, match="rows"):
+        with pytest.raises(ValueError, match="row"):
             parse_matrix(damaged, 3, is_complete=False)
     with pytest.raises(ValueError, match="columns"):
         parse_matrix(b"a,b,c\n", 99_999_999, is_complete=False)
