@@ -92,7 +92,7 @@ class Begun:
         if changed := differences(written, filed):
             tell(f"{self.folder / NAME} has changed since the run began: {', '.join(changed)}; it is written anew")
         written.data.root = filed.data.root
-        free = {key: getattr(filed, key) for key in ("logger", "progress", "references_dir")}
+        free = {key: getattr(filed, key) for key in ("logger", "progress", "references_dir", "checkpoint")}
         return replace(written, **free)
 
     def check_same(self, config: RunConfig, checkpoint: Checkpoint | None) -> None:

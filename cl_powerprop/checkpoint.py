@@ -45,7 +45,7 @@ class Checkpoint:
         evaluation: what was measured, and is not in the results yet.
         results: the state of its results.
         step: optimizer steps that were done.
-        config: what must match.
+        config: of the run; those of earlier versions have only what must match.
     """
 
     model: dict[str, Tensor]
@@ -72,7 +72,7 @@ def write_checkpoint(
     Args:
         folder: of the run.
         parts, results: of the run.
-        config: what a run that goes on must match (see :func:`must_match`).
+        config: of the run (see :func:`kept_config`).
         task: the state of the task in training; empty if none is.
         evaluation: what was measured, and is not in the results yet, as JSON values.
 
@@ -179,6 +179,13 @@ def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
             "searches": content["searches"],
         },
     }
+
+
+def kept_config(config: RunConfig) -> dict[str, Any]:
+    """Return what a checkpoint keeps of a config: all but the run's folder, should `config.yaml` be damaged."""
+    values = shareable(config)
+    del values["run_dir"]
+    return values
 
 
 def must_match(config: RunConfig) -> dict[str, Any]:

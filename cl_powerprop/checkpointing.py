@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cl_powerprop.checkpoint import Checkpoint, must_match, write_checkpoint
+from cl_powerprop.checkpoint import Checkpoint, kept_config, write_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
@@ -17,14 +17,14 @@ from cl_powerprop.training.task_state import fitting, global_generators
 
 def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: Checkpoint | None) -> Checkpoints:
     """Return what writes the checkpoints of a run, and goes on from one within a task."""
-    matched = must_match(config)
+    kept = kept_config(config)
 
     def write(task: dict[str, Any]) -> None:
         if not place().is_first:
             return
         results.sync()
         with results.time("logging"), results.folder.writing():
-            write_checkpoint(results.folder.path, parts, results, matched, task, checkpoints.measured())
+            write_checkpoint(results.folder.path, parts, results, kept, task, checkpoints.measured())
 
     def go_on() -> Mapping[str, Any]:
         assert begun is not None

@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from cl_powerprop import checkpoint_files
 from cl_powerprop.checkpoint import FILE
 from cl_powerprop.config import RunConfig, repeatable_yaml
 from cl_powerprop.experiment import run
@@ -113,7 +114,7 @@ def test_a_run_that_is_interrupted_twice(finished: Finished, tmp_path: Path) -> 
 
 def test_a_run_that_was_killed(tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     """The process is killed at an arbitrary moment, without time to write anything."""
-    words = ["benchmark.n_tasks=6", "train.epochs=3", *MASKED, "progress=false"]
+    words = ["benchmark.n_tasks=6", "train.epochs=3", *MASKED, "progress=false", "checkpoint.max_share=1"]
     call = [sys.executable, "-m", "cl_powerprop", "run", *words, "run_dir=killed"]
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not Path("killed", FILE).exists():
@@ -290,7 +291,8 @@ def test_files_that_do_not_match_are_one_line(
     config = (cut / "config.yaml").read_text()
     if damage == "config":
         (cut / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
-        (cut / FILE).unlink()
+        for name in (FILE, checkpoint_files.PREVIOUS):
+            (cut / name).unlink()
         assert command("run", *TINY, "strategy=naive", f"run_dir={cut}") == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert "settings: seed was 1 and is 0" in line
