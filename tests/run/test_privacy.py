@@ -89,12 +89,12 @@ def test_a_relative_data_folder_is_kept(home: Path, command: Command) -> None:
 
 
 def test_an_error_tells_no_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cl_powerprop import experiment
+    from cl_powerprop import checkpointing
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(home / "project" / "runs" / "x"))
 
-    monkeypatch.setattr(experiment, "save", fail)
+    monkeypatch.setattr(checkpointing, "save", fail)
     with pytest.raises(OSError, match="No space left"):
         run(tiny_config("strategy=naive"), Path("run").absolute())
     record = json.loads(Path("run/run.json").read_text())
@@ -245,14 +245,15 @@ def test_a_config_that_names_the_environment_tells_no_secrets(
 ) -> None:
     for name, value in {"DB_PASS": "hunt", "MY_PAT": "0123456789abcdef", "DB_URL": "mysql://me:sesame@db/x"}.items():
         monkeypatch.setenv(name, value)
-    Path("conf").mkdir()
-    tags = "\n    - ".join(f"'{text}'" for text in ("${oc.env:DB_PASS}", "at ${oc.env:MY_PAT}", "${oc.env:DB_URL}"))
-    Path("conf/mine.yaml").write_text(
-        f"defaults:\n  - run\n  - override logger: [wandb, tensorboard]\n  - _self_\n"
-        f"logger:\n  wandb:\n    mode: offline\n    dir: {home}/logs\n    tags:\n    - {tags}\n"
+    tags = "[${oc.env:DB_PASS},'at ${oc.env:MY_PAT}','${oc.env:DB_URL}']"
+    words = (
+        "benchmark.n_tasks=2",
+        "train.epochs=2",
+        *MASKED,
+        "logger=[wandb,tensorboard]",
+        "logger.wandb.mode=offline",
     )
-    words = ("benchmark.n_tasks=2", "train.epochs=2", *MASKED, "run_dir=run")
-    assert command("run", "--config-dir", "conf", "--config-name", "mine", *words) == 0
+    assert command("run", *words, "run_dir=run") == 0
     assert_clean(Path("run"), "hunt", "0123456789abcdef", "sesame")
     logged = b"".join(tree(home / "logs").values())
     assert b"<DB_PASS>" in logged, "the tags were sent"
