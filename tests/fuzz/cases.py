@@ -14,7 +14,7 @@ SHARES = {
 }
 
 
-def cases(kind: str, **strategies: Any) -> Callable[[Any], Any]:
+def cases(kind: str, /, **strategies: Any) -> Callable[[Any], Any]:
     """Return the decorator of a test that is called once for each case of a kind."""
     wanted = os.environ.get(VARIABLE)
     chosen = settings(
