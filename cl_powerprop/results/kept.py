@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ log = logging.getLogger("cl_powerprop")
 
 _PLAIN = re.compile(r"[\w:+.-]{1,64}", re.ASCII)  # an id, or a time
 _LARGEST = 2**26  # bytes of run.json
+_SHARE = 0.02  # of the time that writing it may take: it grows with the number of tasks
 
 
 class KeptResults:
@@ -74,6 +76,7 @@ class KeptResults:
         self._last_epoch: Measured | None = None  # of the task in training
         self._fitted = math.nan  # training accuracy of the last task
         self._timer = Timer(self.state.seconds)
+        self._due = 0.0  # when `run.json` is written next
 
     @property
     def trained_experiences(self) -> int:
@@ -117,7 +120,15 @@ class KeptResults:
         self.evaluations.write(self.folder, self.facts.task_names, whole=whole)
         if whole:
             self._tables.finish()
-        self.folder.write_json("run.json", self.as_json(), sync=whole)
+        if whole or time.perf_counter() >= self._due:
+            self._write_record(sync=whole)
+
+    def _write_record(self, sync: bool = False) -> None:
+        """Write `run.json`; while the run goes on, that takes no more than a share of the time."""
+        start = time.perf_counter()
+        self.folder.write_json("run.json", self.as_json(), sync=sync)
+        end = time.perf_counter()
+        self._due = end + (end - start) / _SHARE
 
     def _update_tables(self) -> None:
         self.capacity.write(self._tables)
@@ -141,7 +152,7 @@ class KeptResults:
         self.folder.give_up_reserve()
         if status != "complete":
             with contextlib.suppress(StorageError):
-                self.folder.write_json("run.json", self.as_json())  # first of all, in the room of the reserve
+                self._write_record()  # first of all, in the room of the reserve
                 self.write(whole=True)
 
     def state_dict(self) -> dict[str, Any]:

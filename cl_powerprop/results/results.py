@@ -158,7 +158,7 @@ class Results(KeptResults):
             self.state.seconds.logging += self._rows.seconds
             self.state.seconds.total += self._rows.seconds
             with contextlib.suppress(StorageError):
-                self.folder.write_json("run.json", self.as_json())  # once more: what the sinks had to say
+                self._write_record()  # once more: what the sinks had to say
             self._lock.close()
 
     def _outcome(self) -> Outcome:
