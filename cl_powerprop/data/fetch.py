@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 from cl_powerprop.data.dataset import Progress
 from cl_powerprop.errors import DataError, FileError
 from cl_powerprop.files import LARGEST, open_file, sync_folder
+from cl_powerprop.shown import as_line
 
 _CHUNK = 1 << 18
 _SILENCE = 30  # seconds without an answer, after which a server is given up
+_SHOWN = 200  # characters of what a server says
 _PACE = 60, 60_000  # seconds in which so many bytes must come
 _PART = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -73,7 +75,7 @@ def fetch(
             found = md5(part)
         except (http.client.HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-            problems.append(f"{url}: {' '.join(str(reason).split())}")
+            problems.append(f"{url}: {as_line(str(reason), _SHOWN)}")
             continue
         if found == expected_md5:
             os.replace(part, path)
@@ -168,6 +170,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in self._schemes:
             raise OSError(f"it points to {newurl!r}, which is not followed")
+        fp.close()  # what comes with a redirection would be read to its end
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -76,7 +76,7 @@ def test_a_folder_of_configs_executes_nothing(seeds: Seeds, place: Place, damage
         words = ["run", "--config-dir", "theirs", "--config-name", "config", "run_dir=new", "progress=false"]
         if file != "config.yaml":
             words = ["run", "--config-dir", "theirs", "model=mine", "run_dir=new", "progress=false"]
-        lines = watched(place, lambda: called(words), errors=())
+        lines = watched(place, lambda: called(words), errors=(), follows=True)
         assert len(lines) <= 1
 
 
