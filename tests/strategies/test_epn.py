@@ -10,7 +10,7 @@ from avalanche.models import MTSimpleMLP
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.plugins import EPNPlugin, epn
+from cl_powerprop.plugins import EPNPlugin, validation
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
@@ -144,7 +144,7 @@ def test_every_search_in_a_run(search: str, batch: int, gamma: float, monkeypatc
         evaluated += len(x)
         return model(x)
 
-    monkeypatch.setattr(epn, "avalanche_forward", count)
+    monkeypatch.setattr(validation, "avalanche_forward", count)
     plugin, before = learn(4, gamma=gamma, search=search, eval_mb_size=batch)
     last, expected = None, 0
     for task, found in enumerate(plugin.searches):
