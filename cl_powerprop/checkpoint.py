@@ -20,6 +20,7 @@ from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import SCHEMA_VERSION
+from cl_powerprop.shown import as_line
 from cl_powerprop.stored_config import typed
 from cl_powerprop.training.task_state import generator_states, global_generators
 
@@ -225,7 +226,7 @@ def written_config(checkpoint: Checkpoint, folder: Path) -> RunConfig:
     except KeyError as error:
         raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
     except (ConfigurationError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
+        raise RunFolderError(f"{folder / FILE} is damaged: {as_line(str(error))}") from error
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")
     return written

@@ -10,7 +10,7 @@ from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.errors import DivergedError, RankError, RunFolderError, StorageError, UserError
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
-from cl_powerprop.shown import printable
+from cl_powerprop.shown import as_line, printable
 from cl_powerprop.torchrun import place
 
 log = logging.getLogger("cl_powerprop")
@@ -44,7 +44,7 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> 
                 finished.append(folder)
         except Exception as error:  # noqa: BLE001, RUF100 (whatever it is, it costs no other run)
             name = "" if isinstance(error, _FORESEEN) else f"{type(error).__name__}: "
-            problems.append(f"{folder}: {name}{' '.join(str(error).split())}")
+            problems.append(f"{printable(str(folder))}: {name}{as_line(str(error))}")
     if finished:
         print_runs(finished)
     for problem in problems:

@@ -174,9 +174,10 @@ def tidy(folder: Path, is_complete: bool) -> None:
 
 
 def leftovers(folder: Path, is_complete: bool) -> list[Path]:
-    """Return the files that :func:`tidy` would remove."""
+    """Return the files that :func:`tidy` would remove; a folder of such a name is not ours."""
     names = (RESERVE, *((PREVIOUS_CHECKPOINT, CHECKPOINT, ROWS) if is_complete else ()))
-    return [*parts(folder), *(folder / name for name in names if os.path.lexists(folder / name))]
+    named = [folder / name for name in names if os.path.lexists(folder / name)]
+    return [*parts(folder), *(path for path in named if path.is_symlink() or not path.is_dir())]
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

@@ -6,6 +6,7 @@ is compared with the published one before the file is read.
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from cl_powerprop.data.fetch import fetch, has_md5
 from cl_powerprop.data.pickled_arrays import read_pickled
 from cl_powerprop.errors import DataError, FileError
 from cl_powerprop.files import read_file, write_file
+from cl_powerprop.shown import as_line
 
 SHAPE = (3, 32, 32)
 
+_SHOWN = 200  # characters of a reason
 _LARGEST = 2**28  # bytes that a file may have; the largest published one has 155 million
 
 
@@ -109,11 +112,13 @@ class CIFAR(ImageDataset):
             with tarfile.open(archive) as members:
                 for member in members:
                     name = member.name.removeprefix(f"{self.folder}/")
-                    if name in files and (stream := members.extractfile(member)):
+                    is_file = member.isreg() and member.size <= _LARGEST
+                    if name in files and is_file and (stream := members.extractfile(member)):
                         contents[name] = stream.read()
-                        self._check(archive, contents[name], files[name])
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
             raise self._damaged(archive, str(error)) from error
+        for name, content in contents.items():
+            self._check(archive, content, files[name])
         if missing := files.keys() - contents.keys():
             raise self._damaged(archive, f"it lacks {', '.join(sorted(missing))}")
         return contents
@@ -140,7 +145,10 @@ class CIFAR(ImageDataset):
         return np.concatenate(images), np.concatenate(labels)
 
     def _damaged(self, path: Path, why: str) -> DataError:
-        return DataError(f"{path} is truncated or altered ({why}); `cl-powerprop data download {self.name}` repairs it")
+        reason = as_line(why, _SHOWN)
+        return DataError(
+            f"{path} is truncated or altered ({reason}); `cl-powerprop data download {self.name}` repairs it"
+        )
 
 
 def _flat(labels: list[int]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Watches what a reader does with a hostile file: nothing is executed, no secret read, nothing outside a folder written.
+"""Watches what a reader does with a hostile file: nothing may be executed, no secret read, nothing outside written.
 
 Audit hooks cannot be taken away again, so there is one for the process, which looks only while a case is watched.
 """
@@ -96,6 +96,8 @@ class _Watch:
     found: list[str] = field(default_factory=list)
 
 
+_OPTIONAL = {"olefile"}  # what installed packages try to import, and do without
+
 _watch: _Watch | None = None
 _is_installed = False
 
@@ -142,7 +144,7 @@ def _look(watch: _Watch, event: str, arguments: tuple[Any, ...]) -> str | None:
 def _installed() -> frozenset[str]:
     """Return the modules that may be imported when they are first needed."""
     known = {name.partition(".")[0] for name in sys.modules}
-    return frozenset({*known, *sys.stdlib_module_names, *importlib.metadata.packages_distributions()})
+    return frozenset({*known, *_OPTIONAL, *sys.stdlib_module_names, *importlib.metadata.packages_distributions()})
 
 
 def _opened(watch: _Watch, path: Any, mode: str | None, flags: int) -> str | None:

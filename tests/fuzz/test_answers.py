@@ -21,6 +21,8 @@ from .guard import Place, case, watched
 from .hostile import VALUES, OfBytes, changed, few_changes, of_bytes
 from .servers import Answer, serving
 
+pytestmark = pytest.mark.slow
+
 values = st.sampled_from(sorted(VALUES)).map(VALUES.__getitem__)
 names = st.sampled_from(
     [
@@ -46,7 +48,9 @@ class Wrong:
 wrong_files = st.builds(
     Wrong, names | values, st.binary(max_size=20), st.none() | st.sampled_from([-1, 0, 5, 10**15, 10**400]) | values
 )
-identifiers = st.sampled_from(["bad", "good", "..", "a/b", "../outside/x", ".hidden", "-rf", "a\0b", "con", ""]) | values
+identifiers = (
+    st.sampled_from(["bad", "good", "..", "a/b", "../outside/x", ".hidden", "-rf", "a\0b", "con", ""]) | values
+)
 
 
 @cases(
@@ -105,7 +109,15 @@ HEADERS = (
     *(b"Content-Encoding: gzip", b"Location: file:///proc/self/environ", b"Location: /2", b"Location: "),
     *(b"Location: ftp://127.0.0.1/x", b"X: \x1b[2J", b"X: " + b"x" * 70_000, b"\0", b": ", b"Set-Cookie: a\xff"),
 )
-REASONS = (b"200 OK", b"206 Partial Content", b"416 No", b"302 Found", b"404 \x1b[2J\r", b"500 " + b"x" * 5000, b"999 x")
+REASONS = (
+    b"200 OK",
+    b"206 Partial Content",
+    b"416 No",
+    b"302 Found",
+    b"404 \x1b[2J\r",
+    b"500 " + b"x" * 5000,
+    b"999 x",
+)
 answers = st.one_of(
     st.just(Answer(WHOLE)),
     st.builds(lambda damage, endless: Answer(damage.apply(WHOLE), endless), of_bytes, st.booleans()),

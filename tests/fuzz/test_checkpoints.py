@@ -21,6 +21,8 @@ from .hostile import Change, Damage, any_damage, as_json, changed, few_changes
 from .tensor_changes import TensorChange, tensor_changes
 from .test_configs import UNFORESEEN
 
+pytestmark = pytest.mark.slow
+
 FILES = (checkpoint_files.FILE, checkpoint_files.PREVIOUS)
 
 

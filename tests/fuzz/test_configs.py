@@ -25,6 +25,8 @@ from .guard import Place, case, watched
 from .hostile import Damage, any_damage
 from .test_run_folders import in_yaml
 
+pytestmark = pytest.mark.slow
+
 UNFORESEEN = re.compile(r"\S+: [A-Z]\w*: ")  # how resume shows an error that it did not expect
 
 
@@ -66,7 +68,11 @@ def test_a_config_is_read_or_is_one_line(seeds: Seeds, place: Place, kind: str, 
         assert not [line for line in lines if UNFORESEEN.match(line)], lines
 
 
-@cases("config folders", damage=in_yaml | in_yaml | any_damage, file=st.sampled_from(["config.yaml", "model/mine.yaml"]))
+@cases(
+    "config folders",
+    damage=in_yaml | in_yaml | any_damage,
+    file=st.sampled_from(["config.yaml", "model/mine.yaml"]),
+)
 def test_a_folder_of_configs_executes_nothing(seeds: Seeds, place: Place, damage: Damage, file: str) -> None:
     with case(place) as folder:
         (folder / "theirs" / "model").mkdir(parents=True)

@@ -68,9 +68,10 @@ def test_what_is_forbidden_is_found(place: Place, name: str, monkeypatch: pytest
 
 def test_a_case_that_waits_for_ever_is_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "HANGS", 1)
-    with case(place), pytest.raises(guard.TooSlow):
+    with case(place):
         os.mkfifo("pipe")
-        watched(place, lambda: [Path("pipe").read_text()], errors=(Exception,))
+        with pytest.raises(guard.TooSlow):
+            watched(place, lambda: [Path("pipe").read_text()], errors=(Exception,))
 
 
 def test_what_is_allowed_is_not_found(place: Place) -> None:

@@ -24,6 +24,8 @@ from .guard import Place, case, watched
 from .hostile import Change, Damage, any_damage, as_json, changed, few_changes
 from .tensor_changes import TensorChange, tensor_changes
 
+pytestmark = pytest.mark.slow
+
 MODELS: dict[str, dict[str, Any]] = {
     "convnet": {},
     "layer norm": {"norm": "layer", "alpha": 3.0},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import strategies as st
 
@@ -22,10 +23,12 @@ from .conftest import Seeds, copied
 from .guard import Place, case, watched
 from .hostile import SNIPPETS, VALUES, Change, Damage, any_damage, as_json, as_yaml, changed, few_changes
 
+pytestmark = pytest.mark.slow
+
 GOOD = "naive-0"
 TABLES = ("curves.csv", "capacity.csv", "reuse.csv", "mask_overlap.csv", "weights.csv", "sparsity.csv")
 FILES = ("run.json", "config.yaml", "accuracy_matrix.csv", *TABLES)
-NAMES = ("a\nb", "x;touch outside;", "$(touch outside)", "<script>", "\x1b[2J", "=1+1", "-x", "a b", "n\udcff", "\u202ex")
+NAMES = ("a\nb", "x;touch outside;", "$(touch outside)", "<script>", "\x1b[2J", "=1", "-x", "a b", "n\udcff", "\u202e")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,6 @@ class InCsv:
         rows = list(csv.reader(path.read_text().splitlines()))
         for row, column, value in self.cells:
             cells = rows[row % len(rows)]
-            cells[column % max(1, len(cells)) :][:1] = [_cell(value, place)]
             if cells:
                 cells[column % len(cells)] = _cell(value, place)
         rows += rows[1:] * self.rows
@@ -89,9 +91,7 @@ in_yaml = st.builds(
 )
 in_csv = st.builds(
     InCsv,
-    st.lists(
-        st.tuples(st.integers(0, 99), st.integers(0, 9), st.sampled_from(sorted(VALUES))), min_size=1, max_size=4
-    ),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9), st.sampled_from(sorted(VALUES))), min_size=1, max_size=4),
     st.sampled_from([0, 0, 0, 1, 2000]),
 )
 in_file = st.one_of(
