@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test quick setup lint coverage wheel-check clean
+.PHONY: run test quick setup lint coverage fuzz wheel-check clean
 
 run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits, and a report over them
 	runs=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
@@ -31,6 +31,9 @@ lint: setup
 
 coverage: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=cl_powerprop --cov-report=term-missing:skip-covered
+
+fuzz: setup  ## 10,000 damaged or hostile files; FUZZ_SEED=N draws others, CASES=N more or fewer
+	CL_POWERPROP_FUZZ=$${CASES:-10000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --timeout 7200 --hypothesis-seed $${FUZZ_SEED:-0}
 
 wheel-check: setup  ## an installed wheel lists and runs from an empty folder
 	scripts/check_wheel.sh $(BIN)/python
