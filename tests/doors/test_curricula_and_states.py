@@ -16,6 +16,8 @@ from ..run.conftest import compose_config
 from ..run.test_whole_runs import read_matrix
 from .conftest import OURS, Command, Module, OneLine, a_strategy
 
+EVERY = "checkpoint.max_share=1"  # these runs are too short to have a checkpoint otherwise
+
 pytestmark = pytest.mark.slow
 
 TWICE = (
@@ -73,14 +75,14 @@ def test_a_state_that_cannot_be_written_is_one_line(
     state: str, module: Module, command: Command, one_line: OneLine
 ) -> None:
     module("mine", "import torch\nimport numpy as np\n" + STATE.replace("{state}", state))
-    assert command("--import", "mine", "run", *OURS, "strategy=stateful", "run_dir=run") == 2
+    assert command("--import", "mine", "run", *OURS, EVERY, "strategy=stateful", "run_dir=run") == 2
     assert "Mine.state_dict() must give JSON values, or tensors by name; 'a'" in one_line()
 
 
 def test_two_names_of_one_tensor_can_be_written(module: Module, command: Command) -> None:
     text = STATE.replace("{state}", "dict.fromkeys(('a', 'b'), torch.ones(2))")
     module("mine", "import torch\n" + text)
-    assert command("--import", "mine", "run", *OURS, "strategy=stateful", "run_dir=run") == 0
+    assert command("--import", "mine", "run", *OURS, EVERY, "strategy=stateful", "run_dir=run") == 0
 
 
 def test_a_name_registered_twice_in_one_module(module: Module, command: Command, one_line: OneLine) -> None:
