@@ -46,6 +46,7 @@ class RunFolder:
             raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
         if occupied:
             raise taken(path)
+        tidy(path, is_complete=False)
 
     @classmethod
     def reopen(cls, path: Path) -> "RunFolder":
@@ -192,13 +193,15 @@ def is_free(path: Path, besides: Collection[str] = ()) -> bool:
 
     Args:
         path: of the folder.
-        besides: names of files that do not count. What Hydra writes does not either.
+        besides: names of files that do not count. What Hydra writes does not either, nor what a killed run has left.
 
     Raises:
         OSError: if it cannot be read.
     """
     try:
-        return all(entry.name in besides or is_lock(entry.name) or _is_of_hydra(entry) for entry in path.iterdir())
+        hidden = {entry.name for entry in leftovers(path, is_complete=False) if entry.name.startswith(".")}
+        ours = hidden.union(besides)
+        return all(entry.name in ours or is_lock(entry.name) or _is_of_hydra(entry) for entry in path.iterdir())
     except FileNotFoundError:
         return True
 

@@ -95,3 +95,14 @@ def test_pandas_never_reads_a_run_id_as_a_number() -> None:
             with pytest.raises(ValueError, match=r"invalid literal|could not convert|malformed"):
                 kind(run_id)
     assert all(run_id.isalpha() for run_id in ids), "56718e786695 would be a number"
+
+
+def test_a_run_that_was_killed_as_it_began_leaves_its_folder_free(tmp_path: Path) -> None:
+    for name in (".reserve", ".config.yaml.0123456789ab.part", "..reserve.0123456789ab.part"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.part").touch()
+    with pytest.raises(RunFolderError, match="exists already"):
+        RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.part"]
