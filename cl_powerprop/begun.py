@@ -16,6 +16,7 @@ from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.record import STATUSES
 from cl_powerprop.run_folder import SCHEMA_VERSION, is_free, leftovers, taken, tidy
+from cl_powerprop.run_lock import NAME as LOCK
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import shell_word
 from cl_powerprop.stored_config import LARGEST, NAME, load_config
@@ -66,8 +67,9 @@ class Begun:
 
     def tidy(self) -> None:
         """Remove what a kill in the last moments of a complete run has left, if the folder can be written."""
-        with contextlib.suppress(OSError):
-            if self.is_complete and leftovers(self.folder, is_complete=True):
+        with contextlib.suppress(OSError, RunFolderError):
+            left = leftovers(self.folder, is_complete=True) or os.path.lexists(self.folder / LOCK)
+            if self.is_complete and left:  # the lock's own file goes as it is given back
                 with RunLock(self.folder).hold():
                     tidy(self.folder, is_complete=True)
 

@@ -12,6 +12,7 @@ from cl_powerprop.errors import StorageError
 from cl_powerprop.experiment import run
 from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT, RESERVE, ROWS
+from cl_powerprop.run_lock import NAME as LOCK
 from cl_powerprop.run_lock import RunLock
 
 from .conftest import MASKED, Command, Finished, tiny_config, tree
@@ -96,6 +97,9 @@ def test_what_a_kill_after_the_end_left_is_cleared_at_the_next_look(tmp_path: Pa
         with RunLock(folder).hold():  # as if it were at its end
             command("resume", folder)
             assert {name for name in tree(folder) if name in left} == set(left)
+        again()
+        assert tree(folder) == whole
+        (folder / LOCK).write_bytes(b"left")  # alone: the kill came as it was about to be removed
         again()
         assert tree(folder) == whole
 
