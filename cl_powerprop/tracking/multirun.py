@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -44,6 +45,8 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Say where the job runs: only the job knows, where `run_dir` depends on its options."""
         folder = Path(config.hydra.runtime.output_dir)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _remove_hydras_file(config)  # now, for a signal may end the multirun
         if self._told is not None and self._told.exists():  # there is no such place on another machine
             write_file(self._told / f"{config.hydra.job.num}.path", os.fsencode(folder), sync=False)
 
@@ -63,8 +66,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         if self._bars is not None:
             self._bars.stop()
         sweep = Path(config.hydra.sweep.dir)
-        # Hydra writes the machine's absolute paths into this file; each job's config.yaml says what was run.
-        (sweep / "multirun.yaml").unlink(missing_ok=True)
+        _remove_hydras_file(config)
         with contextlib.suppress(OSError):
             sweep.rmdir()  # only if it is empty, as where the jobs' options led all of them to other folders
         # Deeper in the folder, what was there before need not be a job at all.
@@ -76,6 +78,12 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         read = {folder: content for folder in jobs if "strategy" in (content := _read(folder)) or not content}
         if read:
             print_runs(sorted(read, key=lambda folder: _number(read[folder])))
+
+
+def _remove_hydras_file(config: DictConfig) -> None:
+    """Remove what Hydra says of a multirun: it has the machine's paths; each job's `config.yaml` says what was run."""
+    with contextlib.suppress(OSError):
+        Path(config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
 
 
 def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:

@@ -71,7 +71,7 @@ def test_a_run_of_theirs_is_not_resumed_without_their_module(
         run([*OURS, "strategy=naive", "save_model=false"], "run")
     config = Path("run/config.yaml")
     config.write_text(config.read_text().replace("name: naive", "name: anchored"))
-    Path("run", "checkpoint.safetensors").unlink()
+    Path("run", "checkpoint.safetensors").unlink(missing_ok=True)
     assert command("resume", "run") == 1
     line = one_line()
     assert "run: unknown strategy 'anchored'; choose from: " in line
