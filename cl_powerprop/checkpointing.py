@@ -34,7 +34,7 @@ def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: C
     within_task = begun is not None and begun.task
     checkpoints = Checkpoints(
         write,
-        _reach(parts.strategy),
+        reach_of(parts.strategy),
         **asdict(config.checkpoint),
         go_on=go_on if within_task else None,
         measured={} if begun is None else begun.evaluation,
@@ -42,7 +42,7 @@ def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: C
     return checkpoints
 
 
-def _reach(strategy: Strategy) -> Reach:
+def reach_of(strategy: Strategy) -> Reach:
     """Return where a run can go on."""
     said = (strategy.resumable, strategy.resumable_within_tasks, strategy.resumable_anywhere)
     reach = Reach(said.index(False) if False in said else len(said))

@@ -33,9 +33,9 @@ def measure(words: list[str], repeats: int) -> pd.DataFrame:
     for repeat in range(repeats):
         for network, model in NETWORKS.items():
             for interval, options in INTERVALS.items():
-                rows.append(
-                    {"network": network, "interval": interval, "repeat": repeat, **_run([*model, *options, *words])}
-                )
+                about = {"network": network, "interval": interval, "repeat": repeat}
+                rows.append(about | _run([*model, *options, *words]))
+                print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
 

@@ -1,5 +1,6 @@
-"""When checkpoints are written: by epochs, seconds and share of the time, and when a signal asks for one."""
+"""When checkpoints are written, and what goes on within an epoch."""
 
+import copy
 import os
 import signal
 import time
@@ -9,10 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.checkpointing import reach_of
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.interrupts import Interrupted, deferred, listening
+from cl_powerprop.registry import parts
 from cl_powerprop.sections import CheckpointConfig
+from cl_powerprop.strategies.base import Strategy
+from cl_powerprop.training.augment import Augmentation
+from cl_powerprop.training.benchmark import TensorSamples
 from cl_powerprop.training.checkpoints import Checkpoints, Reach
+from cl_powerprop.training.meters import Measured, TrainingMeter
+from cl_powerprop.training.task_state import fitting
+from cl_powerprop.training.tensor_data import TensorLoader
 
 
 class Learner:
@@ -145,3 +154,86 @@ def test_a_signal_while_a_checkpoint_is_written_stops_the_run_after_it(clock: Cl
 def test_an_interval_that_is_none(option: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"checkpoint.{option} must be"):
         CheckpointConfig(**{option: value}).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("said", "reach"),
+    [
+        ((), Reach.NOWHERE),
+        (("resumable",), Reach.TASKS),
+        (("resumable", "resumable_within_tasks"), Reach.EPOCHS),
+        (("resumable", "resumable_within_tasks", "resumable_anywhere"), Reach.ANYWHERE),
+        (("resumable_anywhere",), Reach.NOWHERE),
+        (("resumable", "resumable_anywhere"), Reach.TASKS),
+    ],
+)
+def test_a_strategy_says_where_its_runs_can_go_on(said: tuple[str, ...], reach: Reach) -> None:
+    strategy = Strategy()
+    for name in said:
+        setattr(strategy, name, True)
+    assert reach_of(strategy) == reach
+
+
+def test_every_strategy_of_ours_can_go_on_anywhere() -> None:
+    for part in parts("strategy").values():
+        if part.is_ours:
+            assert part.make.resumable_anywhere, part.name
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4])
+def test_a_loader_that_begins_within_an_epoch_gives_the_batches_that_are_left(first: int) -> None:
+    """They are those of the whole epoch, with the same random changes, and so are those of the next epoch."""
+    samples = TensorSamples(torch.rand(17, 1, 4, 4), torch.arange(17))
+    change = Augmentation(shift=1.0)
+
+    def loader() -> TensorLoader:
+        return TensorLoader(samples, 0, 5, torch.Generator().manual_seed(1), change, seed=2)
+
+    whole = loader()
+    expected = list(whole)[first:]
+    following = list(whole)
+    resumed, other = loader(), loader()
+    for _ in zip(range(first), other, strict=False):  # what another process did before it ended
+        pass
+    resumed.first = first
+    resumed.generators["transform"].set_state(other.generators["transform"].get_state())
+    for given, those in ((list(resumed), expected), (list(resumed), following)):
+        assert len(given) == len(those)
+        assert all(
+            torch.equal(one, two) for pair in zip(given, those, strict=True) for one, two in zip(*pair, strict=True)
+        )
+
+
+def test_sums_of_an_epoch_go_on_to_the_bit() -> None:
+    """Also where some batches wait to be summed, and others do not."""
+    draws = torch.Generator().manual_seed(0)
+    batches = [
+        SimpleNamespace(
+            loss=torch.rand((), generator=draws),
+            mb_output=torch.rand(900, 10, generator=draws),
+            mb_y=torch.randint(10, (900,), generator=draws),
+        )
+        for _ in range(70)
+    ]
+    whole = TrainingMeter(lambda *_: None)
+    for batch in batches:
+        whole.after_training_iteration(batch)
+    for cut in (0, 1, 29, 30, 69):  # 2**18 outputs are those of 29 batches and some
+        before, after = TrainingMeter(lambda *_: None), TrainingMeter(lambda *_: None)
+        for batch in batches[:cut]:
+            before.after_training_iteration(batch)
+        after.load_task_progress(before.task_progress())
+        for batch in batches[cut:]:
+            after.after_training_iteration(batch)
+        assert after._sums.measured() == replica(whole)
+
+
+def replica(meter: TrainingMeter) -> Measured:
+    """What a meter has measured, which may be asked only once."""
+    return copy.deepcopy(meter)._sums.measured()
+
+
+def test_sums_with_labels_that_are_no_classes_are_refused() -> None:
+    state = {"samples": 2, "classes": 3, "loss": torch.tensor(0.0), "correct": torch.tensor(0)}
+    with pytest.raises(RunFolderError, match="the checkpoint does not fit its run"), fitting():
+        TrainingMeter(lambda *_: None).load_task_progress(state | {"labels": torch.tensor([0, 10**12])})
