@@ -79,6 +79,8 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _state.listeners -= 1
+        if not _state.listeners:
+            _state.requested = None  # it was for what has ended
         _forget_timer()
         for number, handler in before.items():
             signal.signal(number, handler)

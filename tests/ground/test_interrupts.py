@@ -154,3 +154,9 @@ def test_other_processes_end_first() -> None:
 def test_an_interrupt_travels_between_processes() -> None:
     stopped = pickle.loads(pickle.dumps(Interrupted(signal.SIGUSR1)))
     assert (stopped.signal, str(stopped)) == (signal.SIGUSR1, "interrupted by SIGUSR1")
+
+
+def test_a_signal_is_forgotten_with_what_it_has_stopped() -> None:
+    with pytest.raises(Interrupted), listening(), deferred():
+        signal.raise_signal(signal.SIGTERM)
+    assert not requested(), "the next run of the process is another one"
