@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.evaluation.flops import count_flops
 from cl_powerprop.evaluation.metrics import OF_SPARSE_TRAINING
+from cl_powerprop.sparsity import select_task
 
 if TYPE_CHECKING:
     from cl_powerprop.parts import Parts
@@ -69,5 +70,9 @@ def measure_efficiency(parts: Parts, capacity: Sequence[LayerCapacity]) -> Effic
 def _relative_flops(parts: Parts, densities: Sequence[Density]) -> list[Any]:
     """Return the relative FLOPs with each of these densities; None for each if they cannot be counted."""
     shape = parts.architecture.get("sample_shape")
-    flops = count_flops(parts.learner.model, shape) if shape else None
-    return [flops.relative(density) if flops and flops.total else None for density in densities]
+    if not shape:
+        return [None] * len(densities)
+    # Heads differ in width. The last task is tested last, but a run that goes on may have nothing left to test.
+    select_task(parts.learner.model, parts.benchmark.streams["test"][parts.n_tasks - 1].task_label)
+    flops = count_flops(parts.learner.model, shape)
+    return [flops.relative(density) if flops.total else None for density in densities]

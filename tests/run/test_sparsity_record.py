@@ -12,16 +12,19 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
 from cl_powerprop import RecordingPlugin
+from cl_powerprop.assemble import assemble
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.flops import count_flops
-from cl_powerprop.experiment import run
+from cl_powerprop.experiment import open_results, run
+from cl_powerprop.learning import learn
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.plugins.sparse_training import SparseTraining
+from cl_powerprop.results.efficiency import measure_efficiency
 from cl_powerprop.results.sparsity import SparsityTable
 from cl_powerprop.results.tables import SPARSITY as FILE
 from cl_powerprop.results.tables import Tables
 from cl_powerprop.run_folder import RunFolder
-from cl_powerprop.sparsity import RigL, powerpropagate
+from cl_powerprop.sparsity import RigL, powerpropagate, select_task
 from cl_powerprop.tracking.stream import Row
 
 from ..doors.test_recording import make_benchmark, small, stock
@@ -195,6 +198,26 @@ def test_masks_of_tasks_make_each_of_them_sparse(finished: Finished, name: str) 
     heads = 0 if "shared" in name else 20 * 10  # a shared output layer has a mask
     expected = (tasks["kept"] + heads) / (tasks["weights"] + heads)  # one multiplication for each weight
     assert metrics["inference_flops"] == pytest.approx(expected.mean())
+
+
+@pytest.mark.slow
+def test_flops_do_not_depend_on_what_was_tested_last(tmp_path: Path) -> None:
+    """Heads of two and five outputs; a run that goes on after its last test has none of them selected."""
+    config = compose_config(
+        *("data=digits", "benchmark=split", "benchmark.n_tasks=2", "benchmark.classes=[[0,1],[2,3,4,5,6]]"),
+        *("strategy=packnet", "train.epochs=2", "model.hidden=[20]", "progress=false"),
+    )
+    parts = assemble(config)
+    results = open_results(config, tmp_path / "run", parts, multirun=None, quiet=True)
+    learn(parts, results)
+    kept = results.capacity.rows
+    efficiency = measure_efficiency(parts, kept)
+    assert results.as_json()["metrics"]["inference_flops"] == efficiency.inference_flops
+    for task in range(2):
+        select_task(parts.learner.model, task)
+        assert measure_efficiency(parts, kept) == efficiency
+    layers = sum(row.kept for row in kept if row.kind == "masked") / 2
+    assert efficiency.inference_flops == pytest.approx((layers + 20 * 5) / (64 * 20 + 20 * 5))
 
 
 def test_lines_of_progress_say_how_sparse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
