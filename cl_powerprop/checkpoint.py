@@ -5,6 +5,7 @@ Nothing is pickled.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cl_powerprop import checkpoint_files
-from cl_powerprop.config import GROUPS, RunConfig, shareable
+from cl_powerprop.config import GROUPS, RunConfig, leave_out_places, shareable
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact
@@ -222,7 +223,9 @@ def written_config(checkpoint: Checkpoint, folder: Path) -> RunConfig:
     """
     try:
         version = checkpoint.results["run"]["schema_version"]
-        written = typed({**_NO_MATTER, **checkpoint.config}, folder / FILE)
+        values = {**_NO_MATTER, **copy.deepcopy(checkpoint.config)}
+        leave_out_places(values, links=False)  # it may be a stranger's
+        written = typed(values, folder / FILE)
     except KeyError as error:
         raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
     except (ConfigurationError, TypeError, ValueError) as error:

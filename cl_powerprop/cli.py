@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from cl_powerprop import __version__, commands
-from cl_powerprop.errors import ConfigurationError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, StorageError, UserError
 from cl_powerprop.interrupts import Interrupted, listening
 from cl_powerprop.output import discard_output
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = _dispatch(words)
     except UserError as error:
         code = complain(str(error), USAGE_ERROR)
+    except (StorageError, DivergedError, RankError) as error:
+        code = complain(str(error), FAULT)
     except (Interrupted, KeyboardInterrupt) as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         code = complain("; ".join([str(stop), *getattr(error, "__notes__", ())]), stop.exit_code)

@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
-from cl_powerprop.limits import check_device, check_power
+from cl_powerprop.limits import check_device, check_power, check_seed
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
@@ -70,6 +70,7 @@ class RunConfig(RunOptions):
         """
         check_device(self.device)
         check_choice("resume", self.resume, RESUME)
+        check_seed(self.seed)
         parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
         self.checkpoint.check()
         for part in parts:
@@ -246,20 +247,29 @@ def shareable(config: RunConfig) -> dict[str, Any]:
     return redacted
 
 
-def leave_out_places(values: dict[str, Any]) -> None:
-    """Leave out of options by group what is not below the working folder: one user's places are not another's."""
+def leave_out_places(values: dict[str, Any], links: bool = True) -> None:
+    """Leave out of options by group what is not below the working folder: one user's places are not another's.
+
+    Args:
+        values: the options, which are changed.
+        links: whether a place that is written may be reached through links.
+    """
     data, sinks = values.get("data"), values.get("logger")
     if isinstance(data, dict) and _is_elsewhere(data.get("root")):
         data["root"] = None
-    if _is_elsewhere(values.get("references_dir")):
+    if _is_elsewhere(values.get("references_dir"), links):
         values["references_dir"] = RunConfig.references_dir
     for sink in sinks.values() if isinstance(sinks, dict) else ():
-        if isinstance(sink, dict) and _is_elsewhere(sink.get("dir")):
+        if isinstance(sink, dict) and _is_elsewhere(sink.get("dir"), links):
             sink["dir"] = "runs"
 
 
-def _is_elsewhere(path: object) -> bool:
-    return isinstance(path, str) and (Path(path).is_absolute() or path.startswith("~") or ".." in Path(path).parts)
+def _is_elsewhere(path: object, links: bool = True) -> bool:
+    if not isinstance(path, str):
+        return False
+    if Path(path).is_absolute() or path.startswith("~") or ".." in Path(path).parts:
+        return True
+    return not links and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath("."))
 
 
 def repeatable_yaml(config: RunConfig) -> str:

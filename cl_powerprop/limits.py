@@ -26,6 +26,7 @@ REPARAMS = ("powerprop", "product")
 
 _LARGEST_ALPHA = 100.0
 _NORM_GROUPS = 8
+_LARGEST_SEED = 10**18
 _THREADS = 256  # that are allowed on any machine, so that a config of a larger one can be repeated
 _THREADS_A_CORE = 4
 _ROUNDING = 1e-9
@@ -37,8 +38,18 @@ def check_device(name: str) -> None:
     Raises:
         ConfigurationError: naming the choices.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
         raise ConfigurationError(f"device={name}: unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every reader of a run folder could hold.
+
+    Raises:
+        ConfigurationError: if it is too large.
+    """
+    if abs(seed) > _LARGEST_SEED:
+        raise ConfigurationError(f"seed must be at most {_LARGEST_SEED:,} either way, not {seed}")
 
 
 def check_alpha(alpha: float) -> float:
@@ -126,7 +137,7 @@ def check_hidden(hidden: Sequence[int]) -> None:
     Raises:
         ConfigurationError: for a width below 1.
     """
-    if any(width < 1 for width in hidden):
+    if any(not isinstance(width, int) or width < 1 for width in hidden):
         raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
 
 

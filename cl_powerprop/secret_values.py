@@ -120,17 +120,16 @@ def _of_variable(name: str, value: str) -> Iterator[Secret]:
 
 
 def _is_ordinary(value: str) -> bool:
-    if len(value) >= _LONG:
-        return False
     return not value or (value.isdecimal() and len(value) < _WORD) or value.lower() in _own_words()
 
 
 @functools.cache
 def _own_words() -> frozenset[str]:
-    """Return the words of the package's own options: their names and values, and the names of its parts."""
-    from cl_powerprop.registry import CONF
+    """Return our own words: names and values of options, of parts and metrics, and the keys of `run.json`."""
+    from cl_powerprop.record import RESERVED
+    from cl_powerprop.registry import CONF, metrics
 
-    words = set(_ALWAYS_ORDINARY)
+    words = _ALWAYS_ORDINARY | RESERVED | {*metrics()}
     for file in CONF.rglob("*.yaml"):
         words.add(file.stem)
         for token in yaml.scan(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):

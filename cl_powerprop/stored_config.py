@@ -80,7 +80,7 @@ def load_values(folder: Path) -> dict[str, Any]:
         check_plain(values.get("run_dir"), str(file), "run_dir")
     values["run_dir"] = new_run_dir()
     check_plain(values, str(file))
-    leave_out_places(values)
+    leave_out_places(values, links=False)
     if missing := [group for group in GROUPS if group not in values and group not in OPTIONAL]:
         raise ConfigurationError(
             f"{file} has no {', no '.join(missing)}: a script made the run by learn(); run that again"

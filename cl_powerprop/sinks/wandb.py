@@ -131,6 +131,7 @@ class WandbSink:
                     console="off",  # it would record the live display and the user's paths
                     silent=True,
                     save_code=False,
+                    x_disable_meta=True,  # the command line and paths of programs, with whatever secrets they have
                     init_timeout=settings.timeout,
                     finish_timeout=settings.timeout,
                     finish_timeout_raises=True,

@@ -260,3 +260,9 @@ def test_a_config_that_names_the_environment_tells_no_secrets(
     assert b"<DB_PASS>" in logged, "the tags were sent"
     for secret in (b"hunt", b"0123456789abcdef", b"sesame"):
         assert secret not in logged
+
+
+@pytest.mark.parametrize("word", ["lenet_300_100", "average_accuracy", "schema_version"])
+def test_our_own_words_stay_however_long_they_are(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SORT_KEY", word)
+    assert redact_all({word: f"it is {word}", "name": word}) == {word: f"it is {word}", "name": word}

@@ -180,3 +180,18 @@ def test_no_place_outside_of_the_working_folder_is_taken_from_a_file() -> None:
     assert config.data.root is None
     assert config.logger["wandb"].dir == "runs"
     assert repeated_config(Path("theirs"), ["data.root=/mine"]).data.root == "/mine"
+
+
+def test_nothing_is_written_through_a_link_that_lies_beside_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("outside", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = repeatable_yaml(tiny_config("strategy=naive", "logger=[wandb]"))
+    wandb = yaml.safe_load(text)["logger"]["wandb"] | {"dir": "a/link"}
+    folder = store("a", text, {"references_dir": "a/link/references", "logger": {"wandb": wandb}})
+    (folder / "link").symlink_to(tmp_path / "outside")
+    config = load_config(folder)
+    assert config.references_dir == "runs/references"
+    assert config.logger["wandb"].dir == "runs"
