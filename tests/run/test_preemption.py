@@ -26,6 +26,7 @@ WORDS = (
     "train.epochs=20",
     "model.hidden=[20]",
     "progress=false",
+    "checkpoint.max_share=1",  # the first one early
 )
 
 
