@@ -42,8 +42,8 @@ def after_first_task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], 
     def set_up(happen: Callable[[], None]) -> None:
         write, left = Results.write, [happen]
 
-        def write_and(results: Results) -> None:
-            write(results)
+        def write_and(results: Results, **options: Any) -> None:
+            write(results, **options)
             if results.trained_tasks == 1 and left:
                 left.pop()()
 
