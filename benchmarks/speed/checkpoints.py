@@ -24,17 +24,17 @@ INTERVALS = {
 }
 
 
-def measure(words: list[str], repeats: int) -> pd.DataFrame:
+def measure(words: list[str], networks: list[str], repeats: int) -> pd.DataFrame:
     """Return one row for each network, interval and repeat; what is compared takes turns.
 
     ``share`` is the time that was spent on writing checkpoints and models, of all that the run took, sinks included.
     """
     rows = []
     for repeat in range(repeats):
-        for network, model in NETWORKS.items():
+        for network in networks:
             for interval, options in INTERVALS.items():
                 about = {"network": network, "interval": interval, "repeat": repeat}
-                rows.append(about | _run([*model, *options, *words]))
+                rows.append(about | _run([*NETWORKS[network], *options, *words]))
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
@@ -66,9 +66,10 @@ def main() -> None:
     """Print the table, and write it beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="one or more; all by default")
     parser.add_argument("overrides", nargs="*", help="of the runs, as in train.epochs=5")
     arguments = parser.parse_args()
-    rows = measure(arguments.overrides, arguments.repeats)
+    rows = measure(arguments.overrides, arguments.network or list(NETWORKS), arguments.repeats)
     rows.to_csv(Path(__file__).with_suffix(".csv"), index=False)
     print(
         rows.groupby(["network", "interval"], sort=False).median(numeric_only=True).drop(columns="repeat").to_string()
