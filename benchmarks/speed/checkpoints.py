@@ -63,14 +63,13 @@ def _run(words: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the table, and write it beside this file."""
+    """Print the rows, and their medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--network", choices=NETWORKS, action="append", help="one or more; all by default")
     parser.add_argument("overrides", nargs="*", help="of the runs, as in train.epochs=5")
     arguments = parser.parse_args()
     rows = measure(arguments.overrides, arguments.network or list(NETWORKS), arguments.repeats)
-    rows.to_csv(Path(__file__).with_suffix(".csv"), index=False)
     print(
         rows.groupby(["network", "interval"], sort=False).median(numeric_only=True).drop(columns="repeat").to_string()
     )

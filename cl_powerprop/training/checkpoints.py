@@ -13,7 +13,7 @@ from cl_powerprop import interrupts
 from cl_powerprop.training.measure import Measure
 from cl_powerprop.training.task_state import TaskState, fitting
 
-_FIRST = 0.05  # seconds that the first checkpoint is taken to last
+_FIRST = 0.025  # seconds that the first checkpoint is taken to last
 
 
 class Reach(IntEnum):
@@ -88,14 +88,19 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         wanted = -math.inf if self._epochs >= self._every_epochs else self._last + self._every_seconds
         allowed = -math.inf
         if self._max_share < 1.0:
-            allowed = self._start + (self.seconds + self._cost) / self._max_share
+            allowed = self._start + self._seconds_then / self._max_share
         self._due = max(wanted, allowed)
+
+    @property
+    def _seconds_then(self) -> float:
+        """What will have been spent after another checkpoint, and after the network is saved at the end."""
+        return self.seconds + 2.0 * self._cost
 
     @property
     def can_afford(self) -> bool:
         """Whether another checkpoint would keep to the share of the time that they may take."""
         now = time.perf_counter()
-        return self._max_share >= 1.0 or self.seconds + self._cost <= self._max_share * (now - self._start)
+        return self._max_share >= 1.0 or self._seconds_then <= self._max_share * (now - self._start)
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
