@@ -46,10 +46,10 @@ SNIPPETS: dict[str, str] = {
     "defaults": "defaults:\n  - hydra/launcher: joblib\n  - override hydra/sweeper: x\n",
     "defaults up": "defaults:\n  - ../../outside/secret\n",
     "apply": '!!python/object/apply:os.system ["true"]\n',
-    "applied value": f"seed: !!python/object/apply:{PAYLOAD}.run []\n",
-    "name": f"seed: !!python/name:{PAYLOAD}.run\n",
-    "new": "seed: !!python/object/new:subprocess.Popen [[true]]\n",
-    "module": f"seed: !!python/module:{PAYLOAD}\n",
+    "applied value": f"more: !!python/object/apply:{PAYLOAD}.run []\n",
+    "name": f"more: !!python/name:{PAYLOAD}.run\n",
+    "new": "more: !!python/object/new:subprocess.Popen [[true]]\n",
+    "module": f"more: !!python/module:{PAYLOAD}\n",
     "bomb": "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else '1'}]\n" for n in range(12)),
     "merged": "a: &a {seed: 1}\nb:\n  <<: [*a, *a]\n  <<: *a\n",
     "itself": "a: &a\n  b: *a\n",
@@ -72,6 +72,9 @@ SNIPPETS: dict[str, str] = {
     "long name": "x" * 100_000 + ": 1\n",
     "block": "seed: |\n" + "  x\n" * 30_000,
 }
+
+EXECUTING = ("hydra", "defaults", "apply", "applied value", "name", "new", "module", "environment", "resolver", "bomb")
+some_snippet = st.sampled_from(sorted(SNIPPETS)) | st.sampled_from(EXECUTING)
 
 PIECES = (b"", b"\0", b"\r", b"\n", b",", b'"', b"'", b"{", b"]", b"\xff\xfe", b"nan", b"-", b"9" * 30, b"1e308")
 
@@ -115,7 +118,7 @@ class Change:
             case "wrap":
                 holder[key] = [holder[key], value]
             case "repeat":
-                holder[key] = [holder[key]] * 300
+                holder[key] = [holder[key]] * (10 if isinstance(holder[key], dict | list) else 300)
             case "add" if isinstance(holder, dict):
                 holder[self.value] = value
             case "increase" if isinstance(holder[key], int | float):

@@ -31,8 +31,9 @@ UNFORESEEN = re.compile(r"\S+: [A-Z]\w*: ")  # how resume shows an error that it
 
 
 def untrained(config: RunConfig, path: Path, *_: object, **__: object) -> experiment.Result:
-    """Stands for a run: it does what comes before the network is made."""
+    """Stands for a run: it does what comes before the network is made, and shows what it was given."""
     config.check()
+    Path("given").write_text(repr(config), errors="backslashreplace")
     return experiment.Result(Path(path), {})
 
 
