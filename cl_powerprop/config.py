@@ -296,6 +296,8 @@ def _merged(schema: type, values: Any, where: str) -> Any:
 
         known = [option.name for option in fields(schema)]
         raise ConfigurationError(explain_unknown(_key(where, error), known)) from error
+    except OverflowError as error:  # of a whole number where any number may stand
+        raise ConfigurationError(f"{where or 'the config'} has a number that is too large") from error
     except OmegaConfBaseException as error:
         key, said = _key(where, error), str(error.msg or error).splitlines()[0]
         if "is not a ListConfig" in said:

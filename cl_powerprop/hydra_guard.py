@@ -17,13 +17,15 @@ from hydra._internal.utils import get_args_parser
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.shown import shell_word
 
 _LARGEST = 2**20  # bytes of a file
 _MOST_FILES = 10_000
-_MOST_VALUES = 100_000  # in a file, with those that it repeats by aliases
+_DEEPEST = 30  # sections within one another
+_MOST_VALUES = 10_000  # in a file, with those that it repeats by aliases
 _HYDRA = re.compile("hydra", re.IGNORECASE)
 _LOOKED_UP = re.compile(r"\$\{\s*([^${}:]*):")  # the name of a resolver
 _RESOLVERS = {"now", "clip_norm", "expanduser", "parallel_jobs", "oc.select", "oc.dict.keys", "oc.dict.values"}
@@ -79,7 +81,7 @@ def _check(file: Path, folder: Path) -> None:
         text = _read(file)
         if _size(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_VALUES:
             raise ValueError("it has too many values")
-        loaded = yaml.safe_load(text)
+        loaded = yaml.load(text, Loader=get_yaml_loader())  # as Hydra, which takes no key twice
         header = ConfigSource._get_header_dict(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
@@ -108,14 +110,16 @@ def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _size(node: yaml.Node | None, known: dict[int, float]) -> float:
+def _size(node: yaml.Node | None, known: dict[int, float], depth: int = 0) -> float:
     """Return how many values a file has, each as often as aliases repeat it; infinitely many within itself."""
+    if depth > _DEEPEST:
+        raise ValueError("its sections are nested too deep")
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
         known[id(node)] = math.inf
         parts = (part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,)))
-        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_size(part, known, depth + 1) for part in parts)
     return known[id(node)]
 
 

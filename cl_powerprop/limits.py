@@ -264,7 +264,7 @@ def check_shares(shares: Any) -> float | list[float]:
     try:
         checked = shares if isinstance(shares, int | float) else [float(share) for share in shares]
     except (TypeError, ValueError):
-        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}") from None
+        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares!r}") from None
     listed = checked if isinstance(checked, list) else [checked]
     if not listed or any(not 0.0 < share <= 1.0 for share in listed):
         raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
@@ -280,7 +280,7 @@ def check_shares_of_tasks(shares: Any, n_tasks: int) -> None:
         ConfigurationError: saying what is possible.
     """
     if isinstance(shares, str | dict):
-        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares}")
+        raise ConfigurationError(f"strategy.shares must be a number or a list of numbers, not {shares!r}")
     if not isinstance(shares, int | float):
         if len(shares) != n_tasks:
             raise ConfigurationError(f"strategy.shares lists {len(shares)} shares for {n_tasks} tasks")

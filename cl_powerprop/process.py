@@ -9,11 +9,13 @@ from cl_powerprop.torchrun import voice
 
 FAULT, USAGE_ERROR = 1, 2
 
+_LONGEST = 1200  # characters of an error, which may show a value of any size
+
 
 def complain(message: str, code: int) -> int:
     """Print an error as one line on stderr, and return the exit code."""
     voice.before_complaining()
-    print(f"cl-powerprop: error: {without_escapes(' '.join(message.split()))}", file=sys.stderr)
+    print(f"cl-powerprop: error: {without_escapes(' '.join(message.split()))[:_LONGEST]}", file=sys.stderr)
     return code
 
 

@@ -17,10 +17,12 @@ from cl_powerprop.config import GROUPS, OPTIONAL, RUN_DIR, RunConfig, leave_out_
 from cl_powerprop.config_files import with_text
 from cl_powerprop.errors import ConfigurationError, FileError
 from cl_powerprop.files import read_file
+from cl_powerprop.shown import as_line
 
 NAME = "config.yaml"
 LARGEST = 2**18  # bytes: a hundred times what a config has
 _DEEPEST = 20  # sections within one another
+_MOST = 5000  # values, lists and sections
 _LONGEST = 2000  # characters of a value or a name
 _DEFAULTS = (["base", "_self_"], None)  # what our own files say of Hydra's config files
 _SPECIAL = re.compile(r"_\w*_")  # names with a meaning to Hydra, as _target_
@@ -30,14 +32,17 @@ _HYDRA = re.compile(r"hydra\b", re.IGNORECASE)
 class _Loader(get_yaml_loader()):  # type: ignore[misc]
     """YAML without what makes a small file large or a plain one strange."""
 
-    depth = 0
+    depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it repeats a part of itself by an alias")
         self.depth += 1
+        self.nodes += 1
         if self.depth > _DEEPEST:
             raise yaml.YAMLError("its sections are nested too deep")
+        if self.nodes > _MOST:
+            raise yaml.YAMLError(f"it has more than {_MOST:,} values")
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         if isinstance(node, yaml.ScalarNode) and len(node.value) > _LONGEST:
@@ -104,7 +109,10 @@ def typed(values: Mapping[str, Any], where: object) -> RunConfig:
         ConfigurationError: if they are not plain values of our own options.
     """
     check_plain(values, str(where))
-    return parse(OmegaConf.create(dict(values)))
+    try:
+        return parse(OmegaConf.create(dict(values)))
+    except ConfigurationError as error:  # which shows the value, whatever its size
+        raise ConfigurationError(as_line(str(error))) from error
 
 
 def check_plain(values: Any, where: str, key: str = "") -> None:
