@@ -146,11 +146,11 @@ def read_checkpoint(folder: Path, tell: Callable[[str], None] = log.warning) -> 
             random=random,
             evaluation=state.get("evaluation", {}),
             results=results,
-            step=state["step"],
+            step=int(state["step"]),
             config=state["config"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{folder / FILE} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RunFolderError(f"{folder / FILE} is damaged: {as_line(str(error))}") from error
 
 
 def _take(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:
@@ -228,7 +228,7 @@ def written_config(checkpoint: Checkpoint, folder: Path) -> RunConfig:
         written = typed(values, folder / FILE)
     except KeyError as error:
         raise RunFolderError(f"{folder / FILE} is damaged: it has no {error}") from error
-    except (ConfigurationError, TypeError, ValueError) as error:
+    except (ConfigurationError, TypeError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{folder / FILE} is damaged: {as_line(str(error))}") from error
     if version != SCHEMA_VERSION:
         raise RunFolderError(f"{folder} has schema version {version}; this cl-powerprop has {SCHEMA_VERSION}")

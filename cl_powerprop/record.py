@@ -202,11 +202,17 @@ class State:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> State:
-        """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone."""
+        """Return the state that a `run.json` or a checkpoint tells of; other keys are left alone.
+
+        Raises:
+            LookupError, TypeError, ValueError: if it is none.
+        """
         kept = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         kept.setdefault("trained_experiences", values["trained_tasks"])  # runs of version 0.1.0 have one for each task
         references = {name: ReferenceAccuracy(**value) for name, value in values["references"].items()}
-        return cls(**kept | {"seconds": Seconds(**kept["seconds"]), "references": references})
+        seconds = Seconds(**{part: float(value) for part, value in kept["seconds"].items()})
+        by_task = list(map(float, kept.get("task_seconds", [])))
+        return cls(**kept | {"seconds": seconds, "task_seconds": by_task, "references": references})
 
 
 _COLUMNS = {"schema_version", "n_tasks", "run", "path"}

@@ -109,10 +109,18 @@ def typed(values: Mapping[str, Any], where: object) -> RunConfig:
         ConfigurationError: if they are not plain values of our own options.
     """
     check_plain(values, str(where))
+    if _count(values) > _MOST:
+        raise ConfigurationError(f"{where} has more than {_MOST:,} values")
     try:
         return parse(OmegaConf.create(dict(values)))
     except ConfigurationError as error:  # which shows the value, whatever its size
         raise ConfigurationError(as_line(str(error))) from error
+
+
+def _count(values: Any) -> int:
+    """Return how many values there are, lists and sections included."""
+    inside = values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ()
+    return 1 + sum(map(_count, inside))
 
 
 def check_plain(values: Any, where: str, key: str = "") -> None:

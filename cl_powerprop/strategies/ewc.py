@@ -70,4 +70,6 @@ class EWC(Strategy):
         for name, parameter in model.named_parameters():  # Avalanche goes through both tables in this order
             for table, task, _ in (key for key in keys if key[2] == name):
                 kept = state[f"{table}/{task}/{name}"].to(parameter.device)
+                if kept.shape != parameter.shape:
+                    raise ValueError(f"{table} of {name} have the shape {list(kept.shape)}")
                 getattr(self.plugin, table)[int(task)][name] = ParamData(name, init_tensor=kept, device=kept.device)

@@ -100,7 +100,7 @@ class TaskState:
                 _, index, name = key.split("/")
                 moments.setdefault(int(index), {})[name] = state[key]
         learner.optimizer.load_state_dict(learner.optimizer.state_dict() | {"state": moments})
-        clock.train_exp_epochs, clock.train_exp_iterations = state["epochs"], state["iterations"]
+        clock.train_exp_epochs, clock.train_exp_iterations = int(state["epochs"]), int(state["iterations"])
         if "batches" not in state:
             self._load_progress(state)
 

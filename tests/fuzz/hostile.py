@@ -112,8 +112,7 @@ class Change:
                 holder[value if isinstance(value, str) else str(value)[:300]] = holder.pop(key)
             case "swap":
                 that, there = spots[self.other % len(spots)]
-                holder[key], that[there] = that[there], holder[key]
-                if _contains(holder[key], holder) or _contains(that[there], that):  # no file can hold that
+                if not (_contains(holder[key], that) or _contains(that[there], holder)):  # no file holds itself
                     holder[key], that[there] = that[there], holder[key]
             case "wrap":
                 holder[key] = [holder[key], value]
@@ -144,7 +143,7 @@ def _spots(tree: Any) -> Any:
 
 
 def _contains(tree: Any, wanted: Any) -> bool:
-    return tree is wanted or any(_contains(holder[key], wanted) for holder, key in _spots(tree))
+    return tree is wanted or any(holder[key] is wanted for holder, key in _spots(tree))
 
 
 def _filled(value: Any, place: Place) -> Any:
