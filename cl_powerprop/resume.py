@@ -62,6 +62,8 @@ def _find(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[
 
 
 def _is_begun(folder: Path) -> bool:
+    if not folder.is_dir():  # asked first: a mistyped path is answered without importing torch
+        return False
     from cl_powerprop.begun import begun_in
 
     try:

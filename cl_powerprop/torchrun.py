@@ -82,6 +82,7 @@ class Voice:
         When that one ends, `torchrun` ends the others. One that is still there after a while speaks for itself.
         """
         if not self._is_settled:
+            self.settle(False)  # for good, if a signal ends the wait
             time.sleep(_PATIENCE)
             self.settle(True)
 

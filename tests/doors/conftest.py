@@ -29,6 +29,7 @@ OURS = ("data=digits", "benchmark.n_tasks=2", "train.epochs=2", "model.hidden=[1
 ALL = (
     *("benchmark=shifted", "data=bars", "model=wide", "strategy=anchored", "optimizer=rmsprop", "sparsity=even"),
     *("logger=[lines]", "benchmark.n_tasks=3", "train.epochs=2", "model.units=16", "progress=false"),
+    "checkpoint.max_share=1",  # these runs are too short to have any otherwise
 )
 
 _TABLES = ("_metrics", "_metric_origins", "_found", "_asked_for")

@@ -45,8 +45,11 @@ def test_a_run_from_overrides_is_the_run_of_the_command_and_of_the_config(comman
     assert command("run", *MASKED, "seed=3", "run_dir=c") == 0
     for file in ("accuracy_matrix.csv", "capacity.csv", "config.yaml", "weights.csv"):
         assert tree(Path("a"))[file] == tree(Path("b"))[file] == tree(Path("c"))[file], file
+    assert cl_powerprop.run([*MASKED, "seed=3"], "a").record == written, "it is complete, and stays as it is"
+    with pytest.raises(UserError, match="seed"):
+        cl_powerprop.run([*MASKED, "seed=4"], "a")
     with pytest.raises(UserError, match="never overwritten"):
-        cl_powerprop.run([*MASKED, "seed=3"], "a")
+        cl_powerprop.run([*MASKED, "seed=3", "resume=never"], "a")
 
 
 @pytest.mark.parametrize(

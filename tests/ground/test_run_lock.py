@@ -33,11 +33,13 @@ if how == "files":
 time.sleep(max(0.0, begin - time.time()))
 try:
     with run_lock.RunLock(folder).hold():
-        if how == "forks" and os.fork() == 0:
+        forked = os.fork() if how == "forks" else None
+        if not forked:  # the forked process says so, which proves that it has begun
+            print("holds", flush=True)
+        if forked == 0:
             os.close(1)
             time.sleep(5)
             os._exit(0)
-        print("holds", flush=True)
         time.sleep(seconds)
 except RunFolderError as error:
     print(error, flush=True)

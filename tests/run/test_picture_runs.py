@@ -91,7 +91,7 @@ RETRAIN = dict.fromkeys(("packnet", "epn"), ("strategy.retrain_epochs=1",))
         ("data.folder=nowhere", ["nowhere must hold train and val (or test)"]),
         ("data.folder=/etc", ["data.folder=/etc must be a folder below data.root"]),
         ("data.in_memory=perhaps", ["data.in_memory must be one of auto, true, false, not 'perhaps'"]),
-        ("data.resize=4", ["data.resize must be at least data.size=16"]),
+        ("data.resize=4", ["data.resize must be from data.size=16"]),
         ("benchmark=omniglot data=folder", ["data=folder does not say who drew an image"]),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_name_that_stdout_cannot_write_stops_nothing(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("no_terminal")
 @pytest.mark.parametrize("launch", [[], ["-m", "seed=0,1"]], ids=["run", "multirun"])
 def test_a_reader_who_leaves_does_not_stop_the_run(tmp_path: Path, launch: list[str]) -> None:
-    words = ["run", *launch, *TINY[:-1], "strategy=naive", "run_dir=run"]
+    words = ["run", *launch, *TINY, "progress=true", "strategy=naive", "run_dir=run"]
     call = [sys.executable, "-m", "cl_powerprop", *words]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
