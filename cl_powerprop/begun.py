@@ -22,6 +22,7 @@ from cl_powerprop.shown import shell_word
 from cl_powerprop.stored_config import LARGEST, NAME, load_config
 
 _LARGEST = 2**26  # bytes of run.json
+_SUFFIXES = {".json", ".csv", ".yaml", ".safetensors", ".rows"}  # of the files of a run
 _LAST = "weights.csv"  # is written as a run ends, before its checkpoints are removed
 
 
@@ -42,28 +43,29 @@ class Begun:
         """Whether nothing is left to do."""
         return self.record.get("status") == "complete"
 
-    def checkpoint(self) -> Checkpoint | None:
-        """Return where the run stands; None if nothing was finished.
+    def checkpoint(self, tell: Callable[[str], None], *, sets_aside: bool = False) -> Checkpoint | None:
+        """Return where the run stands; None if it has no checkpoint, or none that is whole.
+
+        Args:
+            tell: called with one line for each checkpoint that is damaged.
+            sets_aside: rename these: the run goes on without them.
 
         Raises:
-            RunFolderError: if it has ended, and only its `run.json` is damaged; or if it was begun by another version.
+            RunFolderError: if a checkpoint cannot be read just now; if the run has ended, and only its `run.json` is
+                damaged; or if it was begun by another version.
         """
         if (version := self.record.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
             raise RunFolderError(
                 f"{self.folder} has schema version {version!r}; this cl-powerprop has {SCHEMA_VERSION}"
             )
-        damage: RunFolderError | None = None
-        if exists(self.folder):
-            try:
-                return read_checkpoint(self.folder)
-            except RunFolderError as error:
-                damage = error
-        if os.path.lexists(self.folder / _LAST):
-            if damage is not None:
-                raise damage
-            if not self.record:
-                raise RunFolderError(f"{self.folder} holds a run that has ended, but its run.json is damaged")
-        return None
+        checkpoint = read_checkpoint(self.folder, tell, sets_aside=sets_aside)
+        if checkpoint is None and not self.record and os.path.lexists(self.folder / _LAST):
+            again = f"cl-powerprop repeat {shell_word(str(self.folder))}"
+            raise RunFolderError(
+                f"{self.folder} holds a run that has ended, but its run.json is damaged, and cannot be made again; put "
+                f"a copy of it back, or make the same run in a new folder: {again}"
+            )
+        return checkpoint
 
     def tidy(self) -> None:
         """Remove what a kill in the last moments of a complete run has left, if the folder can be written."""
@@ -80,11 +82,18 @@ class Begun:
             tell: called with one line if the file is damaged, or says otherwise than the checkpoint.
 
         Raises:
-            ConfigurationError: if there is no checkpoint, and the file cannot be read.
+            RunFolderError: if there is no checkpoint, and the file cannot be read; see also :meth:`checkpoint`.
         """
-        checkpoint = self.checkpoint()
+        damaged: list[str] = []
+        checkpoint = self.checkpoint(damaged.append)  # the run reads it again, and tells
         if checkpoint is None:
-            return load_config(self.folder)
+            try:
+                return load_config(self.folder)
+            except ConfigurationError as error:
+                file = self.folder / NAME
+                reason = str(error) if str(file) in str(error) else f"{file} cannot be used: {error}"
+                fix = f"mend it, or call the command that began the run again, with run_dir={self.folder}"
+                raise RunFolderError("; ".join([*damaged, reason, fix])) from error
         written = replace(written_config(checkpoint, self.folder), run_dir=str(self.folder))
         try:
             filed = load_config(self.folder)
@@ -123,15 +132,26 @@ def begun_in(folder: Path) -> Begun | None:
     """
     record = folder / "run.json"
     try:
+        _refuse_folders(folder)
         if os.path.lexists(record) or exists(folder):
             return Begun(folder, _read(record))
         if is_free(folder):
             return None
         if is_free(folder, {NAME}) and _is_ours(folder / NAME):  # of a run that was killed as it began
             return Begun(folder, {})
+    except RunFolderError:
+        raise
     except OSError as error:
         raise RunFolderError(f"the run folder {folder} cannot be read: {error.strerror}") from error
     raise taken(folder)
+
+
+def _refuse_folders(folder: Path) -> None:
+    """Refuse a folder in the place of a file of a run, which could be neither read nor replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in folder.iterdir():
+            if entry.suffix in _SUFFIXES and not entry.is_symlink() and entry.is_dir():
+                raise RunFolderError(f"{entry} is a folder, where a run has a file of that name; remove it")
 
 
 def describe(checkpoint: Checkpoint | None) -> str:
@@ -144,10 +164,17 @@ def describe(checkpoint: Checkpoint | None) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a `run.json`; nothing if it is absent, damaged, or no file.
+
+    Raises:
+        RunFolderError: if it cannot be read just now.
+    """
     try:
         content = json.loads(read_file(file, _LARGEST))
-    except (OSError, FileError, ValueError, RecursionError):
+    except (FileNotFoundError, FileError, ValueError, RecursionError):
         return {}
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be read: {error.strerror}; mend that, and the run can go on") from error
     is_whole = isinstance(content, dict) and content.get("status") in STATUSES
     return content if is_whole else {}
 
@@ -167,12 +194,17 @@ def saying_where(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        if is_file(folder / NAME):
-            where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
-            named = f"-- {shell_word(where)}" if where.startswith("-") else shell_word(where)
-            tasks = _read(folder / "run.json").get("trained_tasks")
-            done = f" after {tasks} finished tasks" if isinstance(tasks, int) else ""
-            stop.add_note(f"cl-powerprop resume {named} goes on{done}, and so does the same command with this run_dir")
-        else:
-            stop.add_note("nothing was begun yet")
+        stop.add_note(_what_next(folder))
         raise
+
+
+def _what_next(folder: Path) -> str:
+    if not is_file(folder / NAME):
+        return "nothing was begun yet"
+    where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
+    with contextlib.suppress(RunFolderError):
+        if _read(folder / "run.json").get("status") == "complete":
+            return f"the run in {where} is complete"
+    named = f"-- {shell_word(where)}" if where.startswith("-") else shell_word(where)
+    goes_on = "goes on from its last checkpoint" if exists(folder) else "begins again, for there is no checkpoint"
+    return f"cl-powerprop resume {named} {goes_on}, and so does the same command with this run_dir"

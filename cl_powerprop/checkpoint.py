@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from cl_powerprop.results.results import Results
 
 FILE = checkpoint_files.FILE
-log = logging.getLogger("cl_powerprop")
 _NO_MATTER = {"progress": False, "run_dir": ""}  # options without a default, in which runs need not match
 
 
@@ -114,43 +112,41 @@ def _check_json(owner: object, values: Mapping[str, Any]) -> None:
             ) from error
 
 
-def read_checkpoint(folder: Path, tell: Callable[[str], None] = log.warning) -> Checkpoint:
-    """Read the last checkpoint that :func:`write_checkpoint` wrote; if it is damaged, the one before.
+def read_checkpoint(folder: Path, tell: Callable[[str], None], *, sets_aside: bool = False) -> Checkpoint | None:
+    """Return the last checkpoint that is whole, which is the one before if the last one is damaged; None without any.
 
     Args:
         folder: of the run.
         tell: called with one line for each file that is damaged.
+        sets_aside: rename these.
 
     Raises:
-        RunFolderError: if there is none, or none is whole.
+        RunFolderError: if a file cannot be read just now.
     """
-    damaged: list[str] = []
-    found = checkpoint_files.read(folder, damaged.append)
-    if found is None and damaged:
-        raise RunFolderError("; ".join(damaged))
-    if found is None:
-        raise RunFolderError(f"{folder} has no {FILE}: nothing was finished yet, or the strategy cannot be resumed")
-    for line in damaged:
-        tell(line)
-    tensors, metadata = found
-    try:
-        state = json.loads(metadata["state"])
-        state = state if "format" in state else _from_format_1(state)
-        strategy, results = (state[each] | _take(tensors, each) for each in ("strategy", "results"))
-        sparsity, task, random = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task", "random"))
-        return Checkpoint(
-            model=tensors,
-            strategy=strategy,
-            sparsity=sparsity,
-            task=task,
-            random=random,
-            evaluation=state.get("evaluation", {}),
-            results=results,
-            step=int(state["step"]),
-            config=state["config"],
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise RunFolderError(f"{folder / FILE} is damaged: {as_line(str(error))}") from error
+    return checkpoint_files.read(folder, tell, _checkpoint, sets_aside=sets_aside)
+
+
+def _checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """Return what the file of a checkpoint says.
+
+    Raises:
+        LookupError, TypeError, ValueError, ArithmeticError, RecursionError: if it is none.
+    """
+    state = json.loads(metadata["state"])
+    state = state if "format" in state else _from_format_1(state)
+    strategy, results = (state[each] | _take(tensors, each) for each in ("strategy", "results"))
+    sparsity, task, random = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task", "random"))
+    return Checkpoint(
+        model=tensors,
+        strategy=strategy,
+        sparsity=sparsity,
+        task=task,
+        random=random,
+        evaluation=state.get("evaluation", {}),
+        results=results,
+        step=int(state["step"]),
+        config=state["config"],
+    )
 
 
 def _take(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:

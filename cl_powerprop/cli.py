@@ -20,14 +20,15 @@ from cl_powerprop.torchrun import voice
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2, a fault while running exit code 1.
 
-    A signal ends it with 128 plus the signal's number, as shells have it: 143 for SIGTERM.
+    A signal ends it with 128 plus the signal's number, as shells have it: 143 for SIGTERM. One that comes when all is
+    done changes nothing.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     voice.hush()
     logging.basicConfig(format="cl-powerprop: %(message)s")
     code = FAULT
     try:
-        with listening():
+        with listening(ends=arguments is None):
             code = _dispatch(words)
     except UserError as error:
         code = complain(str(error), USAGE_ERROR)

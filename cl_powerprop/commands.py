@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.errors import UserError
+from cl_powerprop.interrupts import saving
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain
 
 
@@ -57,9 +58,10 @@ def repeat(options: argparse.Namespace) -> int:
 
     path = repeat_run(Path(options.run), options.options)
     if place().is_first:
-        from cl_powerprop.analysis.summary import print_runs
+        with saving():  # it is complete
+            from cl_powerprop.analysis.summary import print_runs
 
-        print_runs([path])
+            print_runs([path])
     return 0
 
 

@@ -1,6 +1,7 @@
 """One run from a config: assemble its parts, open its results, and learn, from the beginning or from a checkpoint."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,16 +9,18 @@ from typing import Any
 
 from torch import nn
 
+from cl_powerprop import interrupts
 from cl_powerprop.assemble import assemble, choose_device
-from cl_powerprop.begun import Begun, begun_in, describe
+from cl_powerprop.begun import Begun, begun_in, describe, saying_where
 from cl_powerprop.checkpointing import make_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.learning import learn
 from cl_powerprop.output import say
 from cl_powerprop.parts import Parts
 from cl_powerprop.privacy import hide
-from cl_powerprop.process_group import process_group, wait_for_all
+from cl_powerprop.process_group import from_first, process_group, wait_for_all
 from cl_powerprop.record import Facts, Job
 from cl_powerprop.references import load_references
 from cl_powerprop.results.results import Results
@@ -27,6 +30,8 @@ from cl_powerprop.saving import load
 from cl_powerprop.shown import printable
 from cl_powerprop.source import is_verified
 from cl_powerprop.torchrun import place
+
+log = logging.getLogger("cl_powerprop")
 
 
 @dataclass(frozen=True)
@@ -76,30 +81,53 @@ def run(
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken: by
             a run with other settings, by another process, or by anything else.
         DivergedError: if the loss is no longer finite; what was finished is in the folder, marked failed.
+        KeyboardInterrupt: for SIGINT, as by Ctrl-C, after a checkpoint is written.
+        Interrupted: likewise for SIGTERM and SIGUSR1; if nobody catches it, the program ends with 128 plus the signal's
+            number.
     """
     config = config if isinstance(config, RunConfig) else compose(config)
     path = Path(config.run_dir if path is None else path)
     config.check()
-    _hide_places(config, path)
-    with process_group(choose_device(config.device)):
-        quiet = quiet or not place().is_first
-        if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
-            return complete
-        try:
-            with RunLock(path).hold() if place().is_first else contextlib.nullcontext():
-                return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                path.rmdir()  # if nothing was written
-            raise
+    with interrupts.called():
+        interrupts.check()  # a signal that came as the run before was finished
+        with process_group(choose_device(config.device)):
+            path = Path(from_first(str(path)))  # a default one has the time in its name
+            _hide_places(config, path)
+            with saying_where(path):
+                return _run_in(path, config, quiet or not place().is_first, multirun, job)
+
+
+def _run_in(path: Path, config: RunConfig, quiet: bool, multirun: str | None, job: Job | None) -> Result:
+    if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
+        return complete
+    with contextlib.ExitStack() as after:
+        if place().is_first:
+            after.callback(_remove_empty, path)
+            after.enter_context(RunLock(path).hold())
+        return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job)
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove a folder if nothing was written to it."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:
-    """Return what is in a folder if it is a complete run with these settings.
+    """Return what is in a folder if it is a complete run with these settings: what the first process finds there.
 
     Raises:
         RunFolderError: if the folder is taken by anything else that the config does not go on with.
     """
+    record = from_first(_complete_record(config, path) if place().is_first else None)
+    if record is None:
+        return None
+    if not quiet:
+        say(f"{printable(str(path))}: complete")
+    return Result(path, record)
+
+
+def _complete_record(config: RunConfig, path: Path) -> dict[str, Any] | None:
     begun = begun_in(path)
     if begun is not None and config.resume == "never":
         raise taken(path)
@@ -107,18 +135,20 @@ def _complete(config: RunConfig, path: Path, quiet: bool) -> Result | None:
         return None
     begun.check_same(config, None)
     begun.tidy()
-    if not quiet:
-        say(f"{printable(str(path))}: complete")
-    return Result(path, dict(begun.record))
+    return dict(begun.record)
 
 
 def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: Job | None) -> Result:
     begun = begun_in(path)
-    checkpoint = None if begun is None else begun.checkpoint()
+    checkpoint = None if begun is None else begun.checkpoint(log.warning, sets_aside=place().is_first)
+    if (where := describe(checkpoint)) != (of_first := from_first(where)):
+        raise RunFolderError(
+            f"{path} is another folder for the first process, which is {of_first}; let all see the same"
+        )
     if begun is not None:
         begun.check_same(config, checkpoint)
         if not quiet:
-            say(f"{printable(str(path))}: {describe(checkpoint)}")
+            say(f"{printable(str(path))}: {where}")
     wait_for_all()  # the others read what the first one is about to write
     messages: list[str] = []
     references = []
@@ -136,7 +166,8 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
     parts.save = saver(config, parts, parts.checkpoints)
     learn(parts, results)
     if place().is_first:
-        tidy(path, is_complete=True)
+        with interrupts.saving():
+            tidy(path, is_complete=True)
     return Result(path, finite(results.as_json()), parts.learner.model)
 
 
@@ -145,7 +176,10 @@ def _reference_run(quiet: bool, job: Job | None) -> Callable[[RunConfig, Path], 
 
     def train(config: RunConfig, path: Path) -> Result:
         name = f"reference {config.strategy.name}"
-        return run(config, path, quiet, job=Job(None, f"{job.title}, {name}", job.live) if job else Job(None, name))
+        known = Job(None, f"{job.title}, {name}", job.live) if job else Job(None, name)
+        interrupts.check()
+        _hide_places(config, path)
+        return _run_in(path, config, quiet, None, known)
 
     return train
 

@@ -27,7 +27,7 @@ from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, St
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.hydra_files import write_once
 from cl_powerprop.hydra_guard import guard, refuse_code
-from cl_powerprop.interrupts import SIGNALS, Interrupted, telling
+from cl_powerprop.interrupts import SIGNALS, Interrupted, saving, telling
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
@@ -65,8 +65,7 @@ def run_command(words: list[str]) -> int:
             with telling(workers.tell):
                 hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
         except Interrupted as stop:
-            if not hasattr(stop, "__notes__"):
-                stop.add_note("the same command goes on if run_dir names its folder, and so does cl-powerprop resume")
+            _say_how(stop)
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # a job's own are among the failures
             return complain(explain_composition_error(error), USAGE_ERROR)
@@ -114,9 +113,7 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
     """
     is_own = not workers.are_elsewhere()
     try:
-        with workers.at_work() as begins:
-            if not begins:
-                return
+        with workers.at_work():
             find_plugins(warn=is_own)
             with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie: hydra.job.chdir left it
                 import_modules(modules)
@@ -126,10 +123,18 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
         stops_all = is_own and isinstance(error, Interrupted)
         if stops_all or not workers.folder.exists():  # a launcher took the job to another machine: it has to travel
             raise
+        if isinstance(error, Interrupted):
+            _say_how(error)
         _write_failure(workers.folder, error)
     finally:
         if not is_own:  # nobody else will
             leave_wandb(FAULT)  # of runs that were not finished
+
+
+def _say_how(stop: Interrupted) -> None:
+    """Let an interrupt say how the command goes on, if it does not say more."""
+    if not hasattr(stop, "__notes__"):
+        stop.add_note("the same command goes on if run_dir names its folder, and so does cl-powerprop resume")
 
 
 def _write_failure(folder: Path, error: BaseException) -> None:
@@ -159,16 +164,15 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
     for sink in parsed.logger.values():
         sink.prepare()
     job = job_of(parsed, hydra_config, words, live)
-    from cl_powerprop.begun import saying_where
     from cl_powerprop.experiment import run
 
     multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
-    with saying_where(path):
-        result = run(parsed, path, multirun=multirun, job=job)
+    result = run(parsed, path, multirun=multirun, job=job)
     if hydra_config.mode == RunMode.RUN and place().is_first:
-        from cl_powerprop.analysis.summary import print_runs
+        with saving():  # it is complete
+            from cl_powerprop.analysis.summary import print_runs
 
-        print_runs([result.path])
+            print_runs([result.path])
 
 
 def _anchor(config: RunConfig, start: Path) -> None:

@@ -20,10 +20,11 @@ _PATIENCE_WITH_OTHERS = 60.0  # seconds that processes that were told to stop ha
 _TOGETHER = 1.0  # seconds within which signals count as one: a cluster, a shell and a parent process may all send it
 
 
-class Interrupted(BaseException):
+class Interrupted(SystemExit):
     """A signal has told the program to stop.
 
-    Like `KeyboardInterrupt` it is no `Exception`: whoever handles errors should let it pass.
+    Like `KeyboardInterrupt` it is no `Exception`: whoever handles errors should let it pass. If nobody handles it, the
+    program ends with its exit code.
 
     Attributes:
         signal: the signal's number.
@@ -32,6 +33,7 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.signal = number
+        self.code = self.exit_code
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
         return type(self), (self.signal,)
@@ -59,10 +61,14 @@ _state = _State()
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
+def listening(ends: bool = False) -> Iterator[None]:
     """Turn the signals into :class:`Interrupted` inside; only the main thread can.
 
     A handler of the user's own stays.
+
+    Args:
+        ends: nothing that a signal could save comes after it: signals are ignored from then on, for what was done
+            would not be told by the exit code.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -83,7 +89,25 @@ def listening() -> Iterator[None]:
             _state.requested = None  # it was for what has ended
         _forget_timer()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
+
+
+@contextlib.contextmanager
+def called() -> Iterator[None]:
+    """Listen to signals for a call from a program that does not; SIGINT ends it as Python has it.
+
+    Raises:
+        KeyboardInterrupt: for SIGINT, if the program does not listen itself.
+        Interrupted: for the other signals.
+    """
+    is_alone = not _state.listeners
+    try:
+        with listening():
+            yield
+    except Interrupted as stop:
+        if not is_alone or stop.signal != signal.SIGINT:
+            raise
+        raise KeyboardInterrupt("; ".join([str(stop), *getattr(stop, "__notes__", ())])) from None
 
 
 @contextlib.contextmanager
@@ -95,7 +119,7 @@ def telling(tell: Callable[[int], bool]) -> Iterator[None]:
             have ended, for a minute at most.
 
     Raises:
-        Interrupted: at the end, if a signal has arrived.
+        Interrupted: in place of an error inside, if a signal has arrived.
     """
     _state.tell = tell
     try:
@@ -105,7 +129,7 @@ def telling(tell: Callable[[int], bool]) -> Iterator[None]:
         raise
     finally:
         _state.tell = None
-    check()
+        _forget_timer()
 
 
 def _handle(number: int, _: FrameType | None) -> None:
@@ -146,19 +170,28 @@ def _forget_timer() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Keep a signal that arrives inside until :func:`check` is called; after 8 seconds it waits no longer."""
+    """Keep a signal that arrives inside until :func:`check` is called; after 8 seconds it waits no longer.
+
+    What has ended all the same has ended: the signal then waits for the next call.
+    """
     _state.depth += 1
     try:
         yield
     finally:
         _state.depth -= 1
-    if not _state.depth:
-        check()
+        if not _state.depth:
+            _forget_timer()
 
 
-def requested() -> bool:
-    """Return whether a signal has arrived that waits for :func:`check`. It costs nothing to ask at every step."""
-    return _state.requested is not None
+def requested() -> int:
+    """Return the signal that waits for :func:`check`, 0 for none. It costs nothing to ask at every step."""
+    return _state.requested or 0
+
+
+def request(number: int) -> None:
+    """Let a signal that another process has got wait for :func:`check` here too."""
+    if _state.requested is None:
+        _state.requested, _state.moment = number, time.monotonic()
 
 
 @contextlib.contextmanager

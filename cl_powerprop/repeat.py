@@ -29,12 +29,9 @@ def repeat(folder: Path, words: Sequence[str] = ()) -> Path:
     """
     config = repeated_config(folder, words)
     config.check()  # before torch is imported, which takes many times as long
-    from cl_powerprop.begun import saying_where
     from cl_powerprop.experiment import run
 
-    path = Path(config.run_dir)
-    with saying_where(path):
-        return run(config, path).path
+    return run(config).path
 
 
 def repeated_config(folder: Path, words: Sequence[str]) -> RunConfig:

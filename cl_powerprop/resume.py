@@ -8,6 +8,7 @@ from pathlib import Path
 from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.errors import DivergedError, RankError, RunFolderError, StorageError, UserError
+from cl_powerprop.interrupts import saving
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
 from cl_powerprop.shown import as_line, printable
@@ -46,7 +47,8 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> 
             name = "" if isinstance(error, _FORESEEN) else f"{type(error).__name__}: "
             problems.append(f"{printable(str(folder))}: {name}{as_line(str(error))}")
     if finished:
-        print_runs(finished)
+        with saving():  # they are complete
+            print_runs(finished)
     for problem in problems:
         complain(problem, FAULT)
     return problems
@@ -54,11 +56,19 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> 
 
 def _find(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
     """Return the run folders at or below some paths; one that was given itself may have lost its `run.json`."""
-    named = list(map(Path, paths))
-    bare = [path for path in named if not (path / "run.json").exists() and _is_begun(path)]
-    others = [path for path in named if path not in bare]
-    found = find_run_folders(others, problems) if others or not bare else []
-    return list(dict.fromkeys([*bare, *found]))
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        is_bare = not os.path.lexists(path / "run.json") and _is_begun(path)
+        try:
+            folders = [path] if is_bare else find_run_folders([path], problems)
+        except OSError as error:  # it costs no other one
+            problems.append(str(error))
+            continue
+        for folder in folders:
+            found.setdefault(folder.resolve(), folder)
+    if not found:
+        raise RunFolderError("; ".join(problems))
+    return list(found.values())
 
 
 def _is_begun(folder: Path) -> bool:
@@ -74,7 +84,7 @@ def _is_begun(folder: Path) -> bool:
 
 def _go_on(folder: Path, root: str | None) -> bool:
     """Finish a run; return whether anything was left to do."""
-    from cl_powerprop.begun import begun_in, saying_where
+    from cl_powerprop.begun import begun_in
     from cl_powerprop.experiment import run
 
     begun = begun_in(folder)
@@ -88,6 +98,5 @@ def _go_on(folder: Path, root: str | None) -> bool:
     config.resume = "auto"
     if root is not None:
         config.data.root = root
-    with saying_where(folder):
-        run(config, folder)
+    run(config, folder)
     return True

@@ -21,6 +21,8 @@ COPY = "run_folder"  # a folder of this name holds a copy of a run's files, for 
 
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS_CHECKPOINT = "checkpoint.previous.safetensors"
+DAMAGED = {name: name.replace(".safetensors", ".damaged.safetensors") for name in (CHECKPOINT, PREVIOUS_CHECKPOINT)}
+"""What a checkpoint that is damaged is called from then on."""
 ROWS = "checkpoint.rows"  # a copy of the rows of all tables, for as long as there are checkpoints
 RESERVE = ".reserve"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -176,7 +178,8 @@ def tidy(folder: Path, is_complete: bool) -> None:
 
 def leftovers(folder: Path, is_complete: bool) -> list[Path]:
     """Return the files that :func:`tidy` would remove; a folder of such a name is not ours."""
-    names = (RESERVE, *((PREVIOUS_CHECKPOINT, CHECKPOINT, ROWS) if is_complete else ()))
+    checkpoints = (*DAMAGED.values(), PREVIOUS_CHECKPOINT, CHECKPOINT, ROWS) if is_complete else ()
+    names = (RESERVE, *checkpoints)
     named = [folder / name for name in names if os.path.lexists(folder / name)]
     return [*parts(folder), *(path for path in named if path.is_symlink() or not path.is_dir())]
 

@@ -235,6 +235,8 @@ def _open(path: Path, flags: int = 0) -> int:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise RunFolderError(f"{path} is a symbolic link; remove it") from error
+            if error.errno == errno.EISDIR:
+                raise RunFolderError(f"{path} is a folder; remove it") from error
             raise
         about = os.fstat(descriptor)
         if stat.S_ISREG(about.st_mode) and about.st_nlink <= 1:

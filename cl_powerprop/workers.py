@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cl_powerprop.interrupts import SIGNALS, listening
+from cl_powerprop.interrupts import Interrupted, listening
 
 _STOPPED = "stopped"
 _AT_WORK = ".at_work"
@@ -30,26 +30,31 @@ class Workers:
         return os.getpid() != self.command
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[bool]:
-        """Listen to signals while a job runs inside; what is yielded says whether it should begin."""
+    def at_work(self) -> Iterator[None]:
+        """Listen to signals while a job runs inside.
+
+        Raises:
+            Interrupted: if a signal came before the job began.
+        """
         if not self.are_elsewhere():
-            yield True
+            yield
             return
         note = self.folder / f"{os.getpid()}{_AT_WORK}"
-        with listening():
+        # A process that waits for its next job holds nothing that a signal could save.
+        with listening(ends=True):
             with contextlib.suppress(OSError):
                 note.touch()
             try:
-                yield not (self.folder / _STOPPED).exists()
+                if (self.folder / _STOPPED).exists():
+                    raise Interrupted(int((self.folder / _STOPPED).read_text() or signal.SIGTERM))
+                yield
             finally:
                 with contextlib.suppress(OSError):
                     note.unlink(missing_ok=True)
-        for number in SIGNALS:  # a process that waits for its next job holds nothing that a signal could save
-            signal.signal(number, signal.SIG_IGN)
 
     def tell(self, number: int) -> bool:
         """Pass a signal on to those at work, and let none begin another job; return whether there are any."""
-        (self.folder / _STOPPED).touch()  # before looking: a job that begins now sees it
+        (self.folder / _STOPPED).write_text(str(number))  # before looking: a job that begins now sees it
         notes = list(self.folder.glob(f"*{_AT_WORK}"))
         for note in notes:
             with contextlib.suppress(OSError):

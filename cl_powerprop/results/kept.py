@@ -76,6 +76,7 @@ class KeptResults:
         self._last_epoch: Measured | None = None  # of the task in training
         self._fitted = math.nan  # training accuracy of the last task
         self._timer = Timer(self.state.seconds)
+        self._told = 0.0  # seconds of the run when it last said how far it is
         self._due = 0.0  # when `run.json` is written next
 
     @property
@@ -178,6 +179,7 @@ class KeptResults:
                 "moment": self._moment,
                 "last_epoch": None if self._last_epoch is None else asdict(self._last_epoch),
                 "fitted": self._fitted,
+                "told": self._told,
             },
         }
 
@@ -239,3 +241,4 @@ class KeptResults:
 
             self._last_epoch = Measured(**last)
         self._fitted = state.get("fitted", math.nan)
+        self._told = float(state.get("told", self.state.seconds.total))

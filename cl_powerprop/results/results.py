@@ -143,7 +143,8 @@ class Results(KeptResults):
         try:
             with self.time("logging"):
                 self._begin()
-            with self.display.over(steps if len(steps) == tasks else [1] * tasks, self.trained_experiences):
+            work, spent = steps if len(steps) == tasks else [1] * tasks, self.state.seconds.total - self._told
+            with self.display.over(work, self.trained_experiences, spent):
                 yield
         except BaseException as error:
             if self.state.status != "complete":
@@ -302,6 +303,7 @@ class Results(KeptResults):
                 shares = self.capacity.used, self._fitted, self.sparsity.last
                 line = task_line(self.facts, self.evaluations, self.trained_tasks, *shares)
                 self.display.lines.write(line, self.trained_experiences)
+                self._told = self.state.seconds.total
 
     def finish(self, summary: Summary, efficiency: Efficiency) -> None:
         """Enter what is known at the end, compute the metrics, and mark the run complete."""

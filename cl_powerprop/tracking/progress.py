@@ -45,15 +45,16 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         self._steps = 0
 
     @contextlib.contextmanager
-    def over(self, work: Sequence[float], done: int = 0) -> Iterator[None]:
+    def over(self, work: Sequence[float], done: int = 0, spent: float = 0.0) -> Iterator[None]:
         """Show the bar while experiences are trained; it ends where they do, and begins where this process does.
 
         Args:
             work: of each experience, in any unit.
             done: how many of them were trained before, in a run that is resumed.
+            spent: seconds that it has spent on the next one.
         """
         self._experiences, self._left = len(work), len(work) - done
-        self.lines.start(work, done)
+        self.lines.start(work, done, spent)
         with self._progress:
             yield
 

@@ -24,15 +24,16 @@ class ProgressLines:
         self._begun = 0
         self._start = self._last = time.perf_counter()
 
-    def start(self, work: Sequence[float], done: int = 0) -> None:
+    def start(self, work: Sequence[float], done: int = 0, spent: float = 0.0) -> None:
         """Begin to measure time.
 
         Args:
             work: of each part of the run, in any unit.
             done: how many parts were done before, in a run that is resumed.
+            spent: seconds that it has spent on the next part.
         """
         self._work, self._begun = list(work), done
-        self._start = self._last = time.perf_counter()
+        self._start = self._last = time.perf_counter() - spent
 
     def write(self, said: str, done: int) -> None:
         """Write a line.

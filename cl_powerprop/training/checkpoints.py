@@ -10,6 +10,8 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from cl_powerprop import interrupts
+from cl_powerprop.process_group import highest, wait_for_all
+from cl_powerprop.torchrun import place
 from cl_powerprop.training.measure import Measure
 from cl_powerprop.training.task_state import TaskState, fitting
 
@@ -119,7 +121,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         return self.reach >= needed and (task is None or not task.in_epoch or task.can_be_within_epoch)
 
     def moment(self, needed: Reach = Reach.ANYWHERE) -> None:
-        """Write a checkpoint if it is time for one, or a signal has arrived.
+        """Write a checkpoint if it is time for one, or a signal has arrived, be it in another process of the run.
 
         Args:
             needed: the reach that a run needs to go on from here.
@@ -127,12 +129,17 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         Raises:
             Interrupted: if a signal has arrived; afterwards.
         """
-        asked = interrupts.requested()
+        is_whole = self._is_whole(needed)
+        asked = highest(interrupts.requested()) if is_whole else interrupts.requested()
         if not asked and time.perf_counter() < self._due:
             return
-        if self._is_whole(needed):
+        if is_whole:
             self._save()
-            interrupts.check()  # also for a signal that has arrived meanwhile
+            if asked:
+                wait_for_all()  # the first process has written it
+                interrupts.request(asked)
+            if asked or place().ranks == 1:  # also for a signal that has arrived meanwhile
+                interrupts.check()
         elif asked and self.reach == Reach.NOWHERE:  # there is nothing to wait for
             interrupts.check()
 

@@ -4,6 +4,9 @@ import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -43,9 +46,55 @@ def test_work_that_can_be_saved_goes_on_to_the_next_moment() -> None:
     assert steps == ["finished"]
 
 
-def test_a_signal_that_nobody_asked_for_stops_the_program_afterwards() -> None:
-    with listening(), pytest.raises(Interrupted), deferred(), deferred():
-        send(signal.SIGUSR1)
+def test_a_signal_that_comes_too_late_for_what_is_done_stops_what_comes_next() -> None:
+    with listening():
+        with deferred(), deferred():
+            send(signal.SIGUSR1)
+        assert interrupts._state.timer is None, "nothing is waited for"
+        with pytest.raises(Interrupted):
+            check()
+
+
+def test_signals_after_the_end_of_all_are_ignored() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        with listening(ends=True):
+            pass
+        for number in SIGNALS:
+            send(number)
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_program_that_does_not_listen_gets_what_python_has(number: int) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    expected = KeyboardInterrupt if number == signal.SIGINT else Interrupted
+    with pytest.raises(expected, match="interrupted by"), interrupts.called():
+        send(number)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    with listening(), pytest.raises(Interrupted), interrupts.called():
+        send(number)
+
+
+def test_nobody_listens_in_other_threads() -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+
+    def work() -> None:
+        with interrupts.called():
+            seen.append([signal.getsignal(each) for each in SIGNALS])
+
+    seen: list[object] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_an_interrupt_that_nobody_catches_is_the_exit_code() -> None:
+    code = "import signal; from cl_powerprop.interrupts import Interrupted; raise Interrupted(signal.SIGUSR1)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 138
 
 
 def test_a_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +192,10 @@ def test_other_processes_end_first() -> None:
             send(signal.SIGTERM)
             told.append(0)
 
-    with listening(), pytest.raises(Interrupted):
+    with listening():
         work(tell)
+        with pytest.raises(Interrupted):
+            check()
     assert told == [signal.SIGTERM, 0]
     with listening(), pytest.raises(Interrupted):
         work(lambda _: False)
@@ -157,6 +208,6 @@ def test_an_interrupt_travels_between_processes() -> None:
 
 
 def test_a_signal_is_forgotten_with_what_it_has_stopped() -> None:
-    with pytest.raises(Interrupted), listening(), deferred():
+    with listening(), deferred():
         signal.raise_signal(signal.SIGTERM)
     assert not requested(), "the next run of the process is another one"

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from cl_powerprop import checkpoint_files as files
+from cl_powerprop.errors import RunFolderError
 
 
 def write(folder: Path, value: int) -> None:
@@ -86,26 +88,69 @@ def test_a_damaged_one_never_takes_the_place_of_a_whole_one(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "replace", watch)
     write(tmp_path, 3)
-    assert [found is not None and int(found[0]["count"]) for found in kept] == [3]
+    assert [found is not None and int(found[0]["count"]) for found in kept] == [1, 3]
     (tmp_path / files.FILE).unlink()
     assert read(tmp_path) == (1, [])
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "list", "huge header"])
+@pytest.mark.parametrize("kind", ["list", "huge header"])
 def test_what_is_no_checkpoint_at_all_is_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / files.FILE
-    if kind == "link":
-        write(tmp_path, 1)
-        path.rename(tmp_path / "other")
-        path.symlink_to(tmp_path / "other")
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        text = b"[]" if kind == "list" else b"{}"
-        path.write_bytes((2**62 if kind == "huge header" else len(text)).to_bytes(8, "little") + text)
+    text = b"[]" if kind == "list" else b"{}"
+    path.write_bytes((2**62 if kind == "huge header" else len(text)).to_bytes(8, "little") + text)
     value, told = read(tmp_path)
     assert value is None
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", [files.FILE, files.PREVIOUS])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "EACCES", "EIO", "memory"])
+def test_one_that_cannot_be_read_just_now_is_refused_and_stays(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    path = tmp_path / name
+    if name == files.PREVIOUS:
+        (tmp_path / files.FILE).write_bytes(b"damaged")
+    if kind in ("link", "pipe", "folder"):
+        path.rename(tmp_path / "other")
+        make: dict[str, Callable[[], object]] = {"link": lambda: path.symlink_to("other"), "folder": path.mkdir}
+        make.get(kind, lambda: os.mkfifo(path))()
+    else:
+        opened = files.open_file
+
+        def refuse(file: Path, most: int) -> object:
+            if file != path:
+                return opened(file, most)
+            raise MemoryError if kind == "memory" else OSError(getattr(errno, kind), "it is so")
+
+        monkeypatch.setattr(files, "open_file", refuse)
+    before = sorted(each.name for each in tmp_path.iterdir())
+    with pytest.raises(RunFolderError, match=f"{name} cannot be read: .+; mend that, and"):
+        files.read(tmp_path, pytest.fail, sets_aside=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
+def test_damaged_ones_are_set_aside_if_the_run_is_to_go_on(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    (tmp_path / files.FILE).write_bytes(b"first")
+    told: list[str] = []
+    found = files.read(tmp_path, told.append, sets_aside=True)
+    assert found is not None
+    assert found[1]["state"] == "1"
+    (line,) = told
+    assert line.endswith(
+        "; it is called checkpoint.damaged.safetensors now; the run goes on from the checkpoint before"
+    )
+    (tmp_path / files.PREVIOUS).write_bytes(b"second")
+    assert files.read(tmp_path, told.append, sets_aside=True) is None
+    reason = "it is no safetensors file, or its end is missing"
+    kept = "it is called checkpoint.previous.damaged.safetensors now"
+    assert told[1:] == [f"{tmp_path / files.PREVIOUS} is damaged: {reason}; {kept}"]
+    contents = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert contents == {files.DAMAGED[files.FILE]: b"first", files.DAMAGED[files.PREVIOUS]: b"second"}
 
 
 def test_files_of_earlier_formats_have_no_checksum_and_are_read(tmp_path: Path) -> None:

@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cl_powerprop.interrupts import SIGNALS
+from cl_powerprop.checkpoint import read_checkpoint
+from cl_powerprop.experiment import run
+from cl_powerprop.interrupts import SIGNALS, Interrupted
+from cl_powerprop.results.results import Results
 
 from .conftest import Command, tree
 
@@ -135,3 +140,80 @@ def test_the_other_commands_stop_too(words: Sequence[str], command: Command) -> 
     assert status("run") == "interrupted"
     assert command(*words) == 0
     assert status("run") == "complete"
+
+
+def send_once_there(number: int, file: Path) -> None:
+    """Send this process a signal as soon as there is a file."""
+
+    def send() -> None:
+        while not file.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_call_from_python_stops_too(number: int) -> None:
+    handlers = [signal.getsignal(each) for each in SIGNALS]
+    send_once_there(number, Path("run/checkpoint.safetensors"))
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Interrupted) as stopped:
+        run(WORDS, "run")
+    said = "; ".join([str(stopped.value), *getattr(stopped.value, "__notes__", ())])
+    name = signal.Signals(number).name
+    assert said.startswith(f"interrupted by {name}; cl-powerprop resume run goes on from its last checkpoint")
+    assert status("run") == "interrupted"
+    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    begun = read_checkpoint(Path("run"), pytest.fail)
+    assert begun is not None
+    resumed = run(WORDS, "run")
+    assert resumed.record["status"] == "complete"
+    assert resumed.record["resumed"]
+
+
+def test_in_another_thread_it_just_works() -> None:
+    handlers = [signal.getsignal(each) for each in SIGNALS]
+    words = (*WORDS, "train.epochs=1", "benchmark.n_tasks=1")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, words, "run").result().record["status"] == "complete"
+    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+
+
+def test_a_strategy_that_keeps_no_state_is_not_said_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cl_powerprop.strategies.naive import Naive
+
+    monkeypatch.setattr(Naive, "resumable", False)
+    send_once_there(signal.SIGTERM, Path("run/run.json"))
+    with pytest.raises(Interrupted) as stopped:
+        run(WORDS, "run")
+    (note,) = stopped.value.__notes__
+    assert note.startswith("cl-powerprop resume run begins again, for there is no checkpoint, and so does the same")
+    assert status("run") == "interrupted"
+
+
+def test_a_signal_at_the_last_moment_finds_a_complete_run() -> None:
+    process = start("run", *WORDS, "train.epochs=1", "run_dir=run")
+    wait_until(process, Path("run/run.json"))
+    while status("run") != "complete":
+        time.sleep(0.002)
+    code, errors = stop(process, signal.SIGTERM)
+    assert (code, errors) == (0, "")
+
+
+def test_a_signal_after_a_run_stops_the_next_one(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*WORDS, "train.epochs=1", "benchmark.n_tasks=1")
+    finish = Results.finish
+
+    def late(results: Results, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(results, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "finish", late)
+        assert command("run", *words, "run_dir=one") == 0
+        assert status("one") == "complete"
+        capsys.readouterr()
+        assert command("run", "-m", *words, "seed=0,1", "run_dir=all", "hydra/launcher=basic") == 143
+    assert "interrupted by SIGTERM; the same command goes on" in capsys.readouterr().err
+    assert status("all/0") == "complete"
+    assert not Path("all/1/run.json").exists()

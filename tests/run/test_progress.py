@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from cl_powerprop.tracking import progress_lines
 from cl_powerprop.tracking.progress_lines import ProgressLines
 
 from .conftest import MASKED, TINY, tiny_config
+from .test_resume import cut_off
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +121,22 @@ def test_time_left_does_not_count_what_was_done_before(clock: list[float], capsy
         "job 3: epn, alpha 2, seed 0: four, 20 s, 8.3 s left",
         "job 3: epn, alpha 2, seed 0: five, 5.0 s",
     ]
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_the_line_of_a_task_has_the_time_of_all_sessions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cl_powerprop.experiment import run
+    from cl_powerprop.results import timer
+
+    config = tiny_config("strategy=naive", "progress=true", "benchmark.n_tasks=2")
+    with pytest.MonkeyPatch.context() as patch, cut_off(task=1, epoch=1):
+        slow = SimpleNamespace(perf_counter=lambda: 10_000 * perf_counter())
+        patch.setattr(timer, "time", slow)
+        run(config, tmp_path / "run")
+    capsys.readouterr()
+    run(config, tmp_path / "run")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("task 2/2")]
+    assert re.search(r", \d+ (min|h)", line), "hours of a first session in which time passed quickly"
 
 
 def test_the_bar_of_a_resumed_run_ends_where_the_run_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,8 @@ def test_resumed_between_two_tasks_in_the_middle_of_the_schedule(name: str, tmp_
     words = [*words, "checkpoint.max_share=1"]
     with cut_off(task=1, epoch=0):
         run(words, tmp_path / "run")
-    begun = read_checkpoint(tmp_path / "run")
+    begun = read_checkpoint(tmp_path / "run", pytest.fail)
+    assert begun is not None
     assert not begun.task, "it stands between two tasks"
     assert (begun.sparsity["steps"], begun.sparsity["is_final"]) == (26, False)
     assert command("resume", tmp_path / "run") == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,13 +15,14 @@ import pandas as pd
 import psutil
 import pytest
 
-from cl_powerprop.checkpoint import FILE
+from cl_powerprop.checkpoint import FILE, read_checkpoint
 from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.experiment import run
 from cl_powerprop.torchrun import Place, check_batch, place
 from cl_powerprop.training.batches import Share, divide
 
+from .conftest import tree
 from .test_resume import assert_same
 
 pytestmark = pytest.mark.slow
@@ -139,6 +141,38 @@ def test_a_run_that_was_killed_is_resumed_to_the_bit(together: Path, tmp_path: P
     assert (code, errors) == (0, [])
     assert printed.count("killed: going on after 0 of 1 tasks and") == 1
     assert_same(Path("killed"), together / "whole")
+
+
+@pytest.mark.parametrize("told", ["torchrun", "one"])
+def test_a_signal_stops_all_at_the_same_moment_and_the_same_command_goes_on(
+    told: str, together: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", "cl_powerprop", "run", *SLOW, "run_dir=run")
+    process = launch(*words)
+    while not Path("run", FILE).exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.communicate()
+    target = process.pid if told == "torchrun" else psutil.Process(process.pid).children()[-1].pid
+    os.kill(target, signal.SIGTERM)
+    code, _, (line,) = output_of(process)
+    assert code != 0, "torchrun's own, which says that it was told to stop, or that its processes were"
+    assert "interrupted by SIGTERM; cl-powerprop resume run goes on from its last checkpoint" in line
+    assert json.loads(Path("run/run.json").read_text())["status"] == "interrupted"
+    begun = read_checkpoint(Path("run"), pytest.fail)
+    assert begun is not None
+    code, printed, errors = output_of(launch(*words))
+    assert (code, errors) == (0, [])
+    assert f"run: going on after 0 of 1 tasks and {begun.task['epochs']} epochs of the next" in printed
+    assert_same(Path("run"), together / "whole")
+    before = tree(Path("run"))
+    code, printed, errors = output_of(launch(*words))
+    assert (code, errors) == (0, [])
+    assert printed.count("run: complete") == 1
+    assert tree(Path("run")) == before
+    code, _, (line,) = output_of(launch(*words, "seed=1"))
+    assert code != 0
+    assert "holds a run with other settings: seed was 0 and is 1" in line
 
 
 FAILING = """
