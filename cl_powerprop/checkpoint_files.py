@@ -27,7 +27,16 @@ Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
 
 _OUT_OF_REACH = (OSError, FileError, MemoryError)  # says nothing about the content
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError)
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 _written: set[Path] = set()  # by this process: these are whole
 
 

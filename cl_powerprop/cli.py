@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (StorageError, DivergedError, RankError) as error:
         code = complain(str(error), FAULT)
     except (Interrupted, KeyboardInterrupt) as error:
+        voice.leave_to_others()
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         code = complain("; ".join([str(stop), *getattr(error, "__notes__", ())]), stop.exit_code)
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
@@ -72,7 +73,7 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     parser.add_argument("--import", action="append", metavar="MODULE", help=help_of_import)
     subcommands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     subcommands.add_parser("run", help="learn a task sequence and write a run folder (see cl-powerprop run --help)")
-    resume = subcommands.add_parser("resume", help="go on with runs that were cut off, from where they stood")
+    resume = subcommands.add_parser("resume", help="go on with runs that were cut off, each from its last checkpoint")
     resume.set_defaults(call=commands.resume)
     resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")

@@ -67,8 +67,8 @@ def listening(ends: bool = False) -> Iterator[None]:
     A handler of the user's own stays.
 
     Args:
-        ends: nothing that a signal could save comes after it: signals are ignored from then on, for what was done
-            would not be told by the exit code.
+        ends: nothing that a signal could save comes after it: if all went well, signals are ignored from then on, and
+            the exit code tells of what was done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,15 +81,17 @@ def listening(ends: bool = False) -> Iterator[None]:
     _state.listeners += 1
     for number in before:
         signal.signal(number, _handle)
+    went_well = False
     try:
         yield
+        went_well = True
     finally:
         _state.listeners -= 1
         if not _state.listeners:
             _state.requested = None  # it was for what has ended
         _forget_timer()
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if ends else handler)
+            signal.signal(number, signal.SIG_IGN if ends and went_well else handler)
 
 
 @contextlib.contextmanager

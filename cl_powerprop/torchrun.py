@@ -86,5 +86,10 @@ class Voice:
             time.sleep(_PATIENCE)
             self.settle(True)
 
+    def leave_to_others(self) -> None:
+        """Say nothing of a signal, which the first process gets too, unless it is settled that this one speaks."""
+        if not self._is_settled:
+            self.settle(False)
+
 
 voice = Voice()

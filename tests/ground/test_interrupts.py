@@ -62,6 +62,10 @@ def test_signals_after_the_end_of_all_are_ignored() -> None:
             pass
         for number in SIGNALS:
             send(number)
+        assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_IGN] * len(SIGNALS)
+        with pytest.raises(Interrupted), listening(ends=True):
+            send(SIGNALS[0])
+        assert signal.getsignal(SIGNALS[0]) == signal.SIG_IGN, "that of before"
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
