@@ -15,7 +15,7 @@ from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
 from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.record import STATUSES
-from cl_powerprop.run_folder import SCHEMA_VERSION, is_free, leftovers, taken, tidy
+from cl_powerprop.run_folder import DAMAGED, SCHEMA_VERSION, is_free, leftovers, taken, tidy
 from cl_powerprop.run_lock import NAME as LOCK
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import shell_word
@@ -132,8 +132,8 @@ def begun_in(folder: Path) -> Begun | None:
     """
     record = folder / "run.json"
     try:
-        _refuse_folders(folder)
-        if os.path.lexists(record) or exists(folder):
+        if any(os.path.lexists(folder / name) for name in ("run.json", *DAMAGED, *DAMAGED.values())):
+            _refuse_folders(folder)
             return Begun(folder, _read(record))
         if is_free(folder):
             return None

@@ -98,6 +98,8 @@ def listening(ends: bool = False) -> Iterator[None]:
 def called() -> Iterator[None]:
     """Listen to signals for a call from a program that does not; SIGINT ends it as Python has it.
 
+    A signal that comes too late to stop the call does afterwards what it would have done without it.
+
     Raises:
         KeyboardInterrupt: for SIGINT, if the program does not listen itself.
         Interrupted: for the other signals.
@@ -106,10 +108,13 @@ def called() -> Iterator[None]:
     try:
         with listening():
             yield
+            late = requested()
     except Interrupted as stop:
         if not is_alone or stop.signal != signal.SIGINT:
             raise
         raise KeyboardInterrupt("; ".join([str(stop), *getattr(stop, "__notes__", ())])) from None
+    if is_alone and late:
+        signal.raise_signal(late)
 
 
 @contextlib.contextmanager

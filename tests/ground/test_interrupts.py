@@ -82,6 +82,24 @@ def test_a_program_that_does_not_listen_gets_what_python_has(number: int) -> Non
         send(number)
 
 
+def test_a_signal_that_comes_too_late_for_a_call_does_what_it_does_without_it() -> None:
+    done = []
+
+    def work() -> None:
+        with interrupts.called(), deferred():
+            send(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    with listening():
+        with interrupts.called(), deferred():
+            send(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            check()
+
+
 def test_nobody_listens_in_other_threads() -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
 
