@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import math
 import os
 import stat
 import time
@@ -22,6 +23,7 @@ _CHUNK = 1 << 18
 _SILENCE = 30  # seconds without an answer, after which a server is given up
 _SHOWN = 200  # characters of what a server says
 _PACE = 60, 60_000  # seconds in which so many bytes must come
+_SCHEMES = ("http", "https")
 _PART = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -71,7 +73,7 @@ def fetch(
     while waiting:
         url, begun = waiting.pop(0), os.path.lexists(part)
         try:
-            _stream(url, part, path.name, progress, most)
+            download(url, part, path.name, progress, most)
             found = md5(part)
         except (http.client.HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -89,12 +91,30 @@ def fetch(
     raise DataError(f"could not download {path.name} ({'; '.join(problems)})")
 
 
-def _stream(url: str, part: Path, name: str, progress: Progress | None, most: int) -> None:
+def download(
+    url: str,
+    part: Path,
+    name: str,
+    progress: Progress | None = None,
+    most: int = LARGEST,
+    seconds: float = math.inf,
+) -> None:
     """Append to the part of a file what a server sends.
+
+    Args:
+        url: of the file.
+        part: what there is of the file; it is made if there is nothing.
+        name: of the file, for ``progress``.
+        progress: is told how far it is.
+        most: bytes that the file may have.
+        seconds: that the content may take to come.
 
     Raises:
         OSError: if the server cannot be reached, fails, is too slow, sends too much or less than it said.
+        http.client.HTTPException, ValueError: for an address, or an answer, that is none of HTTP.
     """
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise OSError("its address is not one of http or https")
     with _open_part(part) as file:
         start = file.seek(0, os.SEEK_END)
         request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -113,7 +133,7 @@ def _stream(url: str, part: Path, name: str, progress: Progress | None, most: in
             total = done + (int(said) if said.isascii() and said.isdigit() else 0)
             if total > most:
                 raise OSError(f"it has {total:,} bytes, of at most {most:,}")
-            keep_pace = _pace()
+            keep_pace = _pace(seconds)
             while chunk := response.read1(_CHUNK):
                 done += len(chunk)
                 if done > most:
@@ -140,15 +160,18 @@ def _open_part(part: Path) -> IO[bytes]:
     return open(os.open(part, _PART | os.O_CREAT | os.O_EXCL, 0o666), "wb")
 
 
-def _pace() -> Callable[[int], None]:
-    """Return what is told how many bytes have come, and raises if they come too slowly."""
+def _pace(longest: float) -> Callable[[int], None]:
+    """Return what is told how many bytes have come, and raises if they come too slowly, or for too many seconds."""
     seconds, least = _PACE
     since, received = time.monotonic(), 0
+    end = since + longest
 
     def count(more: int) -> None:
         nonlocal since, received
         received += more
         now = time.monotonic()
+        if now > end:
+            raise TimeoutError(f"it takes more than {longest:.0f} seconds")
         if now - since >= seconds:
             if received < least:
                 raise TimeoutError(f"it sent {received:,} bytes in {now - since:.0f} seconds")

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from cl_powerprop.data.fetch import download
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import RunFolderError, UserError
 from cl_powerprop.files import is_file, sync_folder
@@ -29,6 +30,7 @@ _AT_A_TIME = 8
 _PROJECT = re.compile(r"[^/\s]+/[^/\s]+")
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LARGEST = 2**28  # bytes of a file
+_LONGEST = 600  # seconds that a file may take
 _MOST_RUNS = 100_000
 _MOST_FILES = 100  # of a run that are looked at
 _SHOWN = 200  # characters of what the server says
@@ -126,7 +128,8 @@ def _download(run: Any, part: Path) -> None:
     """Fetch the files of a run folder, and no others, whatever the server offers.
 
     Raises:
-        UserError: for a file that is too large, or not as large as the server says.
+        OSError: for a file that is larger than the server says, or comes too slowly.
+        UserError: for a file that is too large, or smaller than the server says.
     """
     wanted = [f"{COPY}/{name}" for name in _FILES]
     for file in islice(run.files(names=wanted, per_page=len(wanted)), _MOST_FILES):
@@ -135,8 +138,11 @@ def _download(run: Any, part: Path) -> None:
         size = int(file.size)
         if not 0 <= size <= _LARGEST:
             raise UserError(f"{file.name} has {size:,} bytes, of at most {_LARGEST:,}")
-        file.download(root=str(part), replace=True).close()
-        found = (part / file.name).stat().st_size
+        path = part / file.name
+        path.parent.mkdir(exist_ok=True)
+        # By an address that is valid for this file alone: no key is sent to where the server points.
+        download(file.direct_url, path, file.name, most=size, seconds=_LONGEST)
+        found = path.stat().st_size
         if found != size:
             raise UserError(f"{file.name} has {found:,} bytes, and should have {size:,}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_powerprop.data.fetch import fetch
+from cl_powerprop.data.fetch import download, fetch
 from cl_powerprop.errors import DataError
 
 CONTENT = bytes(range(256)) * 400
@@ -120,6 +120,24 @@ def test_a_trickle_is_given_up(serve: Serve, tmp_path: Path, monkeypatch: pytest
             time.sleep(0.05)
 
     assert "bytes in" in refused(serve(trickling), tmp_path / "file")
+
+
+def test_what_takes_too_long_is_given_up(serve: Serve, tmp_path: Path) -> None:
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        answered(handler, Content_Length=str(len(CONTENT)))
+        for start in range(0, len(CONTENT), 1000):
+            handler.wfile.write(CONTENT[start : start + 1000])
+            time.sleep(0.05)
+
+    with pytest.raises(TimeoutError, match="more than 0 seconds"):
+        download(serve(slow), tmp_path / "file", "file", seconds=0.2)
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "", "x"])
+def test_other_schemes_are_not_opened(address: str, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not one of http or https"):
+        download(address, tmp_path / "file", "file")
+    assert not (tmp_path / "file").exists()
 
 
 def test_silence_is_given_up(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

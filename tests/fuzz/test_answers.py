@@ -15,7 +15,7 @@ from cl_powerprop.tracking import wandb_pull
 from cl_powerprop.tracking.wandb_pull import pull
 
 from ..tracking.test_hostile_answers import Answer as Run
-from ..tracking.test_hostile_answers import Offered, whole
+from ..tracking.test_hostile_answers import Offered, sent, whole
 from .cases import cases
 from .guard import Place, case, watched
 from .hostile import VALUES, OfBytes, changed, few_changes, of_bytes
@@ -85,6 +85,7 @@ def test_a_run_on_a_server_is_pulled_or_is_one_line(
         bad: Any = value if kind == "value" else Run(identifier, name, offered)
         runs = [Run("good", offered=whole("good")), bad, Run("good2", offered=whole("good2"))]
         patch.setattr(wandb_pull, "_runs", lambda _: runs)
+        patch.setattr(wandb_pull, "download", sent)
         found: list[wandb_pull.Pulled] = []
 
         def act() -> list[str]:

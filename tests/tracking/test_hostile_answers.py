@@ -19,7 +19,7 @@ NEEDED = ("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv")
 
 @dataclass
 class Offered:
-    """A file as W&B's client gives it: it is written below the root by its name."""
+    """A file as W&B's client gives it; its address has the content."""
 
     name: Any
     content: bytes = b"x"
@@ -29,11 +29,17 @@ class Offered:
     def size(self) -> Any:
         return len(self.content) if self.claimed is None else self.claimed
 
-    def download(self, root: str, replace: bool) -> Any:
-        path = Path(root) / self.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.content)
-        return path.open()
+    @property
+    def direct_url(self) -> Any:
+        return f"http://offered/{self.content.hex()}"
+
+
+def sent(url: str, path: Path, name: str, *, most: int, seconds: float) -> None:
+    """Write what a server sends, as a download does."""
+    content = bytes.fromhex(url.rpartition("/")[2])
+    path.write_bytes(content[:most])
+    if len(content) > most:
+        raise OSError(f"it has {len(content)} bytes, of at most {most}")
 
 
 @dataclass
@@ -57,6 +63,7 @@ def whole(run_id: str, **changed: bytes) -> list[Offered]:
 
 def pulled(monkeypatch: pytest.MonkeyPatch, out: Path, *runs: Any) -> wandb_pull.Pulled:
     monkeypatch.setattr(wandb_pull, "_runs", lambda _: list(runs))
+    monkeypatch.setattr(wandb_pull, "download", sent)
     return pull("team/project", out, quiet=True)
 
 
@@ -133,7 +140,8 @@ def test_links_are_left_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_interrupted_pull_leaves_nothing_that_looks_whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupting(Offered):
-        def download(self, root: str, replace: bool) -> Any:
+        @property
+        def direct_url(self) -> Any:
             raise KeyboardInterrupt
 
     offered = [*whole("run")[:-1], Interrupting("run_folder/curves.csv")]

@@ -275,6 +275,22 @@ def test_pull_skips_a_run_with_missing_files(server: WandbServer, offline: Path,
     assert (Path("pulled") / name / "curves.csv").exists()
 
 
+def test_pull_ends_a_download_without_end(
+    server: WandbServer, offline: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server may say that a file is small, and send without end."""
+    assert command("sync", "runs") == 0
+    capsys.readouterr()
+    server.endless.add(next(iter(server.runs)))
+    assert command("pull", "team/cl-powerprop", "--out", "pulled") == 0
+    captured = capsys.readouterr()
+    assert "1 run folders written" in captured.out
+    assert captured.err.count("warning:") == 1
+    assert re.search(r"it sends more than [\d,]+ bytes", captured.err)
+    assert server.sent < 2**24
+    assert len(list(Path("pulled").iterdir())) == 1, "nothing is left of the other one"
+
+
 def test_pull_downloads_an_incomplete_run_again(server: WandbServer, offline: Path, command: Command) -> None:
     assert command("sync", "runs") == 0
     name, stored = next(iter(server.runs.items()))
