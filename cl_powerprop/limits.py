@@ -24,6 +24,9 @@ GRADIENT_SCORES = ("gradient", "saliency")
 GROW_SCORES = ("random", "gradient")
 REPARAMS = ("powerprop", "product")
 
+MOST_TASKS = 10_000  # of a sequence: an accuracy matrix has the square of it
+MOST_LAYERS = 1000  # that an option can list
+
 _LARGEST_ALPHA = 100.0
 _NORM_GROUPS = 8
 _LARGEST_SEED = 10**18
@@ -132,11 +135,13 @@ def check_drop_fraction(option: str, drop_fraction: float) -> None:
 
 
 def check_hidden(hidden: Sequence[int]) -> None:
-    """Refuse a hidden layer without units.
+    """Refuse a hidden layer without units, and more layers than anybody trains.
 
     Raises:
-        ConfigurationError: for a width below 1.
+        ConfigurationError: for a width below 1, or too many of them.
     """
+    if len(hidden) > MOST_LAYERS:
+        raise ConfigurationError(f"model.hidden can list {MOST_LAYERS:,} layers at most, not {len(hidden):,}")
     if any(not isinstance(width, int) or width < 1 for width in hidden):
         raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cl_powerprop.documents import parse_json
+from cl_powerprop.limits import MOST_TASKS
 from cl_powerprop.networks.blank import blank_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import find
@@ -72,7 +73,7 @@ def _check_architecture(architecture: dict[str, Any]) -> None:
     if missing := [option.name for option in fields(config) if _is_missing(option, architecture)]:
         raise ValueError(f"its architecture lacks {missing[0]}")
     possible: dict[str, Check] = {name: partial(_fits, hint) for name, hint in given.items()}
-    possible |= {"sample_shape": _is_shape, "classes": _is_shape}
+    possible |= {"sample_shape": _is_shape, "classes": lambda value: _is_shape(value) and len(value) <= MOST_TASKS}
     possible |= {name: check for name, check in _OPTIONAL.items() if name in architecture}
     check_fields("its architecture", architecture, possible)
     config(**{name: architecture[name] for name in given}).check()
@@ -112,7 +113,7 @@ def check_entries(description: Description, header: Header) -> None:
     Raises:
         ValueError: naming the first tensor that is missing, unknown, or of another dtype or shape.
     """
-    network = blank_model(description.architecture, _REGISTERED * (len(header.entries) + _REGISTERED))
+    network = _blank(description.architecture, header)
     tasks = 0
     if description.masked is not None:
         with torch.device("meta"):
@@ -135,6 +136,23 @@ def check_entries(description: Description, header: Header) -> None:
             raise ValueError(f"tensor {shortened(name)} is {there}, not {tensor.dtype} {list(shape)}")
     if unknown := found.keys() - expected.keys():
         raise ValueError(f"it has an unknown tensor {shortened(min(unknown))}")
+
+
+def _blank(architecture: dict[str, Any], header: Header) -> nn.Module:
+    """Return the described network without memory, unless the file has too few tensors for it, which is found early.
+
+    Raises:
+        ValueError: if it has.
+    """
+    held = sum(entry.end > entry.start for entry in header.entries.values())  # those without values cost a liar nothing
+    most = _REGISTERED * (held + _REGISTERED)
+    if architecture.get("independent"):  # as many networks as tasks, each with tensors of its own
+        one = blank_model(architecture | {"classes": architecture["classes"][:1]}, most)
+        if len(architecture["classes"]) * sum(not name.endswith(_ADDED) for name in one.state_dict()) > len(
+            header.entries
+        ):
+            raise ValueError("it has fewer tensors than the networks of its tasks")
+    return blank_model(architecture, most)
 
 
 @torch.no_grad()

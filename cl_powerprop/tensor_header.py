@@ -15,6 +15,7 @@ Check = Callable[[Any], bool]
 """Says whether a JSON value is possible."""
 
 _LONGEST = 2**25  # bytes that a header may have
+_MOST_TENSORS = 200_000
 _METADATA = "__metadata__"
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 8),
@@ -69,6 +70,8 @@ def read_header(descriptor: int) -> Header:
     metadata = content.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata is not text")
+    if len(content) > _MOST_TENSORS:
+        raise ValueError(f"it has {len(content):,} tensors, of at most {_MOST_TENSORS:,}")
     start = LENGTH + length
     entries = {name: _entry(name, value, start) for name, value in content.items()}
     end = start

@@ -135,6 +135,10 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a hidden layer of layers": lambda description: description.update(
         architecture={**mlp(description["architecture"]), "hidden": [1] * 10**6}
     ),
+    "a thousand layers": lambda description: description.update(
+        architecture={**mlp(description["architecture"]), "hidden": [1] * 1000}
+    ),
+    "ten thousand separate networks": architecture(classes=[2] * 10_000, independent=True),
     "a hidden layer of text": lambda description: description.update(
         architecture={**mlp(description["architecture"]), "hidden": ["1"]}
     ),
@@ -190,6 +194,9 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no tensor": lambda header: header.pop(WEIGHT),
     "an entry of another sort": lambda header: header.update({WEIGHT: [1]}),
     "an empty tensor more": lambda header: header.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
+    "too many tensors": lambda header: header.update(
+        dict.fromkeys(map(str, range(250_000)), {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
+    ),
     "no metadata": lambda header: header.pop("__metadata__"),
     "metadata of another sort": lambda header: header.update(__metadata__={"format": 1}),
     "a list": lambda header: json.dumps(list(header)).encode(),
@@ -197,6 +204,36 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no UTF-8": lambda header: json.dumps(header).encode().replace(b"features", b"featur\xff\xff"),
     "deep nesting": lambda _: b"[" * 1_000_000,
 }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "mlp", "hidden": [1] * 50_000},
+        {"name": "mlp", "hidden": [1] * 1000, "independent": True, "classes": [2] * 10_000},
+        {"classes": [2] * 10**5},
+        {"classes": [2] * 9000, "independent": True},
+        {"name": "wide_resnet", "depth": 1204, "widen_factor": 1, "independent": True, "classes": [2] * 10_000},
+    ],
+    ids=["layers", "layers and networks", "heads", "networks", "deep networks"],
+)
+@pytest.mark.parametrize("empty", [10, 100_000])
+def test_empty_tensors_do_not_stand_for_layers(
+    whole: Path, tmp_path: Path, changes: dict[str, Any], empty: int
+) -> None:
+    """They cost nothing in a file, and building a network of as many layers would take minutes."""
+    header, data = header_and_data(whole)
+    description = json.loads(header["__metadata__"]["description"])
+    known = description["architecture"]
+    left_out = {"mlp": ("width", "norm"), "wide_resnet": ("width",)}.get(changes.get("name", ""), ())
+    description["architecture"] = {key: value for key, value in known.items() if key not in left_out} | changes
+    header["__metadata__"]["description"] = json.dumps(description)
+    nothing = {"dtype": "F32", "shape": [0], "data_offsets": [len(data), len(data)]}
+    header |= dict.fromkeys(map(str, range(empty)), nothing)
+    header["__metadata__"].pop("sha256", None)
+    start = time.process_time()
+    refused(write_raw(tmp_path / "model.safetensors", header, data))
+    assert time.process_time() - start < SECONDS / 4
 
 
 @pytest.mark.parametrize("name", HEADERS)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.limits import MOST_TASKS
 from cl_powerprop.registry import T, door
 
 if TYPE_CHECKING:
     from cl_powerprop.data.dataset import Dataset
 
 SCENARIOS = ("task", "domain", "class")
-
-_MOST_TASKS = 10_000
 
 
 @dataclass(kw_only=True)
@@ -88,6 +87,6 @@ def check_n_tasks(n_tasks: int) -> int:
     """
     if n_tasks < 1:
         raise ConfigurationError(f"benchmark.n_tasks must be at least 1, not {n_tasks}")
-    if n_tasks > _MOST_TASKS:
-        raise ConfigurationError(f"benchmark.n_tasks must be at most {_MOST_TASKS:,}, not {n_tasks}")
+    if n_tasks > MOST_TASKS:
+        raise ConfigurationError(f"benchmark.n_tasks must be at most {MOST_TASKS:,}, not {n_tasks}")
     return n_tasks
