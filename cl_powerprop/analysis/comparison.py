@@ -174,13 +174,15 @@ def _differences(runs: pd.DataFrame) -> dict[str, str]:
     for column in dict.fromkeys(columns):
         if column not in runs or column in ("benchmark.scenario", "benchmark.n_tasks"):  # facts say what these became
             continue
-        counts = runs[column].map(_text).value_counts()
+        values = runs[column].map(_text)
+        counts = values.value_counts()
         if len(counts) < 2:
             continue
         if column.startswith("benchmark.") and "benchmark" in found:
             continue  # another benchmark has other options
         found[column] = f"{column} is " + " and ".join(
-            f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.items()
+            f"{value} ({f'{count} runs' if count > 1 else f'1 run: {values.index[values == value][0]}'})"
+            for value, count in counts.items()
         )
     return found
 

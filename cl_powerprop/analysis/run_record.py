@@ -23,6 +23,12 @@ _MOST_MESSAGES = 200  # of a run that are kept
 _SECTIONS = ("benchmark", "model", "strategy", "optimizer", "seed")
 _WRITTEN_BY_THE_COMMAND = ("defaults", "run_dir")
 
+# Facts of run.json that the command takes from the config, and where they stand there.
+_SAME = {
+    **{group: (group, "name") for group in ("benchmark", "data", "strategy", "model", "optimizer")},
+    **{"scenario": ("benchmark", "scenario"), "alpha": ("model", "alpha"), "seed": ("seed",)},
+}
+
 # The metrics that have limits.
 _ACCURACIES = ("average_accuracy", "learning_accuracy", "average_incremental_accuracy", "min_accuracy")
 _SHARES = (*_ACCURACIES, "worst_case_accuracy", "validation_accuracy", "task_identification")
@@ -225,3 +231,18 @@ def _check_whole(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     missing = [key for key, value in said.items() if value is not None and record.get(key) is None]
     if missing:
         raise RunFolderError(f"run.json is damaged: it has no {', '.join(missing)}")
+    if "defaults" in config:
+        _check_same(config, record)
+
+
+def _check_same(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Refuse a run of the command of which `run.json` and `config.yaml` say different things."""
+    for key, place in _SAME.items():
+        value: Any = config
+        for name in place:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        said = record.get(key)
+        if value is not None and said is not None and said != value:
+            raise RunFolderError(
+                f"run.json is damaged: its {key} is {_brief(said)}, and that of config.yaml {_brief(value)}"
+            )

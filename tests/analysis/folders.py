@@ -68,14 +68,18 @@ def write_run(
     lines = [",".join(f"permutation_{task}" for task in range(tasks))]
     lines += [",".join("" if math.isnan(value) else repr(float(value)) for value in row) for row in matrix]
     (folder / "accuracy_matrix.csv").write_text("\n".join(lines) + "\n")
-    settings = [f"alpha: {alpha}", *(f"{key}: {value}" for key, value in (config or {}).items() if "." not in key)]
+    said = {key: content.get(key) for key in ("benchmark", "model", "alpha", "optimizer", "strategy", "seed")}
+    settings = [
+        f"alpha: {json.dumps(said['alpha'])}",
+        *(f"{key}: {value}" for key, value in (config or {}).items() if "." not in key),
+    ]
     (folder / "config.yaml").write_text(
         "defaults:\n  - base\n"
-        f"benchmark:\n  name: permuted\n  n_tasks: {tasks}\n"
-        f"model:\n  name: mlp\n  {settings[0]}\n"
-        f"optimizer:\n  name: sgd\n  lr: {(config or {}).get('optimizer.lr', 0.1)}\n"
-        f"strategy:\n  name: {strategy}\n  gamma: {(config or {}).get('strategy.gamma', 'null')}\n"
-        f"seed: {seed}\nrun_dir: elsewhere\n"
+        f"benchmark:\n  name: {json.dumps(said['benchmark'])}\n  n_tasks: {tasks}\n"
+        f"model:\n  name: {json.dumps(said['model'])}\n  {settings[0]}\n"
+        f"optimizer:\n  name: {json.dumps(said['optimizer'])}\n  lr: {(config or {}).get('optimizer.lr', 0.1)}\n"
+        f"strategy:\n  name: {json.dumps(said['strategy'])}\n  gamma: {(config or {}).get('strategy.gamma', 'null')}\n"
+        f"seed: {json.dumps(said['seed'])}\nrun_dir: elsewhere\n"
     )
     _write_curves(folder, matrix, within)
     if masked:

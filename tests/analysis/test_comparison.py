@@ -82,7 +82,7 @@ def test_runs_that_are_not_comparable_are_refused_unless_asked_for(tmp_path: Pat
     write_run(tmp_path / "c", "naive", 0, forgetful(3), record={"data": "mnist"})
     with pytest.raises(RunFolderError) as refused:
         compared(tmp_path)
-    for part in ("not comparable", "n_tasks is 3 (2 runs) and 4 (1 run)", "data is mnist5k", "--allow-mixed"):
+    for part in ("not comparable", "n_tasks is 3 (2 runs) and 4 (1 run: b)", "data is mnist5k", "--allow-mixed"):
         assert part in str(refused.value)
     comparison = compared(tmp_path, allow_mixed=True)
     assert len(comparison.groups) == 3

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,7 +215,7 @@ def test_the_number_of_tasks_is_that_of_the_run_and_written_as_it_is(tmp_path: P
     other.write_text(other.read_text().replace("n_tasks: 3", "n_tasks: null"))
     assert compare_runs(load_runs(tmp_path)).groups == {"epn": ["a", "b"]}
     other.write_text(other.read_text().replace("n_tasks: null", "validation: 5"))
-    with pytest.raises(RunFolderError, match=r"benchmark.validation is 0.1 \(1 run\) and 5 \(1 run\)"):
+    with pytest.raises(RunFolderError, match=r"benchmark.validation is 0.1 \(1 run: a\) and 5 \(1 run: b\)"):
         compare_runs(load_runs(tmp_path))
 
 
@@ -308,3 +309,30 @@ def test_formats_may_be_separated_by_a_comma_and_a_space(root: Path, tmp_path: P
         main([*command, " "])
     with pytest.raises(ConfigurationError, match="choose from: png, svg, pdf"):
         compare([root], tmp_path / "out", formats=[])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("benchmark", "nonsense"), ("scenario", "domain"), ("strategy", "another"), ("model", "another")),
+        *(
+            ("optimizer", "adam"),
+            ("alpha", 1e17),
+            ("seed", -5),
+            ("seed", 10**17),
+            ("benchmark", "\u200b"),
+            ("n_tasks", 7),
+        ),
+    ],
+)
+def test_a_run_that_contradicts_its_config_is_left_out(tmp_path: Path, key: str, value: Any) -> None:
+    """Else one false value would keep all runs from being compared, and nobody would know whose it is."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"good{seed}", "epn", seed)
+    file = write_run(tmp_path / "bad", "epn", 2) / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    comparison = compare_runs(load_runs(tmp_path))
+    assert comparison.groups == {"epn": ["good0", "good1"]}
+    (warning,) = (line for line in comparison.warnings if line.startswith("bad: run.json is damaged"))
+    assert warning.isprintable()
+    assert key in warning
