@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from cl_powerprop.privacy import redact
 from cl_powerprop.run_folder import SCHEMA_VERSION
 from cl_powerprop.shown import as_line
 from cl_powerprop.stored_config import typed
+from cl_powerprop.tensor_header import is_whole
 from cl_powerprop.training.task_state import generator_states, global_generators
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cl_powerprop.results.results import Results
 
 FILE = checkpoint_files.FILE
+_SHOWN = 60  # characters of a value that messages show
 _NO_MATTER = {"progress": False, "run_dir": ""}  # options without a default, in which runs need not match
 
 
@@ -132,8 +134,11 @@ def _checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Chec
     Raises:
         LookupError, TypeError, ValueError, ArithmeticError, RecursionError: if it is none.
     """
-    state = json.loads(metadata["state"])
+    state = _objects(json.loads(metadata["state"]), ())
     state = state if "format" in state else _from_format_1(state)
+    _objects(state, ("results", "strategy", "config"))
+    _objects(state, ("sparsity", "task", "random", "evaluation"), needed=False)
+    _check_run(_objects(state["results"], ("run",))["run"])
     strategy, results = (state[each] | _take(tensors, each) for each in ("strategy", "results"))
     sparsity, task, random = (state.get(each, {}) | _take(tensors, each) for each in ("sparsity", "task", "random"))
     return Checkpoint(
@@ -147,6 +152,36 @@ def _checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Chec
         step=int(state["step"]),
         config=state["config"],
     )
+
+
+def _objects(values: Any, names: Sequence[str], needed: bool = True) -> dict[str, Any]:
+    """Return a JSON object, of which some values are objects too.
+
+    Raises:
+        KeyError, ValueError: naming the one that is not.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("its state is no JSON object")
+    for name in names:
+        if not isinstance(values[name] if needed else values.get(name, {}), dict):
+            raise ValueError(f"its {name} is no JSON object")
+    return values
+
+
+def _check_run(run: Mapping[str, Any]) -> None:
+    """Refuse what cannot be the `run.json` of a run, as far as it is read before the parts of the run are made.
+
+    Raises:
+        KeyError, ValueError: naming what is missing or impossible.
+    """
+    for name in ("trained_tasks", "n_tasks", "trained_experiences"):
+        number = run["trained_tasks"] if name == "trained_experiences" else run[name]
+        if not is_whole(run.get(name, number), least=0):
+            raise ValueError(f"its {name} is {as_line(repr(run[name]), _SHOWN)}")
+    for name in ("run_id", "started"):
+        if not isinstance(run[name], str) or not run[name].isprintable():
+            raise ValueError(f"its {name} is {as_line(repr(run[name]), _SHOWN)}")
+    _objects(run, ("versions", "seconds", "references"))
 
 
 def _take(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cl_powerprop.checkpoint import Checkpoint, kept_config, write_checkpoint
+from cl_powerprop.checkpoint import FILE, Checkpoint, kept_config, write_checkpoint
 from cl_powerprop.config import RunConfig
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.results import Results
@@ -38,6 +38,7 @@ def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: C
         **asdict(config.checkpoint),
         go_on=go_on if within_task else None,
         measured={} if begun is None else begun.evaluation,
+        source=str(results.folder.path / FILE),
     )
     return checkpoints
 
@@ -73,7 +74,7 @@ def restore(checkpoint: Checkpoint, parts: Parts, results: Results) -> None:
         RunFolderError: if the checkpoint is not one of this run.
     """
     learner = parts.learner
-    with fitting():
+    with fitting(str(results.folder.path / FILE)):
         results.load_state_dict(checkpoint.results, checkpoint.step)
         parts.strategy.load_state_dict(checkpoint.strategy, learner.model)
         learner.model.load_state_dict(checkpoint.model)

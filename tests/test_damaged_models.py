@@ -195,7 +195,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an entry of another sort": lambda header: header.update({WEIGHT: [1]}),
     "an empty tensor more": lambda header: header.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
     "too many tensors": lambda header: header.update(
-        dict.fromkeys(map(str, range(250_000)), {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
+        {str(index): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(250_000)}
     ),
     "no metadata": lambda header: header.pop("__metadata__"),
     "metadata of another sort": lambda header: header.update(__metadata__={"format": 1}),

@@ -242,7 +242,7 @@ def _check_same(config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         for name in place:
             value = value.get(name) if isinstance(value, Mapping) else None
         said = record.get(key)
-        if value is not None and said is not None and said != value:
+        if value is not None and said is not None and _plain(said) != value:
             raise RunFolderError(
                 f"run.json is damaged: its {key} is {_brief(said)}, and that of config.yaml {_brief(value)}"
             )

@@ -22,6 +22,7 @@ from cl_powerprop.results.sparsity import SparsityTable
 from cl_powerprop.results.tables import CURVES, SPARSITY, Tables
 from cl_powerprop.results.timer import Timer
 from cl_powerprop.run_folder import SCHEMA_VERSION, RunFolder
+from cl_powerprop.shown import as_line
 from cl_powerprop.tracking.stream import RowStream, SinkConfig
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class KeptResults:
 
     def tell(self, message: str) -> None:
         """Say something that a user should know, now and in `run.json`."""
+        message = as_line(message)  # it may quote a file
         log.warning("%s%s", self._title, message)
         self.state.messages.append(message)
 

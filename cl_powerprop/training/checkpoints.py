@@ -43,6 +43,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         go_on: puts the network of a checkpoint within a task in, once that task has begun, and returns the task's
             state; None if there is none to go on from.
         measured: the state of :class:`Measure` to go on from; empty for none.
+        source: what messages call the checkpoint to go on from.
     """
 
     comes_last = True
@@ -57,6 +58,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         max_share: float = 1.0,
         go_on: Callable[[], Mapping[str, Any]] | None = None,
         measured: Mapping[str, Any] | None = None,
+        source: str = "the checkpoint",
     ) -> None:
         super().__init__()
         self.reach = reach
@@ -66,6 +68,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         self._max_share = max_share
         self._go_on = go_on
         self._measured = measured or {}
+        self._source = source
         self._begun: Mapping[str, Any] = {}  # the state of a task that this run goes on from, until its epoch has begun
         self._task: TaskState | None = None  # in training
         self._measure: Measure | None = None
@@ -79,7 +82,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
     def watch(self, measure: Measure) -> None:
         """Also write checkpoints while tasks are measured by this object, which goes on with what was measured."""
         self._measure = measure
-        with fitting():
+        with fitting(self._source):
             measure.load_state_dict(self._measured)
 
     def measured(self) -> dict[str, Any]:
@@ -158,7 +161,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         """Go on within the task, if a state was given."""
         self._task = TaskState(strategy)
         if self._go_on is not None:
-            with fitting():
+            with fitting(self._source):
                 self._begun, self._go_on = self._go_on(), None
                 self._task.load(self._begun)
 
@@ -167,7 +170,7 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         assert self._task is not None
         self._task.epoch_begins()
         begun, self._begun = self._begun, {}
-        with fitting():
+        with fitting(self._source):
             self._task.load_epoch(begun)
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_powerprop.errors import RunFolderError, UserError
+from cl_powerprop.shown import as_line
 
 _CLOCK = ("train_exp_epochs", "train_exp_iterations", "train_epoch_iterations")
 
@@ -31,8 +32,11 @@ def generator_states(generators: Mapping[str, torch.Generator]) -> dict[str, Ten
 
 
 @contextlib.contextmanager
-def fitting() -> Iterator[None]:
+def fitting(source: str = "the checkpoint") -> Iterator[None]:
     """Put the state of a checkpoint in inside.
+
+    Args:
+        source: where it came from, for messages.
 
     Raises:
         RunFolderError: if it is not one of this run, whatever is wrong with it.
@@ -41,9 +45,11 @@ def fitting() -> Iterator[None]:
         yield
     except UserError:  # which says what is wrong by itself
         raise
+    except KeyError as error:
+        raise RunFolderError(as_line(f"{source} does not fit its run: it has no {error}")) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise RunFolderError(
-            f"the checkpoint does not fit its run: {type(error).__name__}: {' '.join(str(error).split())}"
+            as_line(f"{source} does not fit its run: a value in it has another type or size than it should ({error})")
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,18 @@ def set_value(path: Path, key: str, value: Any) -> None:
 def with_value(key: str, value: Any) -> Change:
     """Set a value of `run.json`."""
     return lambda run: set_value(run / "run.json", key, value)
+
+
+def with_fact(key: str, value: Any) -> Change:
+    """Set the strategy or the seed, in `run.json` and in `config.yaml`, which agree."""
+    before = r"(?<=^strategy:\n  name: ).*" if key == "strategy" else rf"(?<=^{key}: ).*"
+
+    def change(run: Path) -> None:
+        set_value(run / "run.json", key, value)
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(re.sub(before, lambda _: json.dumps(value), config, count=1, flags=re.M))
+
+    return change
 
 
 def with_name(file: str, old: str, text: str) -> Change:

@@ -39,7 +39,7 @@ from .hostile import (
     TOKEN,
     UNPRINTABLE,
     cases,
-    set_value,
+    with_fact,
     with_layer,
     with_name,
     with_setting,
@@ -88,7 +88,7 @@ def test_a_hostile_run_costs_itself_and_one_line(good: Path, kind: str) -> None:
     bad = {f"bad-{index}": name for index, name in enumerate(CASES) if name.startswith(f"{kind}: ")}
     for seed, (run, name) in enumerate(bad.items(), 100):
         shutil.copytree(root / "runs" / VICTIM, root / "runs" / run)
-        set_value(root / "runs" / run / "run.json", "seed", seed)
+        with_fact("seed", seed)(root / "runs" / run)
         CASES[name](root / "runs" / run)
     before, started = contents(root / OUTSIDE), time.monotonic()
     with warnings.catch_warnings():
@@ -136,13 +136,13 @@ def with_texts(good: Path, make: Any, texts: dict[str, str]) -> Path:
     for index, text in enumerate(texts.values()):
         run = root / "runs" / f"bad-{index}"
         shutil.copytree(root / "runs" / "epn-0", run)
-        set_value(run / "run.json", "seed", 100 + index)
+        with_fact("seed", 100 + index)(run)
         make(text)(run)
     return root
 
 
 PLACES: dict[str, Any] = {
-    "strategy": lambda text: with_value("strategy", text),
+    "strategy": lambda text: with_fact("strategy", text),
     "setting": with_setting,
     "metric": lambda text: with_value(f"metrics/{text.replace('/', '_')}", 0.5),
     "messages": lambda text: with_value("messages", [text]),

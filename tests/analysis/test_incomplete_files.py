@@ -314,14 +314,13 @@ def test_formats_may_be_separated_by_a_comma_and_a_space(root: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("benchmark", "nonsense"), ("scenario", "domain"), ("strategy", "another"), ("model", "another")),
+        *(("benchmark", "nonsense"), ("strategy", "another"), ("model", "another"), ("optimizer", "adam")),
         *(
             ("optimizer", "adam"),
             ("alpha", 1e17),
             ("seed", -5),
             ("seed", 10**17),
             ("benchmark", "\u200b"),
-            ("n_tasks", 7),
         ),
     ],
 )
