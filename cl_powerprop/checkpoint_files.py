@@ -98,6 +98,8 @@ def read(
             continue
         except _OUT_OF_REACH as error:
             raise _refusal(path, error) from error
+        except KeyError as error:
+            damaged[path] = as_line(f"it has no {error}")
         except _DAMAGE as error:
             damaged[path] = as_line(str(error))
     for path, reason in damaged.items():
