@@ -1,6 +1,7 @@
 """A folder of configs given by `--config-dir` sets options of runs, and nothing of Hydra's own: that could run code.
 
-Its files are checked before Hydra reads them; and what Hydra has made of them is compared with what it makes without.
+It may choose one of the known launchers, and look up what Hydra says of the job. Its files are checked before Hydra
+reads them; and what Hydra has made of them is compared with what it makes without.
 """
 
 import math
@@ -29,6 +30,17 @@ _MOST_VALUES = 10_000  # in a file, with those that it repeats by aliases
 _HYDRA = re.compile("hydra", re.IGNORECASE)
 _LOOKED_UP = re.compile(r"\$\{\s*([^${}:]*):")  # the name of a resolver
 _RESOLVERS = {"now", "clip_norm", "expanduser", "parallel_jobs", "oc.select", "oc.dict.keys", "oc.dict.values"}
+_OF_HYDRA = re.compile(  # what is harmless of what Hydra knows of a job; the environment is among the rest
+    r"\$\{\s*hydra:\s*(?:runtime\.(?:choices\.[\w/@.-]+|cwd|output_dir|version)"
+    r"|job\.(?:name|num|id|override_dirname|config_name))\s*\}"
+)
+_LAUNCHER = re.compile(r"override\s+/?hydra/launcher")
+_LAUNCHERS = {
+    "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+}
 _COMPUTED = ("overrides", "runtime")  # sections of Hydra's own config that say what was composed
 _ADDED = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")  # as Hydra calls folders
 
@@ -86,19 +98,31 @@ def _check(file: Path, folder: Path) -> None:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
     values = loaded if isinstance(loaded, dict) else {}
-    inside = [*file.relative_to(folder).parts[:-1], *values, values.get("defaults"), header]
+    defaults = values.get("defaults")
+    chosen = [each for each in defaults if not _is_launcher(each)] if isinstance(defaults, list) else defaults
+    inside = [*file.relative_to(folder).parts[:-1], *values, chosen, header]
     if any(_HYDRA.search(str(each)) for each in inside) or re.search(r"#.*@package.*hydra", text, re.IGNORECASE):
         raise ConfigurationError(
             f"{file} has settings for Hydra, which could run code; give such settings on the command line"
         )
     if "${" in str(values.get("defaults")) or any(map(_leads_away, _texts(values.get("defaults")))):
         raise ConfigurationError(f"{file}: its defaults must name files in {folder}")
-    for value in _texts(values):
+    for text in _texts(values):
+        value = _OF_HYDRA.sub("", text)
         names = {name.strip() for name in _LOOKED_UP.findall(value)}
         if names - _RESOLVERS or re.search(r"\$\{[^}:]*\$\{[^}]*\}[^}]*:", value):
             raise ConfigurationError(
-                f"{file}: {value!r} reads what is outside of the config; give such values on the command line"
+                f"{file}: {text!r} reads what is outside of the config; give such values on the command line"
             )
+
+
+def _is_launcher(default: Any) -> bool:
+    """Return whether an entry of defaults chooses a launcher that is known."""
+    match default:
+        case dict() if len(default) == 1:
+            ((key, value),) = default.items()
+            return isinstance(key, str) and _LAUNCHER.fullmatch(key) is not None and value in (*_LAUNCHERS,)
+    return False
 
 
 def _read(file: Path) -> str:
@@ -158,6 +182,9 @@ def _load_configuration(
     composed = compose(config_name, overrides)
     if any(source.provider in _ADDED for source in composed.hydra.runtime.config_sources):
         own = [word for word in overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+        launcher = composed.hydra.runtime.choices.get("hydra/launcher")
+        if _LAUNCHERS.get(launcher) == OmegaConf.select(composed, "hydra.launcher._target_"):
+            own.append(f"hydra/launcher={launcher}")
         if _of_hydra(composed) not in (_of_hydra(compose("run", own)), _of_hydra(compose(None, own))):
             raise ConfigurationError(
                 "the folder of configs has settings for Hydra, which could run code; give such settings on the command "

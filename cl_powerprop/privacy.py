@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cl_powerprop.secret_values import hide_long, hide_short, is_secret_name, spellings, without_credentials
+from cl_powerprop.secret_values import hide_long, hide_short, is_secret_name, is_trivial, spellings, without_credentials
 
 _hidden: dict[str, str] = {}
 
@@ -44,7 +44,9 @@ def redact_all(values: Any, key: str = "") -> Any:
         return [redact_all(value, key) for value in values]
     if not isinstance(values, str):
         return values
-    return "<hidden>" if values and is_secret_name(key) else hide_short(redact(values))
+    if is_secret_name(key) and values and not is_trivial(values):
+        return "<hidden>"
+    return hide_short(redact(values))
 
 
 def _places() -> list[tuple[str, str]]:

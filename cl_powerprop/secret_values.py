@@ -2,40 +2,55 @@
 
 How a variable's value is found again depends on its length, since a short one may be an ordinary word. One of twelve
 characters and more is hidden wherever it stands. One of four and more is hidden where it is a whole word of a value,
-and a shorter one, or a number, where it is a whole value. Truth values, numbers of up to three digits, and the words of
-the package's own options stay: that `adam` or `true` is somebody's password cannot be learned from an optimizer's name.
+and also of a whole text if it has at least six characters, with letters and digits; a shorter one, or a number, where
+it is a whole value. Truth values, numbers of up to three digits, and the words of the package's own options stay: that
+`adam` or `true` is somebody's password cannot be learned from an optimizer's name.
 """
 
+import base64
+import contextlib
 import functools
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 import yaml
 
 # The end of a word, and then words that are only meant by themselves: TOKENIZERS, AUTHOR and PATH are none.
+_OTHER_KEYS = ("MON", "DON", "TUR", "HOC", "JOC", "WHIS", "HOT", "SMO", "LAC", "FLUN", "SORT", "PRIMARY", "FOREIGN")
 _NAME = re.compile(
-    r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIAL|API_?KEY|ACCESS_?KEY)S?(?![A-Z])"
-    r"|(?<![A-Z])(?:PW|PATS?|KEYS?|AUTH|COOKIES?|DSN|JWT|PIN|OTP)(?![A-Z])",
+    r"(?:TOKEN|PASSWD|PASSPHRASE|PASS|PWD)S?(?![A-Z])|SECRET(?!AR)|PASSWORD(?!LESS)|CREDENTIAL"
+    rf"|{''.join(f'(?<!{word})' for word in _OTHER_KEYS)}KEYS?(?![A-Z])"
+    r"|(?<![A-Z])(?:PW|PATS?|AUTH|COOKIES?|DSN|JWT|PIN|OTP)(?![A-Z])",
     re.IGNORECASE,
 )
 _NO_SECRETS = ("PWD", "OLDPWD")  # folders
 
 _LONG, _WORD = 12, 4  # characters from which a value is hidden everywhere, and where it is a word
+_MIXED = re.compile(r"(?=.*[^\W\d_])(?=.*\d).{6,}")  # what is hidden as a word of whole texts too
 _ALWAYS_ORDINARY = {"true", "false", "yes", "no", "on", "off", "none", "null", "task", "class", "domain", "cpu", "cuda"}
 _ALWAYS_ORDINARY |= {"complete", "running", "failed", "interrupted", "unknown", "train", "valid", "test"}
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:\"'<>\\]*:([^\s/?#\"'<>\\]*)(?=@)")
+# The password may have /, ? and # in it, but what begins like a port is one.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:\"'<>\\]*:([^\s/?#\"'<>\\]*(?=@)|(?!\d{1,5}[/?#])[^\s@\"'<>\\]*(?=@))")
 _ONLY_USER = re.compile(r"(?<=://)[\w.~%-]{16,}(?=@)")  # a token in place of a name
+_TRIVIAL = r"(?:none|null|true|false|yes|no|on|off|\d{1,3})"
 _ASSIGNED = re.compile(
     r"([?&#;]key|(?<![A-Za-z0-9])sig"
     r"|(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|auth|credential|signature))"
-    r"=(?![{\[<$])[^\s&#'\"<>,;\\]+",
+    rf"=(?![{{\[<$])(?!{_TRIVIAL}(?:[\s&#'\"<>,;\\]|$))[^\s&#'\"<>,;\\]+",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"(--(?:[a-z]+-)?(?:password|passwd|passphrase|token|secret|api-?key) +)(?![-<$])[^\s'\"]+")
+_HEADER = re.compile(
+    r"((?:authorization|x-api-key|private-token)[\"']?: ?[\"']?(?:(?:basic|token|digest|negotiate) )?)"
+    r"(?![<$]|bearer )[\w.~+/=-]{4,}",
+    re.IGNORECASE,
+)
+_BASIC = re.compile(r"(?<=\bbasic )[a-z0-9+/]{6,}={0,2}", re.IGNORECASE)  # user:password, in base 64
 _TOKENS = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|sk-(?:ant-|proj-)[\w-]{16,}|sk-[A-Za-z0-9]{20,}|xox[a-z]-[\w-]{10,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{35}"
@@ -66,6 +81,11 @@ class Secret:
         """Whether it is hidden where it is a whole word; a number could be one of a date."""
         return len(self.value) >= _WORD and not self.value.isdecimal()
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it has letters and digits, as few words have: it is hidden as a word of whole texts too."""
+        return _MIXED.fullmatch(self.value) is not None
+
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable, or an option, of this name holds a secret."""
@@ -78,15 +98,34 @@ def without_credentials(text: str) -> str:
         text = _ONLY_USER.sub("<hidden>", _CREDENTIALS.sub("<hidden>", text))
     if "=" in text:
         text = _ASSIGNED.sub(r"\1=<hidden>", text)
+    if "--" in text:
+        text = _OPTION.sub(r"\1<hidden>", text)
+    if ":" in text:
+        text = _HEADER.sub(r"\1<hidden>", text)
+    text = _BASIC.sub(_without_basic, text)
     return _TOKENS.sub("<hidden>", text)
 
 
+def _without_basic(found: re.Match[str]) -> str:
+    with contextlib.suppress(ValueError):
+        if ":" in base64.b64decode(found[0], validate=True).decode():
+            return "<hidden>"
+    return found[0]
+
+
+def is_trivial(value: str) -> bool:
+    """Whether a value says nothing, whatever its option is called: a truth value, or a number of up to three digits."""
+    return re.fullmatch(_TRIVIAL, value, re.IGNORECASE) is not None
+
+
 def hide_long(text: str) -> str:
-    """Return the text without the long secrets of the environment, wherever they stand."""
+    """Return the text without those secrets of the environment that are told from words wherever they stand."""
     for secret in _secrets(tuple(os.environ.items())):
         if secret.is_long:
-            for written in spellings(secret.value):
+            for written in _written(secret.value):
                 text = text.replace(written, secret.shown)
+        elif secret.is_mixed and secret.value in text:
+            text = _without_word(text, secret)
     return text
 
 
@@ -98,9 +137,12 @@ def hide_short(text: str) -> str:
         if text == secret.value:
             return secret.shown
         if secret.is_word:
-            word = rf"(?<!\w){re.escape(secret.value)}(?!\w)"
-            text = re.sub(word, lambda _, shown=secret.shown: shown, text)  # type: ignore[misc]
+            text = _without_word(text, secret)
     return text
+
+
+def _without_word(text: str, secret: Secret) -> str:
+    return re.sub(rf"(?<!\w){re.escape(secret.value)}(?!\w)", lambda _: secret.shown, text)
 
 
 @functools.lru_cache(maxsize=4)
@@ -141,3 +183,8 @@ def _own_words() -> frozenset[str]:
 def spellings(text: str) -> set[str]:
     """Return the forms that a text can have in a file: plain, and escaped in JSON."""
     return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+
+
+def _written(secret: str) -> set[str]:
+    """Return the forms that a secret can have in a file, in an address, and in a form that is sent."""
+    return spellings(secret) | {quote(secret, safe=""), quote(secret), quote_plus(secret)}

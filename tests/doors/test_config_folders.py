@@ -68,7 +68,33 @@ HOSTILE: dict[str, dict[str, str]] = {
     "variable": {"theirs/config.yaml": config(references_dir="${variable:SECRET,x}")},
     "decoded": {"theirs/config.yaml": config(references_dir="${oc.decode:'${oc.env:SECRET}'}")},
     "named-by-another": {"theirs/config.yaml": config(references_dir="${${reader}:SECRET}", reader="oc.env")},
-    "hydra-resolver": {"theirs/config.yaml": config(references_dir="${hydra:runtime.cwd}")},
+    **{
+        f"hydra-resolver-{index}": {"theirs/config.yaml": config(references_dir=text)}
+        for index, text in enumerate(
+            (
+                *("${hydra:job.env_set.SECRET}", "${hydra:launcher}", "${hydra:}", "${ hydra : callbacks}"),
+                *("${hydra:job.${other}}", "${hydra:job.num}${oc.env:SECRET}", "${hydra:job.num,${oc.env:SECRET}}"),
+                "${oc.${hydra:job.name}:SECRET}",
+            )
+        )
+    },
+    **{
+        f"launcher-{index}": {
+            "theirs/config.yaml": config(defaults=["base", {key: value}, "_self_"]),
+            "theirs/grp/x.yaml": POPEN,
+        }
+        for index, (key, value) in enumerate(
+            [
+                *(("override /hydra/launcher", "theirs"), ("override /hydra/launcher", ["basic"])),
+                *(("override /hydra/launcher@hydra.callbacks.x", "basic"), ("override /hydra/sweeper", "basic")),
+                *(("override /hydra/callbacks", "x"), ("override /hydra/launcher", "${x}")),
+            ]
+        )
+    },
+    "launcher-of-theirs": {
+        "theirs/config.yaml": config(defaults=["base", {"override /hydra/launcher": "submitit_slurm"}, "_self_"]),
+        "theirs/hydra/launcher/submitit_slurm.yaml": POPEN,
+    },
     "bomb": {
         "theirs/config.yaml": "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
         + "".join(f"{b}: &{b} [{','.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
@@ -93,7 +119,9 @@ def test_a_folder_of_configs_executes_and_reads_nothing(
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("name", ["callback", "header-in-group", "package", "experiment"])
+@pytest.mark.parametrize(
+    "name", ["callback", "header-in-group", "package", "experiment", "override", "launcher-of-theirs"]
+)
 def test_what_a_first_look_misses_is_refused_when_it_is_composed(
     name: str, command: Command, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,3 +171,19 @@ def test_a_folder_of_options_works(command: Command) -> None:
     write({"mine/other.yaml": "defaults: [run, _self_]\nseed: 5\n"})
     assert command("run", "--config-dir", "mine", "--config-name", "other", *OURS[:-1], "run_dir=other") == 0
     assert "seed: 5" in Path("other/config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_harmless_settings_of_hydra_work(command: Command) -> None:
+    """What Hydra says of a job, and the known launchers by name."""
+    chosen = "${hydra:runtime.choices.strategy}-${hydra:job.num}-${hydra:job.name}"
+    for launcher in ("basic", "joblib"):
+        defaults = f"defaults: [run, {{override /hydra/launcher: {launcher}}}, _self_]\n"
+        write({f"mine/{launcher}.yaml": f"{defaults}references_dir: {chosen}\n"})
+        words = ["--config-dir", "mine", "--config-name", launcher, *OURS[:-1], f"run_dir={launcher}"]
+        assert command("run", *words) == 0
+        assert "references_dir: untrained-" in Path(launcher, "config.yaml").read_text()
+    write({"mine/experiment/x.yaml": "# @package _global_\ndefaults: [{override /hydra/launcher: joblib}]\nseed: 4\n"})
+    words = ["--config-dir", "mine", "experiment=x", *OURS[:-1], "seed=4,5", "hydra.sweep.dir=sweep"]
+    assert command("run", "-m", *words) == 0
+    assert len(list(Path("sweep").glob("*/run.json"))) == 2

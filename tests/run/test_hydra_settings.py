@@ -82,3 +82,19 @@ def test_a_folder_with_something_else_is_taken(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(RunFolderError):
         RunFolder(tmp_path / "empty")
+
+
+def test_hydras_files_have_no_secrets(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the environment nor of the command line."""
+    token = "ghp_" + "a1B2" * 6
+    monkeypatch.setenv("DB_PASS", "hunter2")
+    words = ("+logger.wandb.group=hunter2", f"+logger.wandb.name={token}", "+logger.wandb.job_type='mysql://u:p#x@h/'")
+    for number, extra in enumerate([(), ("references_dir=/hunter2",)]):
+        folder = tmp_path / str(number)
+        given = ("logger=[wandb]", "logger.wandb.mode=disabled", *(word.lstrip("+") for word in words), *extra)
+        assert command("run", *QUICK, *given, "hydra.output_subdir=.hydra", f"run_dir={folder}") == 0
+        content = b"".join((folder / ".hydra" / name).read_bytes() for name in HYDRA)
+        assert b"strategy" in content
+        for secret in (b"hunter2", token.encode(), b"p#x"):
+            assert secret not in content
+            assert secret not in (folder / "run.json").read_bytes() + (folder / "config.yaml").read_bytes()

@@ -163,6 +163,16 @@ def hidden(monkeypatch: pytest.MonkeyPatch, value: object, **variables: str) -> 
     [
         *("PASS", "DB_PASS", "SSHPASS", "MYSQL_PWD", "GITLAB_PAT", "PAT", "SIGNING_KEY", "KEYS", "BASIC_AUTH"),
         *("SESSION_COOKIE", "SENTRY_DSN", "apiToken", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "CARD_PIN", "db-pass"),
+        *(
+            "ENCRYPTIONKEY",
+            "STRIPEKEY",
+            "MYSECRETVALUE",
+            "PASSWORD_OLD",
+            "passwordFile",
+            "TOKEN1",
+            "apikeys",
+            "passkey",
+        ),
     ],
 )
 def test_names_of_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +185,21 @@ def test_names_of_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "PWD", "OLDPWD", "TOKENIZERS_PARALLELISM", "GIT_AUTHOR_NAME", "KEYBOARD", "MONKEY", "USER"]
+    "name",
+    [
+        *(
+            "PATH",
+            "PWD",
+            "OLDPWD",
+            "TOKENIZERS_PARALLELISM",
+            "GIT_AUTHOR_NAME",
+            "KEYBOARD",
+            "MONKEY",
+            "MONKEYS",
+            "USER",
+        ),
+        *("TURKEY", "HOTKEY", "KEYED", "SECRETARY", "PASSWORDLESS", "PATTERN", "COMPASSION", "SORTKEY", "PINNED"),
+    ],
 )
 def test_names_of_no_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"notes": "elsewhere/of/theirs"}
@@ -212,6 +236,16 @@ def test_short_secrets_leave_a_config_as_it_is(monkeypatch: pytest.MonkeyPatch) 
         ("sk-proj-" + "a1_-" * 6 + ".", "<hidden>."),
         ("AKIA" + "A1" * 8, "<hidden>"),
         ("Authorization: Bearer abcdef0123456789abc", "Authorization: <hidden>"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic <hidden>"),
+        ("a basic dXNlcjpwYXNz", "a basic <hidden>"),
+        ("basic implementation of ResNet18Architecture", "basic implementation of ResNet18Architecture"),
+        ("authorization: abcdef, X-Api-Key: abcd", "authorization: <hidden>, X-Api-Key: <hidden>"),
+        ("mysql://u:p#x@h", "mysql://<hidden>@h"),
+        ("https://user:pa/ss@host/x?a=b", "https://<hidden>@host/x?a=b"),
+        ("http://host:8080/a@b and https://h:443?x@y", "http://host:8080/a@b and https://h:443?x@y"),
+        ("user=me&password=hun%20ter&x=1", "user=me&password=<hidden>&x=1"),
+        ("max_token=512 auth=none token=true", "max_token=512 auth=none token=true"),
+        ("run --password hunter --db-token abc --tokens 5", "run --password <hidden> --db-token <hidden> --tokens 5"),
         ("sk-learn-and-other-long-names of runs", "sk-learn-and-other-long-names of runs"),
     ],
 )
@@ -231,11 +265,28 @@ def test_options_that_are_named_like_secrets() -> None:
     }
 
 
+def test_numbers_and_truth_values_are_no_secrets() -> None:
+    told = {"tokens": "8", "n_keys": "none", "auth": "false", "keys": ["12", "x"]}
+    assert redact_all(told) == {"tokens": "8", "n_keys": "none", "auth": "false", "keys": ["12", "<hidden>"]}
+
+
+def test_short_secrets_with_digits_are_hidden_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASS", "hunter2")
+    monkeypatch.setenv("OTHER_PASS", "weight")
+    assert redact("at hunter2: xhunter2 hunter22 weight") == "at <DB_PASS>: xhunter2 hunter22 weight"
+
+
+def test_secrets_in_addresses_and_forms_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASS", "p@ss w0rd!!/zz")
+    for text in ("p%40ss%20w0rd%21%21%2Fzz", "p%40ss+w0rd%21%21%2Fzz", "p%40ss%20w0rd%21%21/zz"):
+        assert redact(f"x={text}&") == "x=<DB_PASS>&"
+
+
 def test_the_password_in_a_url_is_a_secret_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["the password is hun/ter", "postgres://a:hun%2Fter@b/c"]
     assert hidden(monkeypatch, told, DATABASE_URL="postgres://a:hun%2Fter@b/c") == [
         "the password is <DATABASE_URL>",
-        "postgres://<hidden>@b/c",
+        "postgres://a:<DATABASE_URL>@b/c",
     ]
 
 
