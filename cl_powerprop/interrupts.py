@@ -7,12 +7,15 @@ at which a checkpoint can be written. Anywhere else it stops the program at once
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+log = logging.getLogger("cl_powerprop")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _PATIENCE = 8.0  # seconds until a signal stops the program wherever it is
@@ -110,9 +113,13 @@ def called() -> Iterator[None]:
             yield
             late = requested()
     except Interrupted as stop:
-        if not is_alone or stop.signal != signal.SIGINT:
+        if not is_alone:
             raise
-        raise KeyboardInterrupt("; ".join([str(stop), *getattr(stop, "__notes__", ())])) from None
+        said = "; ".join([str(stop), *getattr(stop, "__notes__", ())])
+        if stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt(said) from None
+        log.warning(said)  # the program ends without a word
+        raise
     if is_alone and late:
         signal.raise_signal(late)
 

@@ -154,7 +154,7 @@ def send_once_there(number: int, file: Path) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_call_from_python_stops_too(number: int) -> None:
+def test_a_call_from_python_stops_too(number: int, caplog: pytest.LogCaptureFixture) -> None:
     handlers = [signal.getsignal(each) for each in SIGNALS]
     send_once_there(number, Path("run/checkpoint.safetensors"))
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Interrupted) as stopped:
@@ -162,6 +162,7 @@ def test_a_call_from_python_stops_too(number: int) -> None:
     said = "; ".join([str(stopped.value), *getattr(stopped.value, "__notes__", ())])
     name = signal.Signals(number).name
     assert said.startswith(f"interrupted by {name}; cl-powerprop resume run goes on from its last checkpoint")
+    assert (said in caplog.text) == (number != signal.SIGINT), "Python shows an exception, but not that of an exit"
     assert status("run") == "interrupted"
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
     begun = read_checkpoint(Path("run"), pytest.fail)
