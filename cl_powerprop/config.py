@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
-from cl_powerprop.limits import check_device, check_power, check_seed
+from cl_powerprop.limits import check_device, check_numbers, check_power, check_seed
 from cl_powerprop.models.base import ModelConfig
 from cl_powerprop.optimizers.base import OptimizerConfig
 from cl_powerprop.privacy import redact_all
@@ -75,6 +75,10 @@ class RunConfig(RunOptions):
         self.checkpoint.check()
         for part in parts:
             part.check()
+        for section in (*GROUPS, "train", "evaluation", "checkpoint"):
+            check_numbers(section, getattr(self, section))
+        for name, sink in self.logger.items():
+            check_numbers(f"logger.{name}", sink)
         check_batch(self.train.batch_size)
         self.benchmark.check_data(find("data", self.data.name).make())
         self.strategy.check(self.train.epochs)

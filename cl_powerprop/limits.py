@@ -3,7 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from cl_powerprop.errors import ConfigurationError, check_choice
@@ -30,6 +32,8 @@ MOST_LAYERS = 1000  # that an option can list
 _LARGEST_ALPHA = 100.0
 _NORM_GROUPS = 8
 _LARGEST_SEED = 10**18
+_LARGEST = 1e18
+_LARGEST_WHOLE = 10**15  # products with the number of batches fit into 64 bits
 _THREADS = 256  # that are allowed on any machine, so that a config of a larger one can be repeated
 _THREADS_A_CORE = 4
 _ROUNDING = 1e-9
@@ -43,6 +47,43 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
         raise ConfigurationError(f"device={name}: unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N")
+
+
+def check_numbers(section: str, options: Any) -> None:
+    """Refuse numbers that are infinite, no numbers, or larger than any that means something.
+
+    The seed has a bound of its own, and an option may have its default, whatever that is.
+
+    Args:
+        section: its name, "" for the options of the run itself.
+        options: a dataclass; sections within it are left alone.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name == "seed" or value == option.default:
+            continue
+        name = f"{section}.{option.name}".lstrip(".")
+        for number in _numbers(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigurationError(f"{name} must be a finite number, not {number}")
+            most = _LARGEST_WHOLE if isinstance(number, int) else _LARGEST
+            if abs(number) > most:
+                shown = number if isinstance(number, float) else reprlib.repr(number)
+                raise ConfigurationError(f"{name} must be at most {most:,.0f} either way, not {shown}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    match value:
+        case bool():
+            return
+        case int() | float():
+            yield value
+        case list() | tuple():
+            for item in value:
+                yield from _numbers(item)
 
 
 def check_seed(seed: int) -> None:

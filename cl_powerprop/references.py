@@ -7,6 +7,7 @@ before any training (untrained), and the gap to joint training with all tasks le
 import contextlib
 import hashlib
 import inspect
+import io
 import json
 import logging
 import shutil
@@ -22,11 +23,14 @@ import numpy as np
 
 from cl_powerprop.begun import begun_in
 from cl_powerprop.config import GROUPS, RunConfig, default_clip_norm
-from cl_powerprop.errors import ConfigurationError, DivergedError, InUseError
+from cl_powerprop.documents import read_json
+from cl_powerprop.errors import ConfigurationError, DivergedError, FileError, InUseError, RunFolderError
+from cl_powerprop.files import read_file
 from cl_powerprop.registry import find
 from cl_powerprop.results.results import Reference
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.sections import EvaluationConfig
+from cl_powerprop.shown import as_line
 from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import StrategyConfig
 from cl_powerprop.torchrun import place
@@ -112,12 +116,37 @@ def _load(config: RunConfig, run: Callable[[RunConfig, Path], Any], tell: Callab
                 shutil.rmtree(path, ignore_errors=True)
             tell(f"the reference {name} is missing: {error}")
             return None
-    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    record, matrix = _read(path)
     if record["diverged_tasks"]:
         tasks = ", ".join(map(str, record["diverged_tasks"]))
         tell(f"the reference {name} is no better than guessing on task(s) {tasks}")
-    matrix = np.genfromtxt(path / "accuracy_matrix.csv", delimiter=",", skip_header=1, ndmin=2)
     return Reference(name, record["run_id"], matrix[-1])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Any]:
+    """Return the `run.json` of a reference that is complete, and its accuracy matrix.
+
+    Raises:
+        RunFolderError: if one of them is damaged.
+    """
+    try:
+        record = read_json(path / "run.json")
+        if not isinstance(record, dict) or not isinstance(record.get("run_id"), str):
+            raise ValueError("run.json has no run_id")
+        diverged, n_tasks = record.get("diverged_tasks"), record.get("n_tasks")
+        if not isinstance(diverged, list) or not all(isinstance(task, int) for task in diverged):
+            raise ValueError("run.json has no list of diverged tasks")
+        content = io.BytesIO(read_file(path / "accuracy_matrix.csv"))
+        matrix = np.genfromtxt(content, delimiter=",", skip_header=1, ndmin=2)
+        if not matrix.size or matrix.shape[1] != n_tasks:
+            raise ValueError(f"accuracy_matrix.csv is {matrix.shape[0]} x {matrix.shape[1]} for {n_tasks} tasks")
+        if not ((matrix[-1] >= 0.0) & (matrix[-1] <= 1.0)).all():
+            raise ValueError("accuracy_matrix.csv has other values than accuracies")
+    except (OSError, FileError, ValueError) as error:
+        raise RunFolderError(
+            as_line(f"the reference {path} is damaged ({error}); remove the folder, and it is trained again")
+        ) from error
+    return record, matrix
 
 
 def _train(config: RunConfig, path: Path, run: Callable[[RunConfig, Path], Any]) -> None:

@@ -15,7 +15,7 @@ from cl_powerprop.analysis import compare_runs, load_runs
 from cl_powerprop.analysis.series import forgetting_curves
 from cl_powerprop.assemble import describe_model, load_sequence
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RunFolderError
 from cl_powerprop.experiment import run
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import NEVER, TaskHeads, select_samples
@@ -312,3 +312,31 @@ def test_an_impossible_comparison_is_one_line(
     assert told in error
     assert error.count("\n") == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(("run.json", text) for text in ("", "[]", "{", '{"status": "complete"}', "[" * 10**5)),
+        *(("accuracy_matrix.csv", text) for text in ("", "a,b\n0.5\n", "a,b\nx,y\n", "a,b\n0.5,7\n", "\xff\x00")),
+        *(("run.json", None), ("accuracy_matrix.csv", None)),
+    ],
+)
+def test_a_damaged_reference_is_one_line(file: str, content: str | None, tmp_path: Path) -> None:
+    """It may be somebody else's, in a folder that a team shares."""
+    from cl_powerprop.references import _read
+
+    matrix = "a,b\n0.5,0.1\n0.5,0.6\n"
+    (tmp_path / "accuracy_matrix.csv").write_text(matrix)
+    record = {"run_id": "abc", "status": "complete", "diverged_tasks": [], "n_tasks": 2}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert _read(tmp_path)[1][-1].tolist() == [0.5, 0.6]
+    (tmp_path / file).unlink()
+    if content is None:
+        (tmp_path / file).symlink_to("/dev/zero")
+    else:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(RunFolderError, match=r"is damaged .*; remove the folder, and it is trained again") as raised:
+        _read(tmp_path)
+    assert str(raised.value).isprintable()
+    assert str(tmp_path) in str(raised.value)
