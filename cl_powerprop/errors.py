@@ -1,6 +1,7 @@
 """What can go wrong by a user's hand. The command turns each into one line and exit code 2."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 
 
@@ -47,7 +48,7 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         ConfigurationError: naming the option and its choices.
     """
     if value not in choices:
-        raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+        raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {reprlib.repr(value)}")
 
 
 def check_object(option: str, value: object) -> None:

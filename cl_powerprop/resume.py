@@ -57,15 +57,18 @@ def resume(paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> 
 def _find(paths: Iterable[str | os.PathLike[str]], problems: list[str]) -> list[Path]:
     """Return the run folders at or below some paths; one that was given itself may have lost its `run.json`."""
     found: dict[Path, Path] = {}
+    left_out: list[str] = []
     for path in map(Path, paths):
         is_bare = not os.path.lexists(path / "run.json") and _is_begun(path)
         try:
-            folders = [path] if is_bare else find_run_folders([path], problems)
+            folders = [path] if is_bare else find_run_folders([path], left_out)
         except OSError as error:  # it costs no other one
             problems.append(str(error))
             continue
         for folder in folders:
             found.setdefault(folder.resolve(), folder)
+    for line in left_out:  # links, which are not followed, say: no run that was asked for
+        log.warning(line)
     if not found:
         raise RunFolderError("; ".join(problems))
     return list(found.values())

@@ -99,7 +99,11 @@ def _fits(kind: Any, value: Any) -> bool:
     if typing.get_origin(kind) in (typing.Union, UnionType):
         return any(_fits(member, value) for member in typing.get_args(kind))
     if typing.get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(typing.get_args(kind)[0], item) for item in value)
+        return (
+            isinstance(value, list)
+            and len(value) <= MOST_TASKS
+            and all(_fits(typing.get_args(kind)[0], item) for item in value)
+        )
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     if kind is int:
@@ -113,7 +117,10 @@ def check_entries(description: Description, header: Header) -> None:
     Raises:
         ValueError: naming the first tensor that is missing, unknown, or of another dtype or shape.
     """
-    network = _blank(description.architecture, header)
+    try:
+        network = _blank(description.architecture, header)
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch's, of sizes beyond 64 bits
+        raise ValueError("its network cannot be made of the sizes that it names") from error
     tasks = 0
     if description.masked is not None:
         with torch.device("meta"):
@@ -148,9 +155,8 @@ def _blank(architecture: dict[str, Any], header: Header) -> nn.Module:
     most = _REGISTERED * (held + _REGISTERED)
     if architecture.get("independent"):  # as many networks as tasks, each with tensors of its own
         one = blank_model(architecture | {"classes": architecture["classes"][:1]}, most)
-        if len(architecture["classes"]) * sum(not name.endswith(_ADDED) for name in one.state_dict()) > len(
-            header.entries
-        ):
+        needed = len(architecture["classes"]) * sum(not name.endswith(_ADDED) for name in one.state_dict())
+        if needed > len(header.entries):
             raise ValueError("it has fewer tensors than the networks of its tasks")
     return blank_model(architecture, most)
 

@@ -167,3 +167,14 @@ def test_what_is_no_run_costs_no_run(cut: Path, command: Command, capsys: pytest
     assert "nowhere does not exist" in nowhere
     assert "empty holds no run" in empty
     assert json.loads((cut / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_link_among_runs_is_a_warning(cut: Path, command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not followed, and no failure: the runs that were asked for are finished."""
+    Path("elsewhere").mkdir()
+    Path("runs").mkdir()
+    cut.rename("runs/mine")
+    Path("runs/theirs").symlink_to(Path("elsewhere").absolute())
+    assert command("resume", "runs") == 0
+    assert caplog.text.count("runs/theirs: a link to another folder, which is not followed") == 1
+    assert json.loads(Path("runs/mine/run.json").read_text())["status"] == "complete"
