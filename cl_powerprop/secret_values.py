@@ -35,7 +35,9 @@ _ALWAYS_ORDINARY = {"true", "false", "yes", "no", "on", "off", "none", "null", "
 _ALWAYS_ORDINARY |= {"complete", "running", "failed", "interrupted", "unknown", "train", "valid", "test"}
 
 # The password may have /, ? and # in it, but what begins like a port is one.
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:\"'<>\\]*:([^\s/?#\"'<>\\]*(?=@)|(?!\d{1,5}[/?#])[^\s@\"'<>\\]*(?=@))")
+_CREDENTIALS = re.compile(
+    r"(?<=://)(?!\[)[^\s/?#@:\"'<>\\]*:([^\s/?#\"'<>\\]*(?=@)|(?!\d{1,5}[/?#])[^\s@\"'<>\\]{0,200}(?=@))"
+)
 _ONLY_USER = re.compile(r"(?<=://)[\w.~%-]{16,}(?=@)")  # a token in place of a name
 _TRIVIAL = r"(?:none|null|true|false|yes|no|on|off|\d{1,3})"
 _ASSIGNED = re.compile(

@@ -32,7 +32,7 @@ HUGE = 10**9
         ([f"model.hidden=[{HUGE},{HUGE}]"], "model=mlp"),
         (["model.hidden=[99999999999999999999]"], "model.hidden must be at most 1,000,000,000,000,000 either way"),
         ([f"model.hidden=[{10**15}]"], "model=mlp"),
-        (["optimizer.lr=.inf"], r"optimizer\.lr.* must be"),
+        (["optimizer.lr=inf"], r"optimizer\.lr.* must be"),
         (["optimizer.lr=nan"], r"optimizer\.lr.* must be"),
         (["optimizer.lr=1e300"], "optimizer.lr must be at most 1,000,000,000,000,000,000 either way, not 1e"),
         (["optimizer.weight_decay=inf"], "optimizer.weight_decay must be"),
