@@ -15,9 +15,11 @@ from cl_powerprop.data.dataset import DataConfig
 from cl_powerprop.errors import ConfigurationError, check_choice, unknown_option
 from cl_powerprop.limits import check_device, check_numbers, check_power, check_seed
 from cl_powerprop.models.base import ModelConfig
+from cl_powerprop.naming import flat
 from cl_powerprop.optimizers.base import OptimizerConfig
-from cl_powerprop.privacy import redact_all
+from cl_powerprop.privacy import redact_options
 from cl_powerprop.registry import BY_NAME, find, parts
+from cl_powerprop.secret_values import is_left_out
 from cl_powerprop.sections import CheckpointConfig, EvaluationConfig, TrainConfig
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.sparse_training.base import SparsityConfig
@@ -77,6 +79,7 @@ class RunConfig(RunOptions):
             part.check()
         for section in (*GROUPS, "train", "evaluation", "checkpoint"):
             check_numbers(section, getattr(self, section))
+            _check_given(section, getattr(self, section))
         for name, sink in self.logger.items():
             check_numbers(f"logger.{name}", sink)
         check_batch(self.train.batch_size)
@@ -241,13 +244,34 @@ def _options_by_name(group: str, values: dict[Any, Any]) -> dict[str, dict[str, 
     return found
 
 
+def _check_given(section: str, options: Any) -> None:
+    """Refuse what stands for a secret in the config of a run folder: it is no value of the option's.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    for key, value in flat(asdict(options), f"{section}."):
+        if is_left_out(value):
+            raise ConfigurationError(
+                f"{key} is {value}: a run folder leaves out what looks like a secret; give it again, by "
+                f"{key}=VALUE in cl-powerprop repeat, or by the command that began the run"
+            )
+
+
+def left_out(config: RunConfig) -> list[str]:
+    """Return the options, those of loggers apart, whose values a run folder leaves out as secrets."""
+    values = shareable(config)
+    options = (option for group in (*GROUPS, "train", "evaluation") for option in flat(values[group], f"{group}."))
+    return [key for key, value in options if is_left_out(value)]
+
+
 def shareable(config: RunConfig) -> dict[str, Any]:
     """Return the config without what says where one user's files are: absolute paths to data and other runs."""
     written = asdict(config)
     values = {key: written.pop(key) for key in (*GROUPS, "train", "evaluation", "checkpoint")} | written
     values["run_dir"] = RUN_DIR  # the repeated run gets a folder of its own
     leave_out_places(values)
-    redacted: dict[str, Any] = redact_all(values)
+    redacted: dict[str, Any] = redact_options(values)
     return redacted
 
 

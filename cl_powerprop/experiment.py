@@ -14,7 +14,7 @@ from cl_powerprop.assemble import assemble, choose_device
 from cl_powerprop.begun import Begun, begun_in, describe, saying_where
 from cl_powerprop.checkpointing import make_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
-from cl_powerprop.config import RunConfig, repeatable_yaml, shareable
+from cl_powerprop.config import RunConfig, left_out, repeatable_yaml, shareable
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.learning import learn
 from cl_powerprop.output import say
@@ -162,6 +162,11 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
         results.add_reference(reference)
     if checkpoint is not None:
         restore(checkpoint, parts, results)
+    else:
+        for option in left_out(config):
+            results.tell(
+                f"{option} looks like a secret: it is left out of the run folder; give it again to go on or repeat"
+            )
     parts.checkpoints = make_checkpoints(config, parts, results, checkpoint)
     parts.save = saver(config, parts, parts.checkpoints)
     learn(parts, results)

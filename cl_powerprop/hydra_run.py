@@ -134,7 +134,10 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
 def _say_how(stop: Interrupted) -> None:
     """Let an interrupt say how the command goes on, if it does not say more."""
     if not hasattr(stop, "__notes__"):
-        stop.add_note("the same command goes on if run_dir names its folder, and so does cl-powerprop resume")
+        stop.add_note(
+            "the same command goes on if run_dir, or hydra.sweep.dir, names its folder; "
+            "cl-powerprop resume goes on with what was begun"
+        )
 
 
 def _write_failure(folder: Path, error: BaseException) -> None:

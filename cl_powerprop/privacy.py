@@ -7,7 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cl_powerprop.secret_values import hide_long, hide_short, is_secret_name, is_trivial, spellings, without_credentials
+from cl_powerprop.secret_values import (
+    hide_long,
+    hide_short,
+    is_left_out,
+    is_secret_option,
+    is_trivial,
+    spellings,
+    told_apart,
+    without_credentials,
+)
 
 _hidden: dict[str, str] = {}
 
@@ -44,9 +53,19 @@ def redact_all(values: Any, key: str = "") -> Any:
         return [redact_all(value, key) for value in values]
     if not isinstance(values, str):
         return values
-    if is_secret_name(key) and values and not is_trivial(values):
+    if is_secret_option(key) and values and not is_trivial(values) and not is_left_out(values):
         return "<hidden>"
     return hide_short(redact(values))
+
+
+def redact_options(values: Any, key: str = "") -> Any:
+    """Return what :func:`redact_all` does, in which different secrets stay different."""
+    if isinstance(values, dict):
+        return {name: redact_options(value, str(name)) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [redact_options(value, key) for value in values]
+    shown = redact_all(values, key)
+    return told_apart(values, shown) if isinstance(values, str) else shown
 
 
 def _places() -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ it is a whole value. Truth values, numbers of up to three digits, and the words 
 import base64
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
@@ -20,14 +21,20 @@ from urllib.parse import quote, quote_plus, unquote
 import yaml
 
 # The end of a word, and then words that are only meant by themselves: TOKENIZERS, AUTHOR and PATH are none.
+_OTHER_PASSES = ("BY", "COM", "LOW", "HIGH", "BAND", "SUR", "TRES", "MULTI", "SINGLE")
 _OTHER_KEYS = ("MON", "DON", "TUR", "HOC", "JOC", "WHIS", "HOT", "SMO", "LAC", "FLUN", "SORT", "PRIMARY", "FOREIGN")
 _NAME = re.compile(
-    r"(?:TOKEN|PASSWD|PASSPHRASE|PASS|PWD)S?(?![A-Z])|SECRET(?!AR)|PASSWORD(?!LESS)|CREDENTIAL"
+    r"(?:TOKEN|PASSWD|PASSPHRASE|PWD)S?(?![A-Z])"
+    rf"|{''.join(f'(?<!{word})' for word in _OTHER_PASSES)}PASS(?:ES)?(?![A-Z])|PASSWORD(?!LESS)"
+    r"|SECRET(?!AR)|CREDENTIAL"
     rf"|{''.join(f'(?<!{word})' for word in _OTHER_KEYS)}KEYS?(?![A-Z])"
     r"|(?<![A-Z])(?:PW|PATS?|AUTH|COOKIES?|DSN|JWT|PIN|OTP)(?![A-Z])",
     re.IGNORECASE,
 )
 _NO_SECRETS = ("PWD", "OLDPWD")  # folders
+
+_MARK = re.compile(r"<([^\s<>]+)>")
+_MARKED = re.compile(r"<(?:hidden|[^\s<>]+ [0-9a-f]{6})>")
 
 _LONG, _WORD = 12, 4  # characters from which a value is hidden everywhere, and where it is a word
 _MIXED = re.compile(r"(?=.*[^\W\d_])(?=.*\d).{6,}")  # what is hidden as a word of whole texts too
@@ -41,8 +48,9 @@ _CREDENTIALS = re.compile(
 _ONLY_USER = re.compile(r"(?<=://)[\w.~%-]{16,}(?=@)")  # a token in place of a name
 _TRIVIAL = r"(?:none|null|true|false|yes|no|on|off|\d{1,3})"
 _ASSIGNED = re.compile(
-    r"([?&#;]key|(?<![A-Za-z0-9])sig"
-    r"|(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|auth|credential|signature))"
+    r"([?&#;]key|(?<![A-Za-z0-9])sig|(?<=[?&#;-])signature"
+    r"|pass(?:word|wd|phrase)|secret|api[_-]?key|access[_-]?key|credential"
+    r"|(?<![A-Za-z0-9])(?<!max_)(?<!min_)(?<!num_)(?<!n_)(?:pass|pwd|token|auth))"
     rf"=(?![{{\[<$])(?!{_TRIVIAL}(?:[\s&#'\"<>,;\\]|$))[^\s&#'\"<>,;\\]+",
     re.IGNORECASE,
 )
@@ -90,8 +98,40 @@ class Secret:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable, or an option, of this name holds a secret."""
+    """Whether a variable of this name holds a secret."""
     return name not in _NO_SECRETS and _NAME.search(name) is not None
+
+
+def is_secret_option(name: str) -> bool:
+    """Whether an option of this name holds a secret: what its last word says, as in `api_key`, not in `key_init`."""
+    return is_secret_name(re.split(r"[\W_]+", name)[-1])
+
+
+def told_apart(value: str, shown: str) -> str:
+    """Return what stands in place of a value, with six digits of its hash where something is hidden.
+
+    By these, equal values are told from different ones. A guess at the value costs a slow hash (scrypt), and one in
+    16 million wrong ones passes.
+    """
+    if value == shown:
+        return shown
+    return _MARK.sub(lambda mark: _with_digits(mark, value), shown)
+
+
+def is_left_out(value: object) -> bool:
+    """Whether something is hidden in a value that was read from a run folder."""
+    return isinstance(value, str) and _MARKED.search(value) is not None
+
+
+def _with_digits(mark: re.Match[str], value: str) -> str:
+    is_secret = mark[1] == "hidden" or mark[1] in os.environ  # and not a place, as `<tmp>`
+    return f"<{mark[1]} {_digits(value)}>" if is_secret else mark[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _digits(value: str) -> str:
+    salt = b"cl-powerprop"
+    return hashlib.scrypt(value.encode("utf-8", "surrogatepass"), salt=salt, n=2**14, r=8, p=1, dklen=3).hex()
 
 
 def without_credentials(text: str) -> str:

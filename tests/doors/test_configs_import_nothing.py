@@ -74,7 +74,7 @@ def test_a_run_of_theirs_is_not_resumed_without_their_module(
     Path("run", "checkpoint.safetensors").unlink(missing_ok=True)
     assert command("resume", "run") == 1
     line = one_line()
-    assert "run: unknown strategy 'anchored'; choose from: " in line
+    assert "run/config.yaml cannot be used: unknown strategy 'anchored'; choose from: " in line
     assert "--import" in line
 
 

@@ -30,11 +30,11 @@ pytestmark = pytest.mark.slow
 UNFORESEEN = re.compile(r"\S+: [A-Z]\w*: ")  # how resume shows an error that it did not expect
 
 
-def untrained(config: RunConfig, path: Path, *_: object, **__: object) -> experiment.Result:
+def untrained(config: RunConfig, path: Path | None = None, *_: object, **__: object) -> experiment.Result:
     """Stands for a run: it does what comes before the network is made, and shows what it was given."""
     config.check()
     Path("given").write_text(repr(config), errors="backslashreplace")
-    return experiment.Result(Path(path), {})
+    return experiment.Result(Path(config.run_dir if path is None else path), {})
 
 
 @pytest.fixture(autouse=True)

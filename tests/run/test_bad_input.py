@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "alpha infinite": ("model.alpha=inf", ["alpha", "inf"]),
     "gamma 0": ("strategy.gamma=0", ["strategy.gamma must be in (0, 1], not 0"]),
     "gamma above 1": ("strategy.gamma=1.5", ["strategy.gamma must be in (0, 1], not 1.5"]),
-    "gamma nan": ("strategy.gamma=nan", ["strategy.gamma must be in (0, 1]"]),
+    "gamma nan": ("strategy.gamma=nan", ["strategy.gamma must be a finite number"]),
     "sparsity 1": ("strategy.sparsities=[1.0]", ["strategy.sparsities", "[0, 1)", "1.0"]),
     "sparsity negative": ("strategy.sparsities=[0.5,-0.1]", ["strategy.sparsities", "[0, 1)"]),
     "no sparsity": ("strategy.sparsities=[]", ["strategy.sparsities"]),
@@ -84,7 +84,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "too few shares": ("strategy=packnet strategy.shares=[0.5,0.4] benchmark.n_tasks=3", ["2 shares for 3 tasks"]),
     "too many shares": ("strategy=packnet strategy.shares=[0.2,0.2] benchmark.n_tasks=1", ["2 shares for 1 tasks"]),
     "share 0": ("strategy=packnet strategy.shares=0", ["strategy.shares must be in (0, 1], not 0"]),
-    "share nan": ("strategy=packnet strategy.shares=nan", ["strategy.shares must be in (0, 1]"]),
+    "share nan": ("strategy=packnet strategy.shares=nan", ["strategy.shares must be a finite number"]),
     "share that is a word": (
         "strategy=packnet strategy.shares=hello benchmark.n_tasks=5",
         ["strategy.shares", "hello"],
@@ -374,7 +374,7 @@ def test_an_interrupt_in_task_2_keeps_task_1(
 
     spoil_task_2(monkeypatch, interrupt)
     assert command("run", *EPN, f"run_dir={tmp_path / 'run'}") == 130
-    assert "interrupted by SIGINT; cl-powerprop resume run goes on after 1 finished tasks" in one_error(capsys)
+    assert "interrupted by SIGINT; cl-powerprop resume run goes on from its last checkpoint" in one_error(capsys)
     check_first_task_is_kept(tmp_path / "run", "interrupted")
     assert read_record(tmp_path / "run")["error"] == "KeyboardInterrupt"
 

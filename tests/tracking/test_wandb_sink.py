@@ -244,7 +244,7 @@ def test_a_failed_run_is_marked_failed_in_wandb(tmp_path: Path) -> None:
     from cl_powerprop.experiment import run
 
     with pytest.raises(DivergedError):
-        run(tiny_config("strategy=naive", *OFFLINE, "optimizer.lr=1e30", "model.alpha=3"), tmp_path / "run")
+        run(tiny_config("strategy=naive", *OFFLINE, "optimizer.lr=1e18", "model.alpha=3"), tmp_path / "run")
     (file,) = wandb_files(Path("runs"))
     read = inspect_summary(file)
     assert read["summary"]["status"] == "failed"
