@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = complain(str(error), FAULT)
     except (Interrupted, KeyboardInterrupt) as error:
         voice.leave_to_others()
+        logging.disable(logging.INFO)  # if the import of torch was cut off, it would tell of its caches at the end
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         code = complain("; ".join([str(stop), *getattr(error, "__notes__", ())]), stop.exit_code)
     except BrokenPipeError:  # the reader of our output left, as in `cl-powerprop list | head -1`
