@@ -23,7 +23,7 @@ from omegaconf._utils import get_yaml_loader
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.shown import shell_word
 
-_LARGEST = 2**20  # bytes of a file
+_LARGEST = 2**16  # bytes of a file: Hydra reads one several times, and slowly
 _MOST_FILES = 10_000
 _DEEPEST = 30  # sections within one another
 _MOST_VALUES = 10_000  # in a file, with those that it repeats by aliases

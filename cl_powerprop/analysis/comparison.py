@@ -11,6 +11,7 @@ from cl_powerprop.analysis.choosing import check_columns, choose_metrics, measur
 from cl_powerprop.analysis.runs import Runs
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.evaluation.metrics import Metric
+from cl_powerprop.shown import as_setting
 
 _MOST_NAMED = 3  # runs that a warning lists by name
 _MOST_GROUPS = 12  # groups that a warning lists by name, or that have a warning each
@@ -242,7 +243,9 @@ def _different_training(runs: pd.DataFrame, groups: dict[str, list[str]], settin
             continue
         if column == "train.epochs" and "train.steps" in runs and runs["train.steps"].notna().all():
             continue  # which train.steps take the place of
-        values = {label: set(map(_text, runs.loc[names, column])) for label, names in groups.items()}
+        values = {
+            label: {as_setting(_text(each)) for each in runs.loc[names, column]} for label, names in groups.items()
+        }
         if len(set(map(frozenset, values.values()))) > 1:
             listed = [f"{label} {', '.join(sorted(found))}" for label, found in values.items()]
             lines.append(f"groups differ in {column}: {_some(listed, _MOST_GROUPS, '; ')}")
