@@ -174,10 +174,10 @@ def _check_run(run: Mapping[str, Any]) -> None:
     Raises:
         KeyError, ValueError: naming what is missing or impossible.
     """
+    counts = {"trained_experiences": 0, **run}  # runs of version 0.1.0 do not count them
     for name in ("trained_tasks", "n_tasks", "trained_experiences"):
-        number = run["trained_tasks"] if name == "trained_experiences" else run[name]
-        if not is_whole(run.get(name, number), least=0):
-            raise ValueError(f"its {name} is {as_line(repr(run[name]), _SHOWN)}")
+        if not is_whole(counts[name], least=0):
+            raise ValueError(f"its {name} is {as_line(repr(counts[name]), _SHOWN)}")
     for name in ("run_id", "started"):
         if not isinstance(run[name], str) or not run[name].isprintable():
             raise ValueError(f"its {name} is {as_line(repr(run[name]), _SHOWN)}")
