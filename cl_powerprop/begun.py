@@ -1,7 +1,6 @@
 """A run that was begun in a folder before: whether a config goes on with it, and from where."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from cl_powerprop.checkpoint import Checkpoint, differences, read_checkpoint, written_config
 from cl_powerprop.checkpoint_files import exists
 from cl_powerprop.config import BEGINNING, RunConfig
+from cl_powerprop.documents import read_json
 from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
 from cl_powerprop.files import is_file, read_file
 from cl_powerprop.interrupts import Interrupted
@@ -21,7 +21,6 @@ from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import shell_word
 from cl_powerprop.stored_config import LARGEST, NAME, load_config
 
-_LARGEST = 2**26  # bytes of run.json
 _SUFFIXES = {".json", ".csv", ".yaml", ".safetensors", ".rows"}  # of the files of a run
 _LAST = "weights.csv"  # is written as a run ends, before its checkpoints are removed
 
@@ -170,8 +169,8 @@ def _read(file: Path) -> dict[str, Any]:
         RunFolderError: if it cannot be read just now.
     """
     try:
-        content = json.loads(read_file(file, _LARGEST))
-    except (FileNotFoundError, FileError, ValueError, RecursionError):
+        content = read_json(file)
+    except (FileNotFoundError, FileError, ValueError):
         return {}
     except OSError as error:
         raise RunFolderError(f"{file} cannot be read: {error.strerror}; mend that, and the run can go on") from error
