@@ -239,6 +239,7 @@ def make_learner(
             channels_last=train.channels_last,
             label_smoothing=train.label_smoothing,
             workers=workers,
+            cuda_graphs=train.cuda_graphs if place().ranks == 1 else "false",
         )
 
 

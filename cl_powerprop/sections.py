@@ -33,6 +33,10 @@ class TrainConfig:
     crop: float = 1.0
     flip: bool = False
     steps: int | None = None
+    cuda_graphs: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.cuda_graphs = self.cuda_graphs.lower()  # YAML's true is a name here
 
     def check(self) -> None:
         """Refuse what no loop can do.
@@ -50,6 +54,7 @@ class TrainConfig:
         if self.clip_norm is not None:
             check_clip_norm(self.clip_norm)
         check_choice("train.precision", self.precision, PRECISIONS)
+        check_choice("train.cuda_graphs", self.cuda_graphs, ("auto", "true", "false"))
         check_label_smoothing(self.label_smoothing)
         check_augmentation(self.shift, self.rotate, self.crop)
 

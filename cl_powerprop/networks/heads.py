@@ -47,6 +47,11 @@ class TaskHeads(nn.Module, TaskAware):
         return output
 
 
+def selects_samples(model: nn.Module) -> bool:
+    """Return whether a model has heads among which :func:`select_samples` selects."""
+    return any(isinstance(module, TaskHeads) and len(module.heads) > 1 for module in model.modules())
+
+
 def select_samples(model: nn.Module, tasks: Tensor) -> None:
     """Make every :class:`TaskHeads` of ``model`` use, for each sample of the next batch, the head of its own task.
 

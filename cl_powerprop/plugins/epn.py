@@ -4,7 +4,7 @@ Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation
 section 4 and algorithm 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -214,6 +214,9 @@ class EPNPlugin(MaskingPlugin):
                 self.after_backward(strategy)
         strategy.optimizer.zero_grad()
         model.train(training)
+
+    def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
+        return [*super().graph_tensors(strategy), *self._saliency.values()]
 
     def after_backward(self, strategy: Any, **_: Any) -> None:
         """Add the mini-batch to the saliencies: ``theta * dL/dtheta`` equals ``phi * dL/dphi / alpha``."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -201,6 +201,9 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self._label = label
         self.prepare_task(strategy)
         self._go_on()
+
+    def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
+        return self.allocator.restored_tensors()
 
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Restore the frozen weights after the optimizer's step."""

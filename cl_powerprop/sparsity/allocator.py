@@ -100,6 +100,7 @@ class MaskAllocator:
         self._per_task = dict(self._make_per_task(unmasked, exclude))
         self._before: dict[str, Tensor] = {}
         self._frozen_phi: dict[str, tuple[Tensor, Tensor]] = {}
+        self._is_restoring = False
         self.history: list[LayerCapacity] = []
 
     def _make_per_task(
@@ -165,7 +166,7 @@ class MaskAllocator:
         select_task(self.model, self.tasks)
         if any(weight.is_loaded for weight in self.weights.values()):
             self.freeze(list(self._shared_unmasked()))
-        self._frozen_phi = {}
+        self._is_restoring = True
         for name, weight in self.weights.items():
             phi = self.phi(name)
             if weight.tasks:
@@ -173,9 +174,18 @@ class MaskAllocator:
             weight.set_training_view(None)
             frozen = weight.frozen
             if frozen.any():
-                held = to_bits(frozen, phi.dtype)
-                self._frozen_phi[name] = (held.bitwise_not(), phi.detach().view(held.dtype) & held)
+                self._hold(name, phi.detach(), to_bits(frozen, phi.dtype))
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
+
+    def _hold(self, name: str, phi: Tensor, bits: Tensor) -> None:
+        """Remember the weights that ``bits`` keeps, in the same place for all tasks, as recorded steps need it."""
+        free, values = bits.bitwise_not(), phi.view(bits.dtype) & bits
+        held = self._frozen_phi.get(name)
+        if held is None or held[0].dtype != bits.dtype or held[0].device != bits.device:
+            self._frozen_phi[name] = (free, values)
+        else:
+            held[0].copy_(free)
+            held[1].copy_(values)
 
     def check_layers(self) -> None:
         """Make sure that the masked weights are still those of the model.
@@ -193,8 +203,12 @@ class MaskAllocator:
 
     def restore_frozen(self) -> None:
         """Restore the frozen weights bit for bit: momentum and weight decay move a weight even if its gradient is 0."""
-        for name, (free, frozen_values) in self._frozen_phi.items():
+        for name, (free, frozen_values) in self._frozen_phi.items() if self._is_restoring else ():
             overwrite_(self.phi(name).detach(), free, frozen_values)
+
+    def restored_tensors(self) -> list[Tensor]:
+        """Return the tensors that :meth:`restore_frozen` works on, the weights apart."""
+        return [each for held in self._frozen_phi.values() for each in held] if self._is_restoring else []
 
     def propose(self, masks: Mapping[str, Tensor]) -> None:
         """Use and train only the weights in ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
@@ -228,7 +242,7 @@ class MaskAllocator:
         rows += [
             LayerCapacity(task, name, "dense", value.numel(), value.numel(), value.numel(), 0) for name, value in dense
         ]
-        self._frozen_phi = {}
+        self._is_restoring = False
         self.history += rows
         return rows
 

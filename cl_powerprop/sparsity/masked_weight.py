@@ -176,11 +176,15 @@ class MaskedWeight(nn.Module, TaskAware):
         self._use(self._visible, None)
 
     def use_bits_always(self, dtype: torch.dtype) -> None:
-        """Hold bits of one dtype even where no mask is in use, so that one compiled graph serves all tasks.
+        """Hold bits of one dtype even where no mask is in use, always in the same place.
+
+        One compiled or recorded graph serves all tasks then.
 
         Args:
             dtype: of ``phi``.
         """
+        if self._always == dtype and not self._may_skip:
+            return
         self._always, self._may_skip = dtype, False
         self._use(self._visible, self._gate)
 
@@ -204,6 +208,7 @@ class MaskedWeight(nn.Module, TaskAware):
                 gate = to_bits(gate, self._always)
             elif self._gate is not None or not self._may_skip:
                 gate = visible.clone()  # one tensor twice is another graph
+            visible, gate = _held(self._visible, visible), _held(self._gate, gate)
         self._visible, self._gate = visible, gate
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -251,6 +256,25 @@ class MaskedWeight(nn.Module, TaskAware):
         for task in reversed(range(self.tasks)):
             self.owner[self.mask_of(task)] = task
         self.set_training_view(None)
+
+
+def use_bits_always(model: nn.Module) -> list[MaskedWeight]:
+    """Hold bits in all masked weights of a model (see :meth:`MaskedWeight.use_bits_always`), and return these."""
+    found = []
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            for step in module:
+                if isinstance(step, MaskedWeight):
+                    step.use_bits_always(module.original.dtype)
+                    found.append(step)
+    return found
+
+
+def _held(held: Tensor | None, values: Tensor | None) -> Tensor | None:
+    """Return values in the place of those that are held, if they fit there."""
+    if held is None or values is None or held.shape != values.shape or held.dtype != values.dtype:
+        return values
+    return held.copy_(values)
 
 
 def _without(frozen: Tensor, learning: Tensor | None) -> Tensor:

@@ -48,11 +48,11 @@ class EWC(Strategy):
     plugin: EWCPlugin
 
     def plugins(self, context: Context) -> list[BasePlugin]:
-        from avalanche.training.plugins import EWCPlugin
+        from cl_powerprop.plugins.ewc import DeviceEWC
 
         config = self.config
         decay = config.decay if config.mode == "online" else None
-        self.plugin = EWCPlugin(config.penalty, config.mode, decay)
+        self.plugin = DeviceEWC(config.penalty, config.mode, decay)
         return [self.plugin, *super().plugins(context)]
 
     def state_dict(self) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         }
         self._progress.update(self._bar, total=total, **shown)
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Count a step, and refresh the bar now and then."""
         self._steps += 1

@@ -173,6 +173,9 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         with fitting(self._source):
             self._task.load_epoch(begun)
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Write a checkpoint between two steps."""
         if interrupts.requested() or time.perf_counter() >= self._due:

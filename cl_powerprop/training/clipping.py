@@ -20,6 +20,9 @@ class GradientClipping(SupervisedPlugin):  # type: ignore[misc]
         check_clip_norm(max_norm)
         self.max_norm = max_norm
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def before_update(self, strategy: Any, **_: Any) -> None:
         """Clip, after the backward pass and before the optimizer's step."""
         torch.nn.utils.clip_grad_norm_(strategy.model.parameters(), self.max_norm)

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sparsity.masked_weight import MaskedWeight
+from cl_powerprop.sparsity.masked_weight import use_bits_always
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
 
 
@@ -32,13 +31,7 @@ class CompiledModel:
         self.model = model
         self.least = least
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._masked: list[MaskedWeight] = []
-        for module in model.modules():
-            if isinstance(module, ParametrizationList):
-                for step in module:
-                    if isinstance(step, MaskedWeight):
-                        step.use_bits_always(module.original.dtype)
-                        self._masked.append(step)
+        self._masked = use_bits_always(model)
         self._compiled = torch.compile(model)
 
     def __call__(self, *inputs: Tensor) -> Any:

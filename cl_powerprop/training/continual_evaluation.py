@@ -31,6 +31,9 @@ class ContinualEvaluation(SupervisedPlugin):  # type: ignore[misc]
         self._evaluated = -1  # steps of the run at the last evaluation
         self._is_resumed = False
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Evaluate after every ``every_steps`` steps of the task."""
         if self._is_due_by_steps(strategy):

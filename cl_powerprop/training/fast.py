@@ -7,17 +7,13 @@ stay the same, except that a lone sample at the end of a training epoch joins th
 private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from avalanche.core import BasePlugin, BaseSGDPlugin, SupervisedPlugin
-from avalanche.evaluation.metric_definitions import GenericPluginMetric, PluginMetric
 from avalanche.models.utils import is_multi_task_module
-from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import trigger_plugins
 from torch import Tensor
 from torch.nn import Parameter
@@ -29,10 +25,11 @@ from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
 from cl_powerprop.training.batches import WHOLE, count_batches
 from cl_powerprop.training.compiled import CompiledModel
+from cl_powerprop.training.graphs import Graphs
+from cl_powerprop.training.listeners import Listener, listeners
+from cl_powerprop.training.rates import hold_rates
 from cl_powerprop.training.streamed_data import StreamLoader
 from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
-
-Listener = Callable[..., Any]
 
 
 class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
@@ -50,20 +47,23 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             loss is cross-entropy then. That of an evaluation is not smoothed.
         workers: number of processes that load data which is not in tensors, in an order and with random numbers that
             depend on (seed, k) alone, too; None leaves such data to Avalanche's own loader.
+        cuda_graphs: record steps as CUDA graphs and replay them: "auto" where that is possible, "true" or "false".
 
     Evaluation always runs eagerly in the model's own precision, so that a task's logits do not depend on compilation.
 
     Attributes:
         joins_lone: in training, a lone sample at the end of an epoch joins the batch before it.
         share: the part of every training batch that it gets.
+        reuses_batch: the next step writes to the tensors of the current batch, its outputs and its loss.
 
     Raises:
-        ConfigurationError: for an unknown precision, and in training if torch cannot compile on this machine, or batch
-            norm gets a batch of one sample.
+        ConfigurationError: for an unknown precision, recorded steps that are impossible, and in training if torch
+            cannot compile on this machine, or batch norm gets a batch of one sample.
     """
 
     joins_lone = True
     share = WHOLE  # of every training batch
+    reuses_batch = False
     dataloader: Any
     _stop_training: bool
 
@@ -77,6 +77,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         channels_last: bool = False,
         label_smoothing: float = 0.0,
         workers: int | None = None,
+        cuda_graphs: str = "false",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -89,6 +90,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.label_smoothing = label_smoothing
         self.workers = workers
         self._compiled: CompiledModel | None = None
+        self._graphs = Graphs(self, cuda_graphs)
+        hold_rates(self.optimizer)
         self._least_compiled = 0  # of a run that goes on: samples in a batch that is compiled
 
     def forward(self) -> Any:
@@ -187,41 +190,26 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def training_epoch(self, **options: Any) -> None:
         """Run one epoch: the events and their order are Avalanche's, after one of ours, ``epoch_begins``."""
-        before_iteration = _listeners(self, "before_training_iteration")
-        before_forward, after_forward = _listeners(self, "before_forward"), _listeners(self, "after_forward")
-        before_backward, after_backward = _listeners(self, "before_backward"), _listeners(self, "after_backward")
-        before_update, after_update = _listeners(self, "before_update"), _listeners(self, "after_update")
-        after_iteration = _listeners(self, "after_training_iteration")
-        zero_grad = _zero_grad(self.optimizer)
-        # Only a plugin that is called before the criterion could add a term to an empty loss.
-        starts_empty = bool(before_forward or after_forward)
-
-        def notify(listeners: list[Listener]) -> None:
-            for listener in listeners:
-                listener(self, **options)
-
+        before = listeners(self, "before_training_iteration")
+        after = listeners(self, "after_training_iteration")
         with needs_two_samples(), self._keeping_graph() as frozen:
             trigger_plugins(self, "epoch_begins", **options)
-            for self.mbatch in self.dataloader:  # noqa: B020 (Avalanche's own idiom: plugins read strategy.mbatch)
+            steps = self._graphs.steps(frozen, options)
+            for batch in steps.batches():
                 if self._stop_training:
                     break
-                self._unpack_minibatch()
-                notify(before_iteration)
-                zero_grad()
-                self.loss = self._make_empty_loss() if starts_empty else None
-                notify(before_forward)
-                self.mb_output = self.forward()
-                notify(after_forward)
-                self.loss = self.criterion() if self.loss is None else self.loss + self.criterion()
-                notify(before_backward)
-                self.backward()
-                for parameter in frozen:
-                    parameter.grad = None
-                notify(after_backward)
-                notify(before_update)
-                self.optimizer_step()
-                notify(after_update)
-                notify(after_iteration)
+                steps.take(batch)
+                for listener in before:
+                    listener(self, **options)
+                steps.make()
+                for listener in after:
+                    listener(self, **options)
+        self.reuses_batch = False
+
+    def eval(self, *arguments: Any, **options: Any) -> Any:
+        """Evaluate as Avalanche does."""
+        self._graphs.is_settled = False  # masks of other tasks are put in place meanwhile
+        return super().eval(*arguments, **options)
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **options: Any) -> None:
         """Train one experience, from the epoch at which the clock stands: a checkpoint may have set it."""
@@ -244,10 +232,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def eval_epoch(self, **options: Any) -> None:
         """Run over the evaluation loader: the events and their order are Avalanche's."""
         before_iteration, after_iteration = (
-            _listeners(self, "before_eval_iteration"),
-            _listeners(self, "after_eval_iteration"),
+            listeners(self, "before_eval_iteration"),
+            listeners(self, "after_eval_iteration"),
         )
-        before_forward, after_forward = _listeners(self, "before_eval_forward"), _listeners(self, "after_eval_forward")
+        before_forward, after_forward = listeners(self, "before_eval_forward"), listeners(self, "after_eval_forward")
 
         def notify(listeners: list[Listener]) -> None:
             for listener in listeners:
@@ -261,64 +249,3 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             notify(after_forward)
             self.loss = self.criterion()
             notify(after_iteration)
-
-
-def _zero_grad(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """Return a function that drops the gradients; torch's own takes ten times as long, to be traced and profiled."""
-    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad or "zero_grad" in vars(optimizer):
-        return optimizer.zero_grad
-
-    def zero_grad() -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    return zero_grad
-
-
-def _listeners(strategy: SupervisedTemplate, event: str) -> list[Listener]:
-    """Return the handlers of ``event`` of the learner's plugins, in order, without those that do nothing.
-
-    A learner that handles the event itself, as Avalanche's SCR does, is the only one: it calls its plugins.
-    """
-    method = f"_{event}"
-    if getattr(type(strategy), method) is not getattr(SupervisedTemplate, method):
-        return [lambda strategy, **options: getattr(strategy, method)(**options)]
-    return [getattr(plugin, event) for plugin in strategy.plugins if _listens(plugin, event)]
-
-
-def _listens(plugin: Any, event: str) -> bool:
-    if isinstance(plugin, EvaluationPlugin):
-        return (
-            event in EvaluationPlugin.__dict__
-            or any(_metric_listens(metric, event) for metric in plugin.metrics)
-            or any(_overrides(logger, event) for logger in plugin.loggers)
-        )
-    if isinstance(plugin, PeriodicEval) and event == "after_training_iteration":
-        return bool(plugin.peval_mode == "iteration")
-    return _overrides(plugin, event)
-
-
-def _overrides(listener: Any, event: str) -> bool:
-    """Return whether ``listener`` handles ``event`` with more than an inherited empty method."""
-    if event in getattr(listener, "__dict__", {}):
-        return True
-    handler = getattr(type(listener), event, None)
-    return handler is not None and all(
-        handler is not getattr(base, event, None)
-        for base in (SupervisedPlugin, BaseSGDPlugin, BasePlugin, PluginMetric)
-    )
-
-
-def _metric_listens(metric: Any, event: str) -> bool:
-    """Return whether a metric acts on ``event``; Avalanche's generic ones override all handlers and filter inside."""
-    if not _overrides(metric, event):
-        return False
-    if isinstance(metric, GenericPluginMetric) and getattr(type(metric), event) is getattr(
-        GenericPluginMetric, event, None
-    ):
-        if event.startswith("before_"):
-            mode = "train" if "training" in event else "eval"
-            return bool(metric._reset_at == "iteration" and metric._mode == mode)
-        return bool(metric._mode == ("train" if "training" in event else "eval"))
-    return True

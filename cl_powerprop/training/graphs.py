@@ -1,10 +1,27 @@
-"""CUDA graphs: a step that is recorded once and then replayed by one launch."""
+"""CUDA graphs: a training step that is recorded once, as one graph of kernels, and then replayed by one launch.
 
-from collections.abc import Callable, Hashable
+The networks of continual-learning benchmarks are small: a GPU computes a step of theirs in less time than Python needs
+to launch its kernels one by one.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
 
-_WARM_UP = 3  # steps that run before one is recorded: libraries, allocator and autograd settle in them
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.sparsity.masked_weight import use_bits_always
+from cl_powerprop.sparsity.task_aware import TaskAware
+from cl_powerprop.training.listeners import listens
+from cl_powerprop.training.steps import EVENTS_WITHIN, Steps
+
+log = logging.getLogger("cl_powerprop")
+
+_WARM_UP = 3  # steps that run before one is recorded: libraries, allocator and optimizer settle in them
+_AROUND = ("before_training_iteration", "after_training_iteration")
 
 
 class Replay:
@@ -21,11 +38,11 @@ class Replay:
     """
 
     def __init__(
-        self, step: Callable[[], None], device: torch.device, enabled: bool = True, pool: object | None = None
+        self, step: Callable[[], None], device: torch.device, enabled: bool = True, pool: Any | None = None
     ) -> None:
         self.step = step
-        self._records = enabled and device.type == "cuda"
-        self._pool = pool
+        self._stream = torch.cuda.Stream(device) if enabled and device.type == "cuda" else None
+        self.pool = pool
         self._calls = 0
         self._key: Hashable = None
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -36,21 +53,262 @@ class Replay:
         Args:
             key: what the recorded work depends on, such as the addresses of its tensors; it is recorded anew when this
                 changes.
+
+        Raises:
+            RuntimeError: if the step cannot be recorded; its work was not done then.
         """
-        if not self._records:
+        if self._stream is None:
             self.step()
             return
-        if key != self._key:
-            self._graph, self._calls, self._key = None, 0, key
+        if key is not self._key and key != self._key:
+            self.forget()
+        self._key = key
         if self._graph is not None:
             self._graph.replay()
             return
         self._calls += 1
         if self._calls <= _WARM_UP:
+            self._warm_up(self._stream)
+        else:
+            self._graph = self._record(self._stream)
+            self._graph.replay()
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next call with the same key replays a graph."""
+        return self._graph is not None
+
+    def forget(self) -> None:
+        """Record the step anew, after calling it some times."""
+        self._graph, self._calls = None, 0
+
+    def _warm_up(self, stream: torch.cuda.Stream) -> None:
+        """Do the work on the stream of the recording, whose nodes autograd then knows."""
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             self.step()
-            return
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _record(self, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads of the process, such as a logger's, may use CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"):
             self.step()
-        graph.replay()
-        self._graph = graph
+        return graph
+
+
+class Graphs:
+    """The recorded steps of a learner: one graph for each size of batch, as long as the same tensors take part.
+
+    A plugin whose handlers of events within a step only work on tensors says so by a method
+    ``graph_tensors(strategy)``: it returns those that they use, the learner's model, optimizer and batch apart, or None
+    if they cannot be recorded at present. Its handlers before and after an iteration are called at each replay. A
+    plugin without the method that listens to any of these events keeps steps from being recorded.
+
+    Args:
+        learner: Avalanche's strategy object.
+        wanted: "auto", "true" or "false"; "auto" records steps on a GPU where that is possible.
+
+    Raises:
+        ConfigurationError: for "true" without a GPU.
+    """
+
+    def __init__(self, learner: Any, wanted: str) -> None:
+        self.learner = learner
+        self.wanted = wanted
+        on_gpu = learner.device.type == "cuda"
+        if wanted == "true" and not on_gpu:
+            raise ConfigurationError(f"train.cuda_graphs=true needs a GPU, and this run is on {learner.device}")
+        self.is_on = on_gpu and wanted != "false"
+        self.is_settled = False  # nothing has moved tensors since the key was made
+        self.recorded: dict[int, _Recorded] = {}  # by the number of samples in a batch
+        self._told = False
+
+    def steps(self, frozen: Sequence[Parameter], options: Mapping[str, Any]) -> Steps:
+        """Return what makes the steps of the epoch that begins."""
+        plain = Steps(self.learner, frozen, options)
+        if not self.is_on:
+            return plain
+        hindrance = self._hindrance()
+        if hindrance is None:
+            return GraphedSteps(plain, self)
+        self.tell(hindrance)
+        return plain
+
+    def _hindrance(self) -> str | None:
+        """Return why steps cannot be recorded at present; None if they can."""
+        learner = self.learner
+        if not all(group.get("fused") for group in learner.optimizer.param_groups):
+            return f"{type(learner.optimizer).__name__} is not fused"
+        for plugin in learner.plugins:
+            handled = [event for event in (*EVENTS_WITHIN, *_AROUND) if listens(plugin, event)]
+            if not handled or plugin is learner.clock:
+                continue
+            if not _speaks_for(plugin, handled):
+                return f"the plugin {type(plugin).__name__} takes part in steps"
+            if plugin.graph_tensors(learner) is None:
+                return f"the plugin {type(plugin).__name__} is called in each step"
+        return None
+
+    def tell(self, hindrance: str) -> None:
+        """Say once that steps are not recorded, or refuse to go on if they must be.
+
+        Raises:
+            ConfigurationError: with `train.cuda_graphs=true`.
+        """
+        if self.wanted == "true":
+            raise ConfigurationError(f"train.cuda_graphs=true: steps cannot be recorded ({hindrance}); use auto")
+        if not self._told:
+            log.info(f"steps are not recorded as CUDA graphs: {hindrance}")
+        self._told = True
+
+    def give_up(self, error: RuntimeError) -> None:
+        """Record no more steps, after an attempt that failed.
+
+        Raises:
+            ConfigurationError: with `train.cuda_graphs=true`.
+        """
+        self.recorded = {}
+        self.tell(str(error).strip().splitlines()[0])
+        self.is_on = False
+
+    def key(self, frozen: Sequence[Parameter]) -> Hashable:
+        """Return what recorded steps depend on: where all tensors lie, and what decides which kernels run."""
+        learner = self.learner
+        model, optimizer = learner.model, learner.optimizer
+        plugins = [plugin for plugin in learner.plugins if hasattr(plugin, "graph_tensors")]
+        return (
+            tuple((name, value.requires_grad, _place(value)) for name, value in model.named_parameters()),
+            tuple(_state(module) for module in model.modules()),
+            tuple(_options(group) for group in optimizer.param_groups),
+            tuple(_place(value) for state in optimizer.state.values() for value in _tensors(state.values())),
+            tuple((id(plugin), *map(_place, plugin.graph_tensors(learner) or ())) for plugin in plugins),
+            (id(model), id(optimizer), id(learner._criterion), tuple(map(id, frozen))),
+            tuple(map(_place, _tensors(vars(learner.dataloader).values()))),
+        )
+
+
+class _Recorded:
+    """The recorded step of one size of batch, its fixed inputs, and what it leaves."""
+
+    def __init__(self, replay: Replay, inputs: list[Tensor]) -> None:
+        self.replay = replay
+        self.inputs = inputs
+        self.left: tuple[Any, Tensor, Tensor] = ([], torch.empty(0), torch.empty(0))
+
+
+class GraphedSteps(Steps):
+    """Makes the steps of an epoch by replaying recorded ones.
+
+    Args:
+        plain: makes them one by one; this is what is recorded.
+        graphs: those of the learner.
+    """
+
+    def __init__(self, plain: Steps, graphs: Graphs) -> None:
+        self.learner = plain.learner
+        self.frozen = plain.frozen
+        self._plain = plain
+        self._graphs = graphs
+        self._key: Hashable = None
+        self._gathers = getattr(self.learner.dataloader, "gathers", False)
+        self._current: _Recorded | None = None
+        use_bits_always(self.learner.model)
+        graphs.is_settled = False
+
+    def batches(self) -> Iterator[Any]:
+        """Return the batches of the epoch; if they are gathered within the step, the positions of their samples."""
+        return self.learner.dataloader.places() if self._gathers else super().batches()
+
+    def take(self, batch: Any) -> None:
+        """Put a batch where the recorded step finds it."""
+        if self._gathers:
+            inputs = [batch]
+        else:
+            self._plain.take(batch)
+            inputs = list(self.learner.mbatch)
+        size = len(inputs[0])
+        recorded = self._graphs.recorded.get(size)
+        if recorded is None or not _alike(recorded.inputs, inputs):
+            replay = Replay(self._step, self.learner.device, pool=self._pool())
+            recorded = self._graphs.recorded[size] = _Recorded(replay, [torch.empty_like(each) for each in inputs])
+        recorded.replay.step = self._step
+        for fixed, each in zip(recorded.inputs, inputs, strict=True):
+            fixed.copy_(each)
+        self._current = recorded
+
+    def _pool(self) -> Any:
+        """Return the memory of the recorded steps, of which one runs at a time."""
+        others = iter(self._graphs.recorded.values())
+        first = next(others, None)
+        return torch.cuda.graph_pool_handle() if first is None else first.replay.pool
+
+    def make(self) -> None:
+        """Make the step of the current batch."""
+        learner, current = self.learner, self._current
+        assert current is not None
+        if not self._graphs.is_on:
+            self._step()
+            return
+        if not self._graphs.is_settled:
+            self._key, self._graphs.is_settled = self._graphs.key(self.frozen), True
+        learner.reuses_batch = True
+        if current.replay.is_recorded:
+            learner.mbatch, learner.mb_output, learner.loss = current.left
+        else:
+            learner.mb_output = learner.loss = None  # their graphs of autograd belong to another stream
+        try:
+            current.replay(self._key)
+        except RuntimeError as error:
+            self._graphs.give_up(error)
+            self._step()
+            return
+        if current.replay.is_recorded:
+            learner.mb_output, learner.loss = learner.mb_output.detach(), learner.loss.detach()
+            current.left = (learner.mbatch, learner.mb_output, learner.loss)
+
+    def _step(self) -> None:
+        assert self._current is not None
+        if self._gathers:
+            self.learner.mbatch = self.learner.dataloader.batch(*self._current.inputs)
+            self.learner._unpack_minibatch()
+        else:
+            self.learner.mbatch = self._current.inputs
+        self._plain.make()
+
+
+def _alike(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return [(each.shape, each.dtype) for each in some] == [(each.shape, each.dtype) for each in others]
+
+
+def _state(module: nn.Module) -> Hashable:
+    """Return what a module's kernels depend on, its parameters apart; values of finished tasks are not trained with."""
+    by_task = module.by_task if isinstance(module, TaskAware) else ()
+    buffers = tuple((name, _place(each)) for name, each in module.named_buffers(recurse=False) if name not in by_task)
+    return module.training, getattr(module, "selected", None), buffers
+
+
+def _place(tensor: Tensor) -> Hashable:
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in values if isinstance(value, Tensor))
+
+
+def _options(group: Mapping[str, Any]) -> Hashable:
+    """Return the options of a parameter group; a rate that is a tensor may have any value."""
+    return tuple(
+        (key, _place(value) if isinstance(value, Tensor) else value)
+        for key, value in group.items()
+        if key not in ("params", "initial_lr")
+    )
+
+
+def _speaks_for(plugin: Any, events: Sequence[str]) -> bool:
+    """Return whether the class that says which tensors a plugin uses knows all its handlers of some events."""
+    order = type(plugin).__mro__
+    first = next((index for index, each in enumerate(order) if "graph_tensors" in vars(each)), len(order))
+    handlers = [index for event in events for index, each in enumerate(order) if event in vars(each)]
+    own = any(event in vars(plugin) for event in events)
+    return first < len(order) and not own and first <= min(handlers, default=first)

@@ -49,8 +49,10 @@ class _Sums:
 
     def add(self, strategy: Any) -> None:
         """Add the batch that the learner has just computed."""
-        output, labels = strategy.mb_output.detach(), strategy.mb_y
-        self._waiting.append((strategy.loss.detach(), output, labels))
+        loss, output, labels = strategy.loss.detach(), strategy.mb_output.detach(), strategy.mb_y
+        if getattr(strategy, "reuses_batch", False):  # the next step writes to the same tensors
+            loss, output, labels = loss.clone(), output.clone(), labels.clone()
+        self._waiting.append((loss, output, labels))
         self.samples += len(labels)
         self._values += output.numel()
         if self._values > _MOST_WAITING:
@@ -130,6 +132,9 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Reset the sums."""
         self._sums = _Sums()
+
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Add the batch."""

@@ -8,6 +8,7 @@ from avalanche.core import SupervisedPlugin
 
 from cl_powerprop.limits import check_schedule
 from cl_powerprop.training.phase import Phase
+from cl_powerprop.training.rates import set_rates
 
 
 class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
@@ -47,7 +48,7 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Restart the schedule for the task."""
         if not self._base:
-            self._base = [group["lr"] for group in strategy.optimizer.param_groups]
+            self._base = [float(group["lr"]) for group in strategy.optimizer.param_groups]
         self._skipped = 0
 
     def retraining_begins(self, strategy: Any, **_: Any) -> None:
@@ -55,12 +56,14 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         planned = round(self.phases[0].epochs * len(strategy.dataloader))
         self._skipped = planned - strategy.clock.train_exp_iterations
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Set the rate of this step: the schedule's value at the middle of the step."""
         step = strategy.clock.train_exp_iterations + self._skipped
         factor = self.factor((step + 0.5) / self._steps_an_epoch(strategy))
-        for group, base in zip(strategy.optimizer.param_groups, self._base, strict=True):
-            group["lr"] = base * factor
+        set_rates(strategy.optimizer, [base * factor for base in self._base])
 
     def task_progress(self) -> dict[str, Any]:
         """Return the steps that were left out of the first phase."""

@@ -16,6 +16,9 @@ class StepLimit(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.steps = steps
 
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
+
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Stop after the last step."""
         if strategy.clock.train_exp_iterations + 1 == self.steps:

@@ -270,6 +270,9 @@ class TensorLoader(Resumable):
         seed: seed of the transform's generator, which every loader creates for itself.
         join_lone: see :func:`~cl_powerprop.training.batches.count_batches`.
         share: the part of every batch that is given; the transform is applied to the whole batch.
+
+    Attributes:
+        images: all of them; None if they are computed batch by batch.
     """
 
     drawn_by_batch = ("transform",)
@@ -287,9 +290,10 @@ class TensorLoader(Resumable):
     ) -> None:
         self._slice: Callable[[slice], Tensor] = samples.images
         self._gather: Callable[[Tensor], Tensor] = samples.images
+        self.images: Tensor | None = None
         first = samples.images(slice(1))
         if len(samples) * first.nelement() * first.element_size() <= _MOST_HELD:
-            images = samples.images()
+            self.images = images = samples.images()
             self._slice, self._gather = images.__getitem__, partial(torch.index_select, images, 0)
         self.labels = samples.labels
         self.batch_size = batch_size
@@ -310,21 +314,33 @@ class TensorLoader(Resumable):
         return count_batches(len(self.labels), self.batch_size, self._join_lone)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        for images, labels in self._batches():
-            shown = images if self.transform is None else self.transform(images, self._draws)
-            yield self.share.take([shown, labels, self._task_ids[: len(labels)]])
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = len(self.labels)
-        parts = self.left(divide(count, self.batch_size, self._join_lone))
-        if self.shuffle is None:
-            for rows in parts:
-                yield self._slice(rows), self.labels[rows]
+        if self.shuffle is not None:
+            yield from map(self.batch, self.places())
             return
-        order = torch.randperm(count, generator=self.shuffle).to(self.labels.device)
-        for rows in parts:
-            which = order[rows]
-            yield self._gather(which), self.labels.index_select(0, which)
+        for rows in self._parts():
+            yield self._shown(self._slice(rows), self.labels[rows])
+
+    @property
+    def gathers(self) -> bool:
+        """Whether :meth:`batch` only works on tensors that stay where they are, and draws nothing."""
+        return self.shuffle is not None and self.transform is None and self.share is WHOLE and self.images is not None
+
+    def places(self) -> Iterator[Tensor]:
+        """Yield the positions of each batch's samples, in the order of a new epoch."""
+        order = torch.randperm(len(self.labels), generator=self.shuffle).to(self.labels.device)
+        for rows in self._parts():
+            yield order[rows]
+
+    def batch(self, places: Tensor) -> list[Tensor]:
+        """Return the batch of the samples at some positions."""
+        return self._shown(self._gather(places), self.labels.index_select(0, places))
+
+    def _parts(self) -> list[slice]:
+        return self.left(divide(len(self.labels), self.batch_size, self._join_lone))
+
+    def _shown(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        shown = images if self.transform is None else self.transform(images, self._draws)
+        return self.share.take([shown, labels, self._task_ids[: len(labels)]])
 
 
 class JoiningLoader:
