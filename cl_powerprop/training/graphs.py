@@ -52,7 +52,7 @@ class Replay:
 
         Args:
             key: what the recorded work depends on, such as the addresses of its tensors; it is recorded anew when this
-                changes.
+                has changed.
 
         Raises:
             RuntimeError: if the step cannot be recorded; its work was not done then.
@@ -60,27 +60,25 @@ class Replay:
         if self._stream is None:
             self.step()
             return
-        if key is not self._key and key != self._key:
-            self.forget()
-        self._key = key
+        if self._graph is not None and key is not self._key and key != self._key:
+            self._graph, self._calls = None, 0
+        if self.records_next:
+            self._graph, self._key = self._record(self._stream), key
         if self._graph is not None:
             self._graph.replay()
-            return
-        self._calls += 1
-        if self._calls <= _WARM_UP:
-            self._warm_up(self._stream)
         else:
-            self._graph = self._record(self._stream)
-            self._graph.replay()
+            self._calls += 1
+            self._warm_up(self._stream)
+
+    @property
+    def records_next(self) -> bool:
+        """Whether the next call records the step."""
+        return self._graph is None and self._calls == _WARM_UP and self._stream is not None
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the next call with the same key replays a graph."""
+        """Whether the next call replays the step, if its key is the same."""
         return self._graph is not None
-
-    def forget(self) -> None:
-        """Record the step anew, after calling it some times."""
-        self._graph, self._calls = None, 0
 
     def _warm_up(self, stream: torch.cuda.Stream) -> None:
         """Do the work on the stream of the recording, whose nodes autograd then knows."""
@@ -120,6 +118,7 @@ class Graphs:
         if wanted == "true" and not on_gpu:
             raise ConfigurationError(f"train.cuda_graphs=true needs a GPU, and this run is on {learner.device}")
         self.is_on = on_gpu and wanted != "false"
+        self.pool = torch.cuda.graph_pool_handle() if self.is_on else None  # of steps that never run at the same time
         self.is_settled = False  # nothing has moved tensors since the key was made
         self.recorded: dict[int, _Recorded] = {}  # by the number of samples in a batch
         self._told = False
@@ -230,18 +229,12 @@ class GraphedSteps(Steps):
         size = len(inputs[0])
         recorded = self._graphs.recorded.get(size)
         if recorded is None or not _alike(recorded.inputs, inputs):
-            replay = Replay(self._step, self.learner.device, pool=self._pool())
+            replay = Replay(self._step, self.learner.device, pool=self._graphs.pool)
             recorded = self._graphs.recorded[size] = _Recorded(replay, [torch.empty_like(each) for each in inputs])
         recorded.replay.step = self._step
         for fixed, each in zip(recorded.inputs, inputs, strict=True):
             fixed.copy_(each)
         self._current = recorded
-
-    def _pool(self) -> Any:
-        """Return the memory of the recorded steps, of which one runs at a time."""
-        others = iter(self._graphs.recorded.values())
-        first = next(others, None)
-        return torch.cuda.graph_pool_handle() if first is None else first.replay.pool
 
     def make(self) -> None:
         """Make the step of the current batch."""
@@ -250,22 +243,24 @@ class GraphedSteps(Steps):
         if not self._graphs.is_on:
             self._step()
             return
-        if not self._graphs.is_settled:
+        replay = current.replay
+        if replay.records_next or not self._graphs.is_settled:  # warming up makes the optimizer's state
             self._key, self._graphs.is_settled = self._graphs.key(self.frozen), True
         learner.reuses_batch = True
-        if current.replay.is_recorded:
+        if replay.is_recorded:
             learner.mbatch, learner.mb_output, learner.loss = current.left
-        else:
-            learner.mb_output = learner.loss = None  # their graphs of autograd belong to another stream
-        try:
-            current.replay(self._key)
-        except RuntimeError as error:
-            self._graphs.give_up(error)
-            self._step()
-            return
-        if current.replay.is_recorded:
+        elif replay.records_next:
+            learner.mb_output = learner.loss = None  # their autograd graphs belong to steps that are not recorded
+            try:
+                replay(self._key)
+            except RuntimeError as error:
+                self._graphs.give_up(error)
+                self._step()
+                return
             learner.mb_output, learner.loss = learner.mb_output.detach(), learner.loss.detach()
             current.left = (learner.mbatch, learner.mb_output, learner.loss)
+            return
+        replay(self._key)
 
     def _step(self) -> None:
         assert self._current is not None
