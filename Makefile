@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test quick setup lint coverage fuzz wheel-check clean
+.PHONY: run test test-cuda quick setup lint coverage fuzz wheel-check clean
 
 run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits, and a report over them
 	runs=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
@@ -12,6 +12,10 @@ run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the 
 
 test: setup lint  ## set up, then style, types and tests, on up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-cuda: setup  ## the contracts on a GPU, in about two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist worksteal \
+		tests/cuda tests/sparsity tests/strategies tests/run
 
 quick: setup  ## the fast tests, in under a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data'

@@ -1,9 +1,19 @@
-"""Settings of every test: one thread, since more only slow small networks down, and a fixed global seed."""
+"""Settings of every test: one thread, since more only slow small networks down, a fixed global seed, the device."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from . import devices
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device of the networks in tests marked `cuda`: cpu or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    devices.choose(config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True, scope="session")

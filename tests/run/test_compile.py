@@ -14,7 +14,7 @@ from cl_powerprop.experiment import run
 from .conftest import MOMENTUM, compose_config
 from .test_whole_runs import read_matrix, read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cuda]
 
 DIGITS = ("data=digits", "train.epochs=2", "progress=false")
 SPLIT = (*DIGITS, "benchmark=split")

@@ -7,7 +7,7 @@ import pytest
 from .conftest import compose_config
 from .every_moment import ADAM, DIGITS, MASKED, TINY, check_every_moment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cuda]
 
 NORM = ("data=mnist5k", "train.batch_size=2000", "model=convnet", "model.width=2", "model.norm=batch")
 RUNS = {

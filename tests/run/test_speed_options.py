@@ -36,6 +36,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, torch.dtype, t
     return seen
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["epn-momentum-frozen-biases", "packnet-adamw-per_task-biases"])
 def test_bf16_trains_under_autocast_and_evaluates_in_fp32(
     name: str, tmp_path: Path, forwards: list[tuple[bool, torch.dtype, torch.dtype]]
@@ -50,6 +51,7 @@ def test_bf16_trains_under_autocast_and_evaluates_in_fp32(
     assert record["metrics"]["average_forgetting"] == 0.0
 
 
+@pytest.mark.cuda
 def test_bf16_learns_as_fp32_does(finished: Finished, tmp_path: Path) -> None:
     exact = finished("naive-momentum-shared").record["metrics"]
     rounded = run(tiny_config(*NAIVE, "train.precision=bf16"), tmp_path / "run").record["metrics"]
@@ -77,6 +79,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch._dynamo.reset()
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["epn-momentum-frozen-biases", "epn-adamw-both", "naive-momentum-shared"])
 def test_compiled_training_gives_the_same_run(
     name: str, finished: Finished, tmp_path: Path, compiled: list[Any]

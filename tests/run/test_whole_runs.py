@@ -20,7 +20,7 @@ from cl_powerprop.sparsity import MaskAllocator, select_task
 
 from .conftest import MASKED, MOMENTUM, RUNS, Command, Finished, tiny_config, tree
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cuda]
 
 MASKED_RUNS = [name for name in RUNS if not name.startswith("naive")]
 NAIVE_RUNS = [name for name in RUNS if name.startswith("naive")]

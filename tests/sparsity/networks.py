@@ -12,6 +12,8 @@ from cl_powerprop.networks.classifier import Classifier
 from cl_powerprop.networks.residual import PreactivationBlock, ResidualBlock
 from cl_powerprop.registry import find
 
+from ..devices import device
+
 CLASSES = 3
 
 
@@ -126,26 +128,24 @@ KINDS = {
 
 def make_network(kind: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return KINDS[kind].build()
+    return KINDS[kind].build().to(device())
 
 
 def make_batch(kind: str, seed: int, count: int = 12) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.randn(count, *KINDS[kind].shape, generator=generator),
-        torch.randint(CLASSES, (count,), generator=generator),
-    )
+    x = torch.randn(count, *KINDS[kind].shape, generator=generator)
+    return x.to(device()), torch.randint(CLASSES, (count,), generator=generator).to(device())
 
 
 def power(phi: Tensor, alpha: float) -> Tensor:
     """The formula of the paper, element by element in Python's own double precision."""
     values = [abs(value) ** (alpha - 1.0) * value for value in phi.double().flatten().tolist()]
-    return torch.tensor(values, dtype=torch.float64).view(phi.shape)
+    return torch.tensor(values, dtype=torch.float64, device=phi.device).view(phi.shape)
 
 
 def root(theta: Tensor, alpha: float) -> Tensor:
     values = [(1.0 if value > 0 else -1.0) * abs(value) ** (1.0 / alpha) for value in theta.double().flatten().tolist()]
-    return torch.tensor(values, dtype=torch.float64).view(theta.shape)
+    return torch.tensor(values, dtype=torch.float64, device=theta.device).view(theta.shape)
 
 
 def bits(tensor: Tensor) -> list[int]:

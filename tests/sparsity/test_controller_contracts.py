@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from cl_powerprop.sparsity import Controller, TopKAST, powerpropagate
 
+from ..devices import device
 from .controllers import ALWAYS_SPARSE, CONTROLLERS, STEPS, expected_counts, make, one_step, used_counts
-from .networks import bits, make_network
+from .networks import bits, make_batch, make_network
 from .recipes import RECIPES, Recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cuda]
 
 NETWORKS = ("linear", "conv2d", "conv_transpose2d", "lstm", "attention")
 
@@ -138,7 +139,7 @@ def test_never_more_weights_than_the_budget(
     torch.manual_seed(seed)
     sizes = [6, *widths, 3]
     layers = [nn.Linear(one, other) for one, other in itertools.pairwise(sizes)]
-    model = powerpropagate(nn.Sequential(*layers), alpha)
+    model = powerpropagate(nn.Sequential(*layers).to(device()), alpha)
     optimizer = RECIPES["adamw_theta_clip"].optimizer(model)
     controller = make(name, model, optimizer, sparsity=sparsity, distribution=distribution, seed=seed)
     for step in range(STEPS):
@@ -157,11 +158,11 @@ def test_bf16(name: str, how: str) -> None:
         model.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     controller = make(name, model, optimizer, sparsity=0.6, distribution="global")
-    x, y = torch.randn(12, 2, 4, 4), torch.randint(3, (12,))
+    x, y = make_batch("conv2d", 0)
     if how == "weights":
         x = x.to(torch.bfloat16)
     for _ in range(STEPS):
-        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        with torch.autocast(device().type, torch.bfloat16, enabled=how == "autocast"):
             loss = nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -182,7 +183,7 @@ def test_a_model_that_is_moved_to_bf16_afterwards(name: str) -> None:
     optimizer.state.clear()
     for _ in range(4, STEPS):
         optimizer.zero_grad()
-        model(torch.randn(8, 6, dtype=torch.bfloat16)).square().sum().backward()
+        model(torch.randn(8, 6).to(device(), torch.bfloat16)).square().sum().backward()
         optimizer.step()
         controller.step()
     controller.finalize()
@@ -193,7 +194,7 @@ def test_a_model_that_is_moved_to_bf16_afterwards(name: str) -> None:
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_an_optimizer_that_mixes_the_weights_of_a_matrix(name: str, alpha: float) -> None:
     """Muon's step moves hidden weights, which the network does not use; grown weights start where they should."""
-    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)).to(device())
     powerpropagate(model, alpha)
     optimizer = torch.optim.Muon(model.parameters(), lr=0.02)
     controller = make(name, model, optimizer, sparsity=0.6)

@@ -12,7 +12,10 @@ from torch import nn
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import MaskAllocator, powerpropagate, select_task
 
+from ..devices import device
 from .networks import KINDS, bits, make_batch, make_network
+
+pytestmark = pytest.mark.cuda
 
 
 def by_torch(model: nn.Module) -> nn.Module:
@@ -46,7 +49,8 @@ def trained(kind: str, unmasked: str) -> tuple[nn.Module, list[list[int]]]:
         one_step(model.train(), kind, task)
         allocator.restore_frozen()
         source = torch.Generator().manual_seed(task)
-        allocator.propose({n: torch.rand(w.owner.shape, generator=source) < 0.4 for n, w in allocator.weights.items()})
+        draws = {name: torch.rand(weight.owner.shape, generator=source) for name, weight in allocator.weights.items()}
+        allocator.propose({name: draw.to(device()) < 0.4 for name, draw in draws.items()})
         allocator.end_task()
         answers.append(answer(model, kind, task))
     select_task(model, None)

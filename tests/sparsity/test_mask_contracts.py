@@ -14,11 +14,13 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, ThetaSpaceStep, powerpropagate, select_task
 from cl_powerprop.sparsity import allocator as allocator_module
 
+from ..devices import device
 from .networks import bits, make_batch, make_network, power
 from .recipes import RECIPES, Recipe
 
-TASKS, STEPS = 4, 3
+pytestmark = pytest.mark.cuda
 
+TASKS, STEPS = 4, 3
 
 NETWORKS = (
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "batch_norm", "layer_norm"),
@@ -38,7 +40,8 @@ def prepare(kind: str, alpha: float, unmasked: str, seed: int = 0) -> tuple[nn.M
 
 def random_masks(allocator: MaskAllocator, seed: int, share: float = 0.35) -> dict[str, Tensor]:
     source = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(w.owner.shape, generator=source) < share for name, w in allocator.weights.items()}
+    draws = {name: torch.rand(w.owner.shape, generator=source) for name, w in allocator.weights.items()}
+    return {name: draw.to(device()) < share for name, draw in draws.items()}
 
 
 def train(
@@ -109,6 +112,7 @@ contract = pytest.mark.parametrize(
         for recipe in ("sgd_nesterov_decay_clip", "adamw_theta_clip")
         for unmasked in ("frozen", "per_task")
     ],
+    scope="module",  # the tests of one history come one after the other, in whatever process
 )
 
 
@@ -435,7 +439,7 @@ def test_mixed_precision_training() -> None:
         for step in range(3):
             x, y = make_batch("conv2d", step)
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(device().type, dtype=torch.bfloat16):
                 loss = nn.functional.cross_entropy(network(x), y)
             loss.backward()
             optimizer.step()

@@ -16,6 +16,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
+from ..devices import device
+
 CLASSES, SIDE = 3, 4
 OPTIMIZERS = {
     "sgd_momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
@@ -60,12 +62,13 @@ def conv_net() -> nn.Module:
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(24, CLASSES),
-    )
+    ).to(device())
 
 
 def dense_net(hidden: int = 12) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
+    return network.to(device())
 
 
 class Rows(nn.Module):
@@ -87,7 +90,7 @@ class Rows(nn.Module):
 
 def rows_net(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    return Rows(kind)
+    return Rows(kind).to(device())
 
 
 class LogitsOf(SupervisedPlugin):
@@ -130,5 +133,6 @@ def make_strategy(
         eval_mb_size=64,
         train_epochs=epochs,
         plugins=list(plugins),
+        device=device(),
         **options,
     )

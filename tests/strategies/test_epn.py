@@ -14,7 +14,10 @@ from cl_powerprop.plugins import EPNPlugin, validation
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
+from ..devices import device
 from .benchmarks import OPTIMIZERS, dense_net, make_benchmark, make_strategy, make_tensors
+
+pytestmark = pytest.mark.cuda
 
 LAYERS = ("1", "3")  # of `dense_net`
 OUTPUT = "3"
@@ -71,13 +74,13 @@ def brute_force_masks(scores: dict[str, Tensor], sparsity: float) -> dict[str, T
     for name, score in scores.items():
         keep = 1.0 - (sparsity / 2 if name == OUTPUT else sparsity)
         mask = [position < round(keep * score.numel()) for position in ranks(score.flatten().tolist())]
-        masks[name] = torch.tensor(mask).view(score.shape)
+        masks[name] = torch.tensor(mask, device=score.device).view(score.shape)
     return masks
 
 
 def brute_force_hits(task: int, scores: dict[str, Tensor], before: BeforeTheSearch, sparsity: float) -> Tensor:
     """Return which validation samples an ordinary network with the masked weights predicts right."""
-    x, y = make_tensors(task, "valid", VALIDATION)
+    x, y = (each.to(device()) for each in make_tensors(task, "valid", VALIDATION))
     masks, theta = brute_force_masks(scores, sparsity), before.theta[task]
     masked = {name: torch.where(masks[name], theta[name], 0.0) for name in LAYERS}
     return forward(x, masked, before.biases[task]).argmax(1) == y
@@ -273,7 +276,7 @@ def test_output_layer() -> None:
     assert kept(take_the_first(dense_net(), 0.8)) == {"1": round(0.2 * 192), "3": round(0.6 * 36)}
     assert kept(take_the_first(dense_net(), 0.8, output_layer=None)) == {"1": round(0.2 * 192), "3": round(0.2 * 36)}
     assert kept(take_the_first(dense_net(), 0.8, output_layer="1")) == {"1": round(0.6 * 192), "3": round(0.2 * 36)}
-    heads = MTSimpleMLP(input_size=16, hidden_size=12)
+    heads = MTSimpleMLP(input_size=16, hidden_size=12).to(device())
     assert list(kept(take_the_first(heads, 0.8)).values()) == [round(0.2 * 192)]  # the heads are not masked
 
 

@@ -13,6 +13,8 @@ from cl_powerprop.plugins import PackNetPlugin
 
 from .benchmarks import dense_net, make_benchmark, make_strategy
 
+pytestmark = pytest.mark.cuda
+
 SIZES = {"1": 16 * 12, "3": 12 * 3}
 
 

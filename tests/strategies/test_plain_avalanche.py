@@ -20,9 +20,10 @@ from cl_powerprop.plugins import EPNPlugin, PackNetPlugin
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import ThetaSpaceStep, powerpropagate
 
+from ..devices import device
 from .benchmarks import CLASSES, OPTIMIZERS, LogitsOf, conv_net, dense_net, make_benchmark, make_strategy, rows_net
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cuda]
 
 TASKS = 3
 METHODS = {
@@ -31,7 +32,7 @@ METHODS = {
 }
 MODELS = {
     "conv_net": conv_net,
-    "multi_head": lambda: MTSimpleMLP(input_size=16, hidden_size=12),
+    "multi_head": lambda: MTSimpleMLP(input_size=16, hidden_size=12).to(device()),
     "lstm": lambda: rows_net("lstm"),
     "transformer": lambda: rows_net("transformer"),
 }
@@ -177,7 +178,7 @@ def test_a_layer_replaced_between_tasks_is_refused(method: str) -> None:
     benchmark, network = make_benchmark(2), dense_net()
     strategy = make_strategy(network, [METHODS[method]()])
     strategy.train(benchmark.train_stream[0])
-    network[3] = nn.Linear(12, CLASSES)
+    network[3] = nn.Linear(12, CLASSES).to(device())
     with pytest.raises(ConfigurationError, match="layer 3 was replaced since masking began"):
         strategy.train(benchmark.train_stream[1])
 
