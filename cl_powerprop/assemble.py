@@ -1,6 +1,7 @@
 """From a config to the parts of a run. Nothing is written or printed, and nothing is trained."""
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -53,6 +54,7 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     device = choose_device(config.device)
+    repeat_to_the_bit(device)
     sequence = sequence or load_sequence(config, device)
     strategy = config.make_strategy()
     # Pictures that are read whenever they are needed are cropped as they are read.
@@ -142,6 +144,17 @@ def choose_device(name: str) -> torch.device:
             f"device={device}: torch finds {found or 'no'} CUDA device(s) here; use device=auto or cpu"
         )
     return device
+
+
+def repeat_to_the_bit(device: torch.device) -> None:
+    """Let a GPU compute the same numbers again; torch warns of an operation for which it has no such way."""
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # by a kernel for every new tensor, as debugging asks for
 
 
 def load_sequence(config: RunConfig, device: torch.device) -> TaskSequence:

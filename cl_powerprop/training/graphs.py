@@ -118,10 +118,21 @@ class Graphs:
         if wanted == "true" and not on_gpu:
             raise ConfigurationError(f"train.cuda_graphs=true needs a GPU, and this run is on {learner.device}")
         self.is_on = on_gpu and wanted != "false"
-        self.pool = torch.cuda.graph_pool_handle() if self.is_on else None  # of steps that never run at the same time
         self.is_settled = False  # nothing has moved tensors since the key was made
         self.recorded: dict[int, _Recorded] = {}  # by the number of samples in a batch
+        self._memory: _Memory | None = None
         self._told = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: a copy records its own steps."""
+        return vars(self) | {"recorded": {}, "_memory": None}
+
+    def replay(self, step: Callable[[], None]) -> Replay:
+        """Return what records and replays a step; all steps share their memory, for one runs at a time."""
+        device = self.learner.device
+        if self._memory is None and device.type == "cuda":
+            self._memory = _Memory(device)
+        return Replay(step, device, pool=None if self._memory is None else self._memory.pool)
 
     def steps(self, frozen: Sequence[Parameter], options: Mapping[str, Any]) -> Steps:
         """Return what makes the steps of the epoch that begins."""
@@ -187,6 +198,16 @@ class Graphs:
         )
 
 
+class _Memory:
+    """Memory that recorded steps share; an empty graph keeps it while none of them has a recording."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self._keeper = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._keeper, pool=self.pool, capture_error_mode="thread_local"):
+            torch.zeros(1, device=device)
+
+
 class _Recorded:
     """The recorded step of one size of batch, its fixed inputs, and what it leaves."""
 
@@ -229,7 +250,7 @@ class GraphedSteps(Steps):
         size = len(inputs[0])
         recorded = self._graphs.recorded.get(size)
         if recorded is None or not _alike(recorded.inputs, inputs):
-            replay = Replay(self._step, self.learner.device, pool=self._graphs.pool)
+            replay = self._graphs.replay(self._step)
             recorded = self._graphs.recorded[size] = _Recorded(replay, [torch.empty_like(each) for each in inputs])
         recorded.replay.step = self._step
         for fixed, each in zip(recorded.inputs, inputs, strict=True):
@@ -280,7 +301,8 @@ def _state(module: nn.Module) -> Hashable:
     """Return what a module's kernels depend on, its parameters apart; values of finished tasks are not trained with."""
     by_task = module.by_task if isinstance(module, TaskAware) else ()
     buffers = tuple((name, _place(each)) for name, each in module.named_buffers(recurse=False) if name not in by_task)
-    return module.training, getattr(module, "selected", None), buffers
+    selected = getattr(module, "selected", None)
+    return module.training, _place(selected) if isinstance(selected, Tensor) else selected, buffers
 
 
 def _place(tensor: Tensor) -> Hashable:
