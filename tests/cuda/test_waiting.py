@@ -1,0 +1,63 @@
+"""A training step never waits for the GPU: torch raises an error where a tensor's value is asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cl_powerprop.training.steps import Steps
+
+from cl_powerprop.training.graphs import GraphedSteps
+
+from .runs import RUNS, train
+
+SETTLED = 8  # steps after which all that is made once is there
+
+
+@contextmanager
+def never_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Refuse to wait in all but the first steps of every epoch; yields how many steps each epoch had."""
+    epochs: list[int] = []
+
+    def watched(batches: Any) -> Any:
+        def watch(steps: Steps) -> Iterator[Any]:
+            count = 0
+            try:
+                for batch in batches(steps):
+                    if count == SETTLED:
+                        torch.cuda.set_sync_debug_mode("error")
+                    yield batch
+                    count += 1
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            epochs.append(count)
+
+        return watch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphedSteps, "batches", watched(GraphedSteps.batches))
+        patch.setattr(Steps, "batches", watched(Steps.batches))
+        yield epochs
+
+
+def test_what_waits_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Control: a step that reads its loss is found."""
+    make = Steps.make
+
+    def reading(steps: Steps) -> None:
+        make(steps)
+        steps.learner.loss.item()
+
+    monkeypatch.setattr(Steps, "make", reading)
+    with never_waiting(monkeypatch), pytest.raises(RuntimeError, match="synchroniz"):
+        train(tmp_path / "run", "naive", "train.cuda_graphs=false")
+
+
+@pytest.mark.parametrize("graphs", ["false", "auto"])
+@pytest.mark.parametrize("name", RUNS)
+def test_no_step_waits(name: str, graphs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with never_waiting(monkeypatch) as epochs:
+        train(tmp_path / "run", name, f"train.cuda_graphs={graphs}", "train.batch_size=20")
+    assert max(epochs) > 4 * SETTLED
