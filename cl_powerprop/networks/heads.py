@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cl_powerprop.sparsity.task_aware import TaskAware
 
@@ -39,6 +40,8 @@ class TaskHeads(nn.Module, TaskAware):
 
     def _forward_mixed(self, features: Tensor, tasks: Tensor) -> Tensor:
         width = max(head.out_features for head in self.heads)  # type: ignore[type-var]
+        if features.is_cuda:  # which tasks there are would have to be asked for, and waited for
+            return self._forward_all(features, tasks, int(width))  # type: ignore[arg-type]
         output = features.new_full((len(features), int(width)), NEVER)  # type: ignore[arg-type]
         for task in torch.unique(tasks).tolist():
             rows = (tasks == task).nonzero().squeeze(1)
@@ -46,10 +49,14 @@ class TaskHeads(nn.Module, TaskAware):
             output[rows, : logits.shape[1]] = logits
         return output
 
-
-def selects_samples(model: nn.Module) -> bool:
-    """Return whether a model has heads among which :func:`select_samples` selects."""
-    return any(isinstance(module, TaskHeads) and len(module.heads) > 1 for module in model.modules())
+    def _forward_all(self, features: Tensor, tasks: Tensor, width: int) -> Tensor:
+        """Return what :meth:`_forward_mixed` does, by all heads for all samples."""
+        output = features.new_full((len(features), width), NEVER)
+        for task, head in enumerate(self.heads):
+            logits = head(features)
+            logits = functional.pad(logits, (0, width - logits.shape[1]), value=NEVER)
+            output = torch.where((tasks == task).unsqueeze(1), logits, output)
+        return output
 
 
 def select_samples(model: nn.Module, tasks: Tensor) -> None:

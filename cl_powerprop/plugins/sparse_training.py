@@ -31,7 +31,10 @@ class SparseTraining(SupervisedPlugin):  # type: ignore[misc]
         self.curve = sorted(curve, reverse=True)
         self.rows: list[dict[str, Any]] = []
 
-    def after_update(self, strategy: Any, **_: Any) -> None:
+    def graph_tensors(self, strategy: Any) -> tuple[()] | None:
+        return () if self.controller.is_recordable else None
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Note the optimizer's step, and change the masks if it is time."""
         self.controller.step()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
-from cl_powerprop.networks.heads import select_samples, selects_samples
+from cl_powerprop.networks.heads import select_samples
 from cl_powerprop.sparsity import select_task
 
 
@@ -37,8 +37,8 @@ class TaskSelection(SupervisedPlugin):  # type: ignore[misc]
 class MixedTaskSelection(TaskSelection):
     """Also uses, for each sample of a mixed training batch, the head of its own task."""
 
-    def graph_tensors(self, strategy: Any) -> tuple[()] | None:
-        return None if selects_samples(strategy.model) else ()
+    def graph_tensors(self, strategy: Any) -> tuple[()]:
+        return ()
 
     def before_forward(self, strategy: Any, **_: Any) -> None:
         """Select the head of each sample in the batch."""

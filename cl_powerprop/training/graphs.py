@@ -233,7 +233,7 @@ class GraphedSteps(Steps):
         self._key: Hashable = None
         self._gathers = getattr(self.learner.dataloader, "gathers", False)
         self._current: _Recorded | None = None
-        use_bits_always(self.learner.model)
+        self._masked = use_bits_always(self.learner.model)
         graphs.is_settled = False
 
     def batches(self) -> Iterator[Any]:
@@ -261,7 +261,7 @@ class GraphedSteps(Steps):
         """Make the step of the current batch."""
         learner, current = self.learner, self._current
         assert current is not None
-        if not self._graphs.is_on:
+        if not self._graphs.is_on or any(weight.is_watched for weight in self._masked):
             self._step()
             return
         replay = current.replay
@@ -302,7 +302,7 @@ def _state(module: nn.Module) -> Hashable:
     by_task = module.by_task if isinstance(module, TaskAware) else ()
     buffers = tuple((name, _place(each)) for name, each in module.named_buffers(recurse=False) if name not in by_task)
     selected = getattr(module, "selected", None)
-    return module.training, _place(selected) if isinstance(selected, Tensor) else selected, buffers
+    return module.training, "by sample" if isinstance(selected, Tensor) else selected, buffers
 
 
 def _place(tensor: Tensor) -> Hashable:

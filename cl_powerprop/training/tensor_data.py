@@ -52,24 +52,51 @@ class MixedSamples:
         self._starts = (counts.cumsum(0) - counts).tolist()
         self._rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
         self.labels = labels[self._rows]
-        self.tasks = torch.arange(len(parts)).repeat_interleave(counts).to(labels.device)[self._rows]
+        self._tasks = torch.arange(len(parts)).repeat_interleave(counts)[self._rows.cpu()]  # on the CPU, as an order is
+        self.tasks = self._tasks.to(labels.device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def images(self, which: Tensor | slice = slice(None)) -> Tensor:
         """Return the samples at the given positions, all by default."""
-        rows, tasks = self._rows[which], self.tasks[which]
-        images: Tensor | None = None
-        for task in torch.unique(tasks).tolist():
-            positions = (tasks == task).nonzero().squeeze(1)
-            part = self._parts[task].images(rows[positions] - self._starts[task])
-            if images is None:
-                images = part.new_empty((len(rows), *part.shape[1:]))
-            images[positions] = part
-        if images is None:
-            raise IndexError("no position was given")
-        return images
+        order = torch.arange(len(self))[which.cpu() if isinstance(which, Tensor) else which]
+        for _, images in self.batches(order, [slice(0, len(order))]):
+            return images
+        raise IndexError("no position was given")
+
+    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the positions and the images of the samples in each part of an order; nothing waits for the device.
+
+        Args:
+            order: int64 ``[n]`` on the CPU, positions of samples.
+            parts: ranges of it that follow each other.
+        """
+        if not parts or parts[-1].stop == parts[0].start:
+            return
+        order = order[parts[0].start : parts[-1].stop]
+        sizes = torch.tensor([part.stop - part.start for part in parts])
+        batch = torch.arange(len(parts)).repeat_interleave(sizes)
+        group = batch * len(self._parts) + self._tasks[order]  # the samples of one task in one batch
+        by_group = group.argsort(stable=True)
+        counts = group.bincount(minlength=len(parts) * len(self._parts)).view(len(parts), -1).tolist()
+        places = (by_group - (sizes.cumsum(0) - sizes)[batch[by_group]]).to(self.labels.device)  # within the batch
+        positions = order.to(self.labels.device)
+        rows = self._rows[order[by_group].to(self.labels.device)]
+        begun, end = 0, 0
+        for size, of_tasks in zip(sizes.tolist(), counts, strict=True):
+            images: Tensor | None = None
+            for task, count in enumerate(of_tasks):
+                if count:
+                    own = slice(end, end + count)
+                    part = self._parts[task].images(rows[own] - self._starts[task])
+                    if images is None:
+                        images = part.new_empty((size, *part.shape[1:]))
+                    images.index_copy_(0, places[own], part)
+                    end += count
+            assert images is not None
+            yield positions[begun : begun + size], images
+            begun += size
 
     def subset(self, which: Tensor) -> "MixedSamples":
         """Return the samples at the given positions as a separate object."""
@@ -247,10 +274,8 @@ class MixedLoader(Resumable):
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         samples = self.samples
-        order = torch.randperm(len(samples), generator=self.shuffle).to(samples.labels.device)
-        for part in self.left(divide(len(samples), self.batch_size)):
-            which = order[part]
-            images = samples.images(which)
+        order = torch.randperm(len(samples), generator=self.shuffle)
+        for which, images in samples.batches(order, self.left(divide(len(samples), self.batch_size))):
             shown = images if self.transform is None else self.transform(images, self._draws)
             yield self.share.take([shown, samples.labels[which], samples.tasks[which]])
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cl_powerprop.training.steps import Steps
 
 from cl_powerprop.training.graphs import GraphedSteps, Replay
+from cl_powerprop.training.steps import Steps
 
 from .runs import RUNS, train
 

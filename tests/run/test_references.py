@@ -253,6 +253,7 @@ def test_each_sample_uses_the_head_of_its_own_task() -> None:
     features, tasks = torch.randn(5, 4), torch.tensor([1, 0, 1, 1, 0])
     select_samples(heads, tasks)
     mixed = heads(features)
+    torch.testing.assert_close(heads._forward_all(features, tasks, 3), mixed)  # as on a GPU
     for row, task in enumerate(tasks.tolist()):
         heads.select_task(task)
         expected = heads(features[row : row + 1])[0]

@@ -27,6 +27,9 @@ RUNS = {
     "joint, heads": ["strategy=joint", "model.heads=per_task"],
     "independent": ["strategy=independent"],
     "augmented": ["strategy=packnet", "train.shift=1", "train.label_smoothing=0.1"],
+    "rigl": ["strategy=naive", "sparsity=rigl", "sparsity.every=5", "sparsity.target=0.5", "optimizer.momentum=0.9"],
+    "gradual": ["strategy=naive", "sparsity=gradual", "sparsity.every=5", "optimizer=adam", "optimizer.lr=0.01"],
+    "top_kast": ["strategy=naive", "sparsity=top_kast", "sparsity.every=5"],
     "convnet": [
         "strategy=epn",
         "model=convnet",

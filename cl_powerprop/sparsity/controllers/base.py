@@ -44,11 +44,14 @@ class Controller:
     Attributes:
         exempt: number of weights of each exempt layer, and of each frozen one that is reparameterised.
         steps: those that were made.
+        is_recordable: between two updates, the optimizer's step works on tensors that stay where they are.
 
     Raises:
         ConfigurationError: for an impossible value, an exempt layer that does not exist, a model without weights to
             mask, or exempt layers that hold more weights than may be kept.
     """
+
+    is_recordable = True
 
     def __init__(
         self,

@@ -59,6 +59,8 @@ class TopKAST(Controller):
         ConfigurationError: for an impossible value, or a B that is smaller than A.
     """
 
+    is_recordable = False  # what its steps put back is noted anew after each update
+
     def __init__(
         self,
         model: nn.Module,
