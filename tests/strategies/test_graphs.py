@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from safetensors.torch import load_file
 
+from cl_powerprop.assemble import assemble
 from cl_powerprop.composition import compose
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.experiment import run
 from cl_powerprop.training import graphs
+from cl_powerprop.training.clipping import GradientClipping
+from cl_powerprop.training.rates import hold_rates, set_rates
+from cl_powerprop.training.steps import Steps
 
 SMALL = ["data=digits", "benchmark.n_tasks=3", "train.epochs=4", "train.batch_size=50", "progress=false", "device=cpu"]
 RUNS = {
@@ -79,3 +85,67 @@ def test_steps_on_fixed_tensors_give_the_same_numbers(name: str, tmp_path: Path,
             assert (tmp_path / "fixed" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
     plain, fixed = (load_file(tmp_path / each / "model.safetensors") for each in ("plain", "fixed"))
     assert all(torch.equal(fixed[key], plain[key]) for key in plain)
+
+
+MOST_RECORDINGS = {"naive": 3, "packnet": 3, "epn": 3, "epn, free": 6, "ewc": 3, "independent": 3, "rigl": 6}
+
+
+@pytest.mark.parametrize("name", MOST_RECORDINGS)
+def test_masks_change_without_a_new_recording(name: str, tmp_path: Path, keys: Keys) -> None:
+    """A task's images may lie elsewhere, and an optimizer that has a state makes it in the task's first step."""
+    same_rate = ["train.schedule=constant", *(["strategy.retrain_lr=1"] if name.startswith(("packnet", "epn")) else [])]
+    run(compose([*SMALL, *RUNS[name], *same_rate, "train.batch_size=2000"]), tmp_path / "run", quiet=True)
+    assert 1 <= keys.recorded <= MOST_RECORDINGS[name]
+
+
+def learner_of(*words: str) -> Any:
+    return assemble(compose([*SMALL, *words])).learner
+
+
+def test_recorded_steps_need_a_gpu() -> None:
+    with pytest.raises(ConfigurationError, match=r"train.cuda_graphs=true needs a GPU, and this run is on cpu"):
+        learner_of("train.cuda_graphs=true")
+    with pytest.raises(ConfigurationError, match=r"must be one of auto, true, false, not 'sometimes'"):
+        compose([*SMALL, "train.cuda_graphs=sometimes"]).check()
+
+
+class Reading(SupervisedPlugin):
+    """Reads the loss in each step, which cannot be recorded."""
+
+    def after_backward(self, strategy: Any, **_: Any) -> None:
+        assert strategy.loss.item() >= 0.0
+
+
+class Clipping(GradientClipping):
+    """Changes what its base class knows how to record."""
+
+    def before_update(self, strategy: Any, **_: Any) -> None:
+        super().before_update(strategy)
+
+
+@pytest.mark.parametrize("plugin", [Reading(), Clipping(1.0)])
+def test_plugins_that_say_nothing_of_graphs_are_called_in_each_step(plugin: Any, keys: Keys, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    learner = learner_of("strategy=naive", "train.clip_norm=null")
+    learner.plugins.insert(0, plugin)
+    for _ in range(2):
+        steps = learner._graphs.steps([], {})
+        assert type(steps) is Steps
+    assert [record.message for record in caplog.records if "CUDA" in record.message] == [
+        f"steps are not recorded as CUDA graphs: the plugin {type(plugin).__name__} takes part in steps"
+    ]
+    learner._graphs.wanted = "true"
+    with pytest.raises(ConfigurationError, match=r"steps cannot be recorded .*; use auto"):
+        learner._graphs.steps([], {})
+
+
+def test_rates_are_held_where_they_are() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5, fused=True)
+    hold_rates(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.5, "on a CPU it is a number"
+    set_rates(optimizer, [0.25])
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    held = torch.tensor(0.5)
+    optimizer.param_groups[0]["lr"] = held
+    set_rates(optimizer, [0.125])
+    assert held.item() == 0.125
