@@ -16,6 +16,7 @@ __version__ = version("cl-powerprop")
 _NAMES = {
     # A run, and what it leaves.
     "cl_powerprop.experiment": ("Result", "run"),
+    "cl_powerprop.seeds_together": ("run_together",),
     "cl_powerprop.learning": ("learn",),
     "cl_powerprop.parts": ("Parts",),
     "cl_powerprop.results.results": ("Results",),

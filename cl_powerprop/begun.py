@@ -200,10 +200,18 @@ def saying_where(folder: Path) -> Iterator[None]:
 def _what_next(folder: Path) -> str:
     if not is_file(folder / NAME):
         return "nothing was begun yet"
-    where = os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)
     with contextlib.suppress(RunFolderError):
         if _read(folder / "run.json").get("status") == "complete":
-            return f"the run in {where} is complete"
-    named = f"-- {shell_word(where)}" if where.startswith("-") else shell_word(where)
+            return f"the run in {_where(folder)} is complete"
     goes_on = "goes on from its last checkpoint" if exists(folder) else "begins again, for there is no checkpoint"
-    return f"cl-powerprop resume {named} {goes_on}, and so does the same command with this run_dir"
+    return f"{resume_command(folder)} {goes_on}, and so does the same command with this run_dir"
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with what was begun at or below a folder."""
+    where = _where(folder)
+    return f"cl-powerprop resume {'-- ' if where.startswith('-') else ''}{shell_word(where)}"
+
+
+def _where(folder: Path) -> str:
+    return os.path.relpath(folder) if folder.absolute().is_relative_to(Path.cwd()) else str(folder)

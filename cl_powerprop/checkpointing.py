@@ -31,11 +31,14 @@ def make_checkpoints(config: RunConfig, parts: Parts, results: Results, begun: C
         parts.learner.model.load_state_dict(begun.model)  # once more: weights may have changed as the task began
         return {f"generator/{name}": state for name, state in begun.random.items()} | begun.task
 
+    options = asdict(config.checkpoint)
+    if config.checkpoint.max_share < 1.0:  # of the time that all seeds take together
+        options["max_share"] /= results.facts.seeds_together
     within_task = begun is not None and begun.task
     checkpoints = Checkpoints(
         write,
         reach_of(parts.strategy),
-        **asdict(config.checkpoint),
+        **options,
         go_on=go_on if within_task else None,
         measured={} if begun is None else begun.evaluation,
         source=str(results.folder.path / FILE),

@@ -24,7 +24,7 @@ from cl_powerprop.sections import CheckpointConfig, EvaluationConfig, TrainConfi
 from cl_powerprop.sequences.base import SequenceConfig
 from cl_powerprop.sparse_training.base import SparsityConfig
 from cl_powerprop.strategies.base import Strategy, StrategyConfig
-from cl_powerprop.torchrun import check_batch
+from cl_powerprop.torchrun import check_batch, place
 
 
 @dataclass(kw_only=True)
@@ -42,6 +42,7 @@ class RunOptions:
     references: list[str] = field(default_factory=list)
     references_dir: str = "runs/references"
     resume: str = "auto"
+    seeds_together: int = 1
 
     def __post_init__(self) -> None:
         self.run_dir = os.path.expanduser(self.run_dir)
@@ -73,6 +74,7 @@ class RunConfig(RunOptions):
         check_device(self.device)
         check_choice("resume", self.resume, RESUME)
         check_seed(self.seed)
+        self._check_seeds_together()
         parts = (self.benchmark, self.data, self.model, self.optimizer, self.sparsity, self.train, self.evaluation)
         self.checkpoint.check()
         for part in parts:
@@ -106,6 +108,19 @@ class RunConfig(RunOptions):
             replace(self, strategy=StrategyConfig(name=name), sparsity=SparsityConfig(), references=[]).check()
         for sink in self.logger.values():
             sink.check()
+
+    def _check_seeds_together(self) -> None:
+        if not 1 <= self.seeds_together <= _MOST_SEEDS:
+            raise ConfigurationError(f"seeds_together must be from 1 to {_MOST_SEEDS}, not {self.seeds_together}")
+        if self.seeds_together == 1:
+            return
+        if place().ranks > 1:
+            raise ConfigurationError(
+                f"seeds_together={self.seeds_together} is one process for several runs; torchrun starts several for one"
+            )
+        check_seed(self.seed + self.seeds_together - 1)
+        for sink in self.logger.values():
+            sink.check_together()
 
     def make_strategy(self) -> Strategy:
         """Return a new strategy with its options."""
@@ -151,6 +166,7 @@ GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
 OPTIONAL = {"sparsity": "none"}  # what a config without the group has: those of earlier versions are without it
 REFERENCES = ("joint", "independent", "untrained")
 RESUME = ("auto", "never")
+_MOST_SEEDS = 1024  # that are trained together
 BEGINNING = "defaults:\n  - base\n  - _self_\n\n"  # of each config that is written
 RUN_DIR = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the default, which is written instead of a user's own
 

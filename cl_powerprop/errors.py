@@ -3,6 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -35,6 +36,18 @@ class StorageError(OSError):
 
 class DivergedError(RuntimeError):
     """Training left the numbers: the loss is no longer finite."""
+
+
+class SeedError(RuntimeError):
+    """Some of the seeds that were trained together have failed.
+
+    Attributes:
+        complete: the results of the others.
+    """
+
+    def __init__(self, message: str, complete: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.complete = complete
 
 
 class RankError(RuntimeError):

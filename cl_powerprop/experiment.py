@@ -15,7 +15,7 @@ from cl_powerprop.begun import Begun, begun_in, describe, saying_where
 from cl_powerprop.checkpointing import make_checkpoints, restore, saver
 from cl_powerprop.composition import compose, group_name
 from cl_powerprop.config import RunConfig, left_out, repeatable_yaml, shareable
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.learning import learn
 from cl_powerprop.output import say
 from cl_powerprop.parts import Parts
@@ -27,6 +27,7 @@ from cl_powerprop.results.results import Results
 from cl_powerprop.run_folder import RunFolder, UnwrittenFolder, finite, taken, tidy
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.saving import load
+from cl_powerprop.seed_group import SeedGroup
 from cl_powerprop.shown import printable
 from cl_powerprop.source import is_verified
 from cl_powerprop.torchrun import place
@@ -64,6 +65,7 @@ def run(
     quiet: bool = False,
     multirun: str | None = None,
     job: Job | None = None,
+    group: SeedGroup | None = None,
 ) -> Result:
     """Learn the tasks of a config one after the other, and write a run folder.
 
@@ -76,6 +78,7 @@ def run(
         quiet: show no progress, whatever the config says.
         multirun: name of the multirun that this run is a job of; dashboards group by it.
         job: the run's place in that multirun.
+        group: seeds that it is trained together with, by :func:`cl_powerprop.run_together`.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken: by
@@ -88,23 +91,30 @@ def run(
     config = config if isinstance(config, RunConfig) else compose(config)
     path = Path(config.run_dir if path is None else path)
     config.check()
+    if config.seeds_together > 1:
+        raise ConfigurationError(
+            f"seeds_together={config.seeds_together} makes several runs: use cl-powerprop run, or "
+            "cl_powerprop.run_together in Python"
+        )
     with interrupts.called():
         interrupts.check()  # a signal that came as the run before was finished
         with process_group(choose_device(config.device)):
             path = Path(from_first(str(path)))  # a default one has the time in its name
             _hide_places(config, path)
             with saying_where(path):
-                return _run_in(path, config, quiet or not place().is_first, multirun, job)
+                return _run_in(path, config, quiet or not place().is_first, multirun, job, group)
 
 
-def _run_in(path: Path, config: RunConfig, quiet: bool, multirun: str | None, job: Job | None) -> Result:
+def _run_in(
+    path: Path, config: RunConfig, quiet: bool, multirun: str | None, job: Job | None, group: SeedGroup | None
+) -> Result:
     if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
         return complete
     with contextlib.ExitStack() as after:
         if place().is_first:
             after.callback(_remove_empty, path)
             after.enter_context(RunLock(path).hold())
-        return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job)
+        return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job, group)
 
 
 def _remove_empty(path: Path) -> None:
@@ -138,7 +148,9 @@ def _complete_record(config: RunConfig, path: Path) -> dict[str, Any] | None:
     return dict(begun.record)
 
 
-def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: Job | None) -> Result:
+def _run(
+    config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: Job | None, group: SeedGroup | None
+) -> Result:
     begun = begun_in(path)
     checkpoint = None if begun is None else begun.checkpoint(log.warning, sets_aside=place().is_first)
     if (where := describe(checkpoint)) != (of_first := from_first(where)):
@@ -153,10 +165,12 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
     messages: list[str] = []
     references = []
     if checkpoint is None:
-        references = load_references(config, _reference_run(quiet, job), messages.append)
+        references = load_references(config, _reference_run(quiet, job, group), messages.append)
 
-    parts = assemble(config)
-    results = open_results(config, path, parts, multirun, quiet, begun, job)
+    parts = assemble(config, None if group is None else group.load_sequence(config))
+    if group is not None:
+        parts.learner.lockstep = group.lockstep
+    results = open_results(config, path, parts, multirun, quiet, begun, job, 1 if group is None else group.seeds)
     results.state.messages += messages
     for reference in references:
         results.add_reference(reference)
@@ -176,7 +190,7 @@ def _run(config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: 
     return Result(path, finite(results.as_json()), parts.learner.model)
 
 
-def _reference_run(quiet: bool, job: Job | None) -> Callable[[RunConfig, Path], Any]:
+def _reference_run(quiet: bool, job: Job | None, group: SeedGroup | None) -> Callable[[RunConfig, Path], Any]:
     """Return what trains a reference run; its lines of progress say that it is one, and for which job."""
 
     def train(config: RunConfig, path: Path) -> Result:
@@ -184,7 +198,7 @@ def _reference_run(quiet: bool, job: Job | None) -> Callable[[RunConfig, Path], 
         known = Job(None, f"{job.title}, {name}", job.live) if job else Job(None, name)
         interrupts.check()
         _hide_places(config, path)
-        return _run_in(path, config, quiet, None, known)
+        return _run_in(path, config, quiet, None, known, group)
 
     return train
 
@@ -197,6 +211,7 @@ def open_results(
     quiet: bool,
     begun: Begun | None = None,
     job: Job | None = None,
+    seeds_together: int = 1,
 ) -> Results:
     """Return results in a new folder that holds the config, or in the folder of a run that was begun before."""
     facts = Facts(
@@ -213,6 +228,7 @@ def open_results(
         task_names=parts.task_names,
         device=str(parts.learner.device),
         ranks=place().ranks,
+        seeds_together=seeds_together,
         job=job.number if job else None,
     )
     if place().is_first:

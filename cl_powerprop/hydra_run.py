@@ -23,13 +23,14 @@ from cl_powerprop.conf_options import part_options, run_options, with_comments
 from cl_powerprop.config import GROUPS, RunConfig, parse
 from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
-from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, StorageError, UserError
+from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, SeedError, StorageError, UserError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.hydra_files import write_once
 from cl_powerprop.hydra_guard import guard, refuse_code
 from cl_powerprop.interrupts import SIGNALS, Interrupted, saving, telling
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
+from cl_powerprop.record import Job
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 from cl_powerprop.sweep import job_of
 from cl_powerprop.torchrun import place
@@ -141,7 +142,8 @@ def _say_how(stop: Interrupted) -> None:
 
 
 def _write_failure(folder: Path, error: BaseException) -> None:
-    foreseen = isinstance(error, UserError | StorageError | DivergedError | RankError | Interrupted)
+    kinds = UserError | StorageError | DivergedError | RankError | Interrupted
+    foreseen = isinstance(error, kinds) or (isinstance(error, SeedError) and error.__cause__ is None)
     failure = {
         "message": "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]),
         "code": exit_code(error),
@@ -167,15 +169,34 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
     for sink in parsed.logger.values():
         sink.prepare()
     job = job_of(parsed, hydra_config, words, live)
+    multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
+    prints = hydra_config.mode == RunMode.RUN and place().is_first
+    try:
+        results = _run(parsed, path, multirun, job)
+    except SeedError as error:
+        if prints and error.complete:
+            _print(error.complete)
+        raise
+    if prints:
+        _print(results)
+
+
+def _run(config: RunConfig, path: Path, multirun: str | None, job: Job | None) -> Sequence[Any]:
+    """Return the results of a run, or of one for each seed."""
+    if config.seeds_together > 1:
+        from cl_powerprop.seeds_together import run_together
+
+        return run_together(config, path, multirun=multirun, job=job)
     from cl_powerprop.experiment import run
 
-    multirun = _name(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else None
-    result = run(parsed, path, multirun=multirun, job=job)
-    if hydra_config.mode == RunMode.RUN and place().is_first:
-        with saving():  # it is complete
-            from cl_powerprop.analysis.summary import print_runs
+    return [run(config, path, multirun=multirun, job=job)]
 
-            print_runs([result.path])
+
+def _print(results: Sequence[Any]) -> None:
+    with saving():  # they are complete
+        from cl_powerprop.analysis.summary import print_runs
+
+        print_runs([result.path for result in results])
 
 
 def _anchor(config: RunConfig, start: Path) -> None:

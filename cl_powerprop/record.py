@@ -77,6 +77,8 @@ class Facts:
         git_commit: of the source checkout that runs; None for an installed package.
         process: its number on the host.
         ranks: how many processes train it together.
+        seeds_together: how many seeds one process trained together, this one among them; times and memory are those of
+            all of them.
         started: time in UTC.
         job: the run's number among the jobs of its multirun; None for a run alone.
     """
@@ -101,6 +103,7 @@ class Facts:
     git_commit: str | None = field(default_factory=git_commit)
     process: int = field(default_factory=os.getpid)
     ranks: int = 1
+    seeds_together: int = 1
     started: str = field(default_factory=now)
     job: int | None = None
 
@@ -118,10 +121,18 @@ class Facts:
     def resumed(self, before: Mapping[str, Any]) -> Facts:
         """Return the facts of a run that goes on here and now, from what its `run.json` said.
 
-        The machine and its versions are those of today.
+        The machine and its versions are those of today. A run that was trained together with others stays one.
         """
         kept = ("run_id", "started")
-        return replace(self, job=before.get("job", self.job), **{key: before[key] for key in kept})
+        together = max(self.seeds_together, seeds_together(before))
+        same = {key: before[key] for key in kept}
+        return replace(self, job=before.get("job", self.job), seeds_together=together, **same)
+
+
+def seeds_together(record: Mapping[str, Any]) -> int:
+    """Return how many seeds were trained together, by the content of a `run.json`: those of earlier versions alone."""
+    said = record.get("seeds_together")
+    return said if isinstance(said, int) else 1
 
 
 @dataclass(frozen=True)

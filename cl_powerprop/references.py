@@ -40,7 +40,10 @@ log = logging.getLogger("cl_powerprop")
 _SECONDS_A_LOOK = 1.0  # at a reference that another run trains
 
 # Options that only say where a run writes and what it shows: its numbers do not depend on them.
-_NOT_NUMBERS = ("run_dir", "progress", "save_model", "references", "references_dir", "logger", "resume", "checkpoint")
+_NOT_NUMBERS = (
+    *("run_dir", "progress", "save_model", "references", "references_dir", "logger", "resume", "checkpoint"),
+    "seeds_together",
+)
 
 
 def reference_config(config: RunConfig, name: str) -> RunConfig:

@@ -66,6 +66,7 @@ _NOT_SETTINGS = (
     "checkpoint",
     "pruning",
     "resume",
+    "seeds_together",
 )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import FileError, StorageError
 from cl_powerprop.files import read_file
-from cl_powerprop.record import Facts, Job, State, now, peak_memory_mb
+from cl_powerprop.record import Facts, Job, State, now, peak_memory_mb, seeds_together
 from cl_powerprop.results.capacity import CapacityTable
 from cl_powerprop.results.evaluations import Evaluations
 from cl_powerprop.results.outlet import Outlet
@@ -131,7 +131,7 @@ class KeptResults:
         start = time.perf_counter()
         self.folder.write_json("run.json", self.as_json(), sync=sync)
         end = time.perf_counter()
-        self._due = end + (end - start) / _SHARE
+        self._due = end + (end - start) * self.facts.seeds_together / _SHARE
 
     def _update_tables(self) -> None:
         self.capacity.write(self._tables)
@@ -200,6 +200,7 @@ class KeptResults:
             step: optimizer steps that were done.
         """
         before = state["run"]
+        together = self.facts.seeds_together
         self.facts = self.facts.resumed(before)
         self.state = State.from_json(before)
         self.state.status, self.state.finished, self.state.error = "running", None, None
@@ -226,6 +227,8 @@ class KeptResults:
             self.tell(
                 f"resumed by {self.facts.ranks} processes in place of {ranks}, which gives slightly other numbers"
             )
+        if (seeds := seeds_together(before)) != together:
+            self.tell(f"resumed with seeds_together={together} in place of {seeds}: numbers differ by rounding")
 
     def _earlier_tables(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state of the tables of a checkpoint of an earlier version, which has the numbers of rows."""

@@ -63,6 +63,13 @@ class WandbConfig(SinkConfig):
         if not self.timeout > 0:
             raise ConfigurationError(f"logger.wandb.timeout must be above 0, not {self.timeout}")
 
+    def check_together(self) -> None:
+        if self.enabled and "id" in chosen_by_the_user():  # as a W&B agent sets it
+            raise ConfigurationError(
+                "WANDB_RUN_ID is the id of one W&B run, and each of the seeds trained together has its own; use "
+                "seeds_together=1"
+            )
+
     def prepare(self) -> None:
         # wandb.init imports this module, which takes three times as long once torch is imported.
         import wandb.sdk.launch.inputs.internal  # noqa: F401

@@ -71,13 +71,15 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
             sweep.rmdir()  # only if it is empty, as where the jobs' options led all of them to other folders
         # Deeper in the folder, what was there before need not be a job at all.
         folders = _run_folders(config, self._told)
-        jobs = [folder for folder in folders if folder not in self._before or folder.parent == sweep]
+        # Jobs of several seeds have a run folder for each.
+        above = {place.absolute() for place in (sweep, *_told_places(self._told))}
+        jobs = [folder for folder in folders if folder not in self._before or folder.absolute().parent in above]
         if self._temporary is not None:
             self._temporary.cleanup()
         # A pruning experiment of an earlier version has no strategy. What cannot be read is a line below the table.
         read = {folder: content for folder in jobs if "strategy" in (content := _read(folder)) or not content}
         if read:
-            print_runs(sorted(read, key=lambda folder: _number(read[folder])))
+            print_runs(sorted(read, key=lambda folder: _order(read[folder])))
 
 
 def _remove_hydras_file(config: DictConfig) -> None:
@@ -92,8 +94,8 @@ def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
     Reference runs are no jobs.
     """
     references = OmegaConf.select(config, "references_dir")
-    places = [Path(os.fsdecode(path.read_bytes())) for path in told.glob("*.path")] if told is not None else []
     sweep, here = Path(config.hydra.sweep.dir), Path.cwd()
+    places = _told_places(told)
     if not sweep.is_absolute():
         places = [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
     try:
@@ -105,6 +107,11 @@ def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
     ]
 
 
+def _told_places(told: Path | None) -> list[Path]:
+    """Return where the jobs say that they run."""
+    return [Path(os.fsdecode(path.read_bytes())) for path in told.glob("*.path")] if told is not None else []
+
+
 def _read(folder: Path) -> dict[str, Any]:
     """Return the content of `run.json`; nothing if it is damaged."""
     try:
@@ -114,10 +121,10 @@ def _read(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _number(record: dict[str, Any]) -> int:
-    """Return the number of the job that a run is; runs without one keep their order, behind the others."""
-    number = record.get("job")
-    return number if isinstance(number, int) else sys.maxsize
+def _order(record: dict[str, Any]) -> tuple[int, int]:
+    """Return the number of the job and the seed of a run; runs without a job keep their order, behind the others."""
+    job, seed = record.get("job"), record.get("seed")
+    return (job, seed if isinstance(seed, int) else 0) if isinstance(job, int) else (sys.maxsize, 0)
 
 
 class _JobBars(threading.Thread):

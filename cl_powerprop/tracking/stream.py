@@ -80,6 +80,13 @@ class SinkConfig:
             ConfigurationError: naming the option and its choices.
         """
 
+    def check_together(self) -> None:
+        """Refuse what several runs in one process cannot share.
+
+        Raises:
+            ConfigurationError: naming it.
+        """
+
     def prepare(self) -> None:
         """Import modules that would take longer to import after torch."""
 

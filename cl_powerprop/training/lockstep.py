@@ -61,8 +61,9 @@ class Lockstep:
         self._members = {member.thread: member for member in members}
         try:
             while live := [member for member in members if member.ended is None]:
-                _gather(live)
-                for member in live:
+                behind = _furthest_behind(live)
+                _gather(behind)
+                for member in behind:
                     member.turn()
         except BaseException as error:
             for member in members:
@@ -72,12 +73,19 @@ class Lockstep:
             base()
         return [member.ended for member in members if member.ended is not None]
 
-    def meet(self, key: Hashable, item: Item, work: Callable[[list[Item]], Sequence[Done]]) -> Done:
+    def meet(
+        self,
+        key: Hashable,
+        item: Item,
+        work: Callable[[list[Item]], Sequence[Done]],
+        position: tuple[int, ...] = (),
+    ) -> Done:
         """Wait until every member that has not ended is at a meeting; return what is done there for this one.
 
         Args:
             key: members with equal keys are a group.
             item: what this member brings.
+            position: how far this member is; while others are further behind, it waits for them to come up.
             work: called as ``work(items)`` for each group, with the items in the order of its members; returns as many
                 results. It is the first member's `work` that is called, in that member's thread; a member without an
                 equal therefore does its work as if it were alone.
@@ -85,7 +93,7 @@ class Lockstep:
         Raises:
             BaseException: what `work` has raised, in all members of the group.
         """
-        return self._members[threading.current_thread()].meet(key, item, work)  # type: ignore[no-any-return]
+        return self._members[threading.current_thread()].meet(key, item, work, position)  # type: ignore[no-any-return]
 
 
 class _Group:
@@ -131,6 +139,7 @@ class _Member:
     def __init__(self, function: Callable[[], Any], keep: Callable[[], Restore], restore: Restore) -> None:
         self.ended: Ended | None = None
         self.brings: tuple[Hashable, Any] | None = None  # to the meeting that it is at
+        self.position: tuple[int, ...] = ()
         self.group = _Group()
         self.place = 0
         self.thread = threading.Thread(target=self._run, args=[function], daemon=True)
@@ -161,9 +170,9 @@ class _Member:
         self._go.release()
         self.thread.join(_PATIENCE)
 
-    def meet(self, key: Hashable, item: Any, work: Work) -> Any:
+    def meet(self, key: Hashable, item: Any, work: Work, position: tuple[int, ...]) -> Any:
         """See :meth:`Lockstep.meet`."""
-        self.brings = key, item
+        self.brings, self.position = (key, item), position
         self._restore = self._keep()
         self._waits = True
         self._back.release()
@@ -180,6 +189,13 @@ class _Member:
             self.ended = Ended(error=error)
         finally:
             self._back.release()
+
+
+def _furthest_behind(members: Sequence[_Member]) -> list[_Member]:
+    """Return the members that go on: those that have not begun, else those at the meetings of the least position."""
+    new = [member for member in members if member.brings is None]
+    least = min(member.position for member in members)
+    return new or [member for member in members if member.position == least]
 
 
 def _gather(members: Sequence[_Member]) -> None:
