@@ -4,7 +4,7 @@ Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation
 section 4 and algorithm 1.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -226,6 +226,10 @@ class EPNPlugin(MaskingPlugin):
                 value = self.allocator.theta(name) if weight.theta_gradient else phi.detach() / weight.alpha
                 product = value * phi.grad
                 total.addcmul_(product, product)
+
+    def stack_key(self, strategy: Any) -> Hashable | None:
+        """Return what learners have in common that train together; None in the epoch whose saliencies are summed."""
+        return None if self._saliency else super().stack_key(strategy)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -19,7 +19,7 @@ from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
-from cl_powerprop.sparsity.allocator import Unmasked
+from cl_powerprop.sparsity.allocator import Unmasked, restore_together
 from cl_powerprop.sparsity.norm_statistics import recalibrate, statistics_size
 from cl_powerprop.training.tensor_data import statistics_batches
 
@@ -208,6 +208,15 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Restore the frozen weights after the optimizer's step."""
         self.allocator.restore_frozen()
+
+    def stack_key(self, strategy: Any) -> Hashable | None:
+        """Return what learners have in common that train together; their masks may differ."""
+        return ()
+
+    def stack(self, together: Any, plugins: Sequence["MaskingPlugin"]) -> dict[str, Callable[[], None]]:
+        """Restore the frozen weights of all learners."""
+        restore = restore_together([plugin.allocator for plugin in plugins], together.stacked, together.hold)
+        return {"after_update": restore}
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Choose the mask when training is over, and end the task when retraining is."""

@@ -1,13 +1,21 @@
 """The accuracy of a network on validation samples, under the masks that it has at the time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
-from avalanche.models.utils import avalanche_forward
+from avalanche.models.utils import avalanche_forward, is_multi_task_module
+from torch import Tensor
 
 from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
+from cl_powerprop.training.stacked import train_alone
+from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork, network_key
 from cl_powerprop.training.tensor_data import statistics_batches
+
+Until = Callable[[float, float], bool]
+"""Called as ``until(lowest, highest)`` with the accuracies that are still possible; returns whether that is enough."""
 
 
 class Hits(NamedTuple):
@@ -23,34 +31,40 @@ class Validation:
     Batch norms use the statistics of each batch, since their running ones were gathered with no mask applied.
 
     Args:
-        strategy: the learner.
+        strategy: the learner. Those in lockstep are validated at once.
         data: Avalanche's data set of the samples.
+
+    Attributes:
+        stacked: its network and those of others that were validated at once with it, if it was the first of them.
     """
 
     def __init__(self, strategy: Any, data: Any) -> None:
+        self._strategy = strategy
         self._model = strategy.model
         size = statistics_size(strategy.model, strategy.eval_mb_size)
         self._batches = list(statistics_batches(data, strategy.experience.task_label, size, strategy.device))
-        self._samples = sum(len(batch[1]) for batch in self._batches)
+        self._sizes = [len(batch[1]) for batch in self._batches]
+        self._samples = sum(self._sizes)
+        self.stacked: StackedNetwork | None = None
 
     @torch.no_grad()
-    def count(self, until: Callable[[float, float], bool] | None = None, begun: Hits = Hits()) -> Hits:  # noqa: B008
+    def count(self, until: Until | None = None, begun: Hits = Hits()) -> Hits:  # noqa: B008
         """Go on after some batches, and return how many samples were right.
 
         Args:
-            until: called as ``until(lowest, highest)`` with the accuracies that are still possible after each batch;
-                returns whether that is enough. None for all batches.
+            until: called after each batch. None for all batches.
             begun: of the batches that were counted before.
         """
-        right, done = begun
-        reachable = self._samples - (sum(len(batch[1]) for batch in self._batches[:done]) - right)
-        for batch in self._batches[done:]:
-            hits = self._hits(batch)
-            right, done = right + hits, done + 1
-            reachable -= len(batch[1]) - hits
-            if until is not None and until(right / self._samples, reachable / self._samples):
+        counting = _Counting(self, until, begun)
+        lockstep = getattr(self._strategy, "lockstep", None)
+        if lockstep is not None:
+            position = (*self._strategy.position, 1)  # after the epoch
+            lockstep.meet(self._key() or ("alone", self._strategy.seed), counting, _count_together, position)
+        for batch in self._batches[counting.hits.batches :] if not counting.is_over else ():
+            counting.add(self._hits(batch))
+            if counting.is_over:
                 break
-        return Hits(right, done)
+        return counting.hits
 
     def accuracy(self, hits: Hits) -> float:
         """Return the accuracy if all samples in other batches are wrong."""
@@ -63,3 +77,80 @@ class Validation:
             answers = avalanche_forward(self._model, batch[0], batch[-1]).argmax(1)
         self._model.train(training)
         return int((answers == batch[1]).sum())
+
+    def _key(self) -> Hashable | None:
+        """Return what validations have in common that can be done at once; None if this cannot be one of them."""
+        network = network_key(self._model)
+        if network is None or not self._strategy.stacks or is_multi_task_module(self._model):
+            return None
+        return "validation", self._strategy.experience.current_experience, len(self._batches), network
+
+
+class _Counting:
+    """A count that goes on from batch to batch.
+
+    Attributes:
+        hits: so far.
+        is_over: no more batches are needed.
+    """
+
+    def __init__(self, validation: Validation, until: Until | None, begun: Hits) -> None:
+        self.validation = validation
+        self.hits = begun
+        self.is_over = begun.batches == len(validation._sizes)
+        self._until = until
+
+    def add(self, right: int) -> None:
+        """Count the next batch, of which so many samples were right."""
+        validation, done = self.validation, self.hits.batches + 1
+        self.hits = Hits(self.hits.right + right, done)
+        reachable = self.hits.right + sum(validation._sizes[done:])
+        shares = self.hits.right / validation._samples, reachable / validation._samples
+        self.is_over = done == len(validation._sizes) or (self._until is not None and self._until(*shares))
+
+
+@torch.no_grad()
+def _count_together(countings: Sequence[_Counting]) -> list[None]:
+    """Count what several networks get right, batch by batch, as long as two need more."""
+    done = [None for _ in countings]
+    validations = [counting.validation for counting in countings]
+    equal = len({validation._batches[0][0].shape for validation in validations}) == 1
+    network = _stack(validations) if equal and len(countings) > 1 else None
+    if network is None:
+        return done
+    network.load()
+    for index, batches in enumerate(zip(*(validation._batches for validation in validations), strict=True)):
+        shapes = {batch[0].shape for batch in batches}
+        if len(shapes) > 1 or sum(not counting.is_over for counting in countings) < 2:
+            break  # each counts the rest for itself
+        waiting = [not counting.is_over and counting.hits.batches == index for counting in countings]
+        if not any(waiting):
+            continue
+        answers = network(_answers, torch.stack([batch[0] for batch in batches]))
+        hits = (answers == torch.stack([batch[1] for batch in batches])).sum(1).tolist()
+        for counting, right in compress(zip(countings, hits, strict=True), waiting):
+            counting.add(right)
+    return done
+
+
+def _answers(outputs: Tensor) -> Tensor:
+    return outputs.argmax(1)
+
+
+def _stack(validations: Sequence[Validation]) -> StackedNetwork | None:
+    """Return the networks as one in evaluation mode, batch norms apart; None if they cannot be."""
+    first, models = validations[0], [validation._model for validation in validations]
+    if first.stacked is not None and first.stacked.models == models:
+        return first.stacked
+    with ExitStack() as stack:
+        for model in models:
+            stack.callback(model.train, model.training)
+            model.eval()
+            stack.enter_context(batch_statistics(model))
+        first.stacked = StackedNetwork(models)
+        try:
+            first.stacked.try_out(torch.stack([validation._batches[0][0] for validation in validations]))
+        except NotStackedError as error:
+            train_alone([validation._strategy for validation in validations], error)
+            first.stacked = None
+    return first.stacked

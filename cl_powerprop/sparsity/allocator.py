@@ -4,7 +4,7 @@ Masks and frozen weights are as in PackNet (Mallya & Lazebnik, CVPR 2018, arXiv:
 weights of earlier tasks, as in EfficientPackNet (Schwarz et al. 2021, section 4).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from cl_powerprop.sparsity.maskable import Maskable, maskable_weights, named_mod
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, PerTaskTensor
 from cl_powerprop.sparsity.packing import unpack
 from cl_powerprop.sparsity.parametrized import add_parametrization, find_parametrization, original
+from cl_powerprop.sparsity.stacked_bits import Hold
 from cl_powerprop.sparsity.task_aware import select_task
 
 Unmasked = Literal["per_task", "frozen"]
@@ -210,6 +211,13 @@ class MaskAllocator:
         """Return the tensors that :meth:`restore_frozen` works on, the weights apart."""
         return [each for held in self._frozen_phi.values() for each in held] if self._is_restoring else []
 
+    def frozen_bits(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the bits by which :meth:`restore_frozen` restores a layer: those to keep, and the frozen ones."""
+        if self._is_restoring and name in self._frozen_phi:
+            return self._frozen_phi[name]
+        nothing = to_bits(torch.zeros_like(self.phi(name), dtype=torch.bool), self.phi(name).dtype)
+        return nothing.bitwise_not(), nothing
+
     def propose(self, masks: Mapping[str, Tensor]) -> None:
         """Use and train only the weights in ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
         for name, weight in self.weights.items():
@@ -332,6 +340,32 @@ class MaskAllocator:
     def mask_bits(self) -> int:
         """Size of the stored masks, in bits."""
         return 8 * sum(weight.masks.numel() for weight in self.weights.values())
+
+
+def restore_together(
+    allocators: Sequence[MaskAllocator], stacked: Callable[[Tensor], Tensor], hold: Hold
+) -> Callable[[], None]:
+    """Return what does for several networks at once what :meth:`MaskAllocator.restore_frozen` does for one.
+
+    Args:
+        allocators: of networks of one form.
+        stacked: returns the tensor ``[networks, *weight]`` that is trained in place of a weight of the first one.
+        hold: keeps the bits of frozen weights.
+    """
+    frozen = []
+    for name in allocators[0].weights:
+        if any(bool(each.weights[name].tasks) for each in allocators):
+            frees, values = zip(*(each.frozen_bits(name) for each in allocators), strict=True)
+            weight = stacked(allocators[0].phi(name)).detach()
+            frozen.append(
+                (weight, hold(f"{name}/free", torch.stack(frees)), hold(f"{name}/frozen", torch.stack(values)))
+            )
+
+    def restore() -> None:
+        for each in frozen:
+            overwrite_(*each)
+
+    return restore
 
 
 def _readable(name: str) -> str:

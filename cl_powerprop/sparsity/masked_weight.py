@@ -5,7 +5,7 @@ before stays valid, and reading ``layer.weight`` gives ``theta * mask`` everywhe
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from cl_powerprop.limits import check_alpha
 from cl_powerprop.sparsity.bits import to_bits
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 from cl_powerprop.sparsity.powerprop import SparseWeightFunction, to_phi, to_theta
+from cl_powerprop.sparsity.stacked_bits import Hold, stack_bits
 from cl_powerprop.sparsity.task_aware import TaskAware
 
 Initializer = Callable[[torch.Size, torch.Generator], Tensor]
@@ -100,6 +101,29 @@ class MaskedWeight(nn.Module, TaskAware):
         if self.is_watched and theta.requires_grad:
             theta.register_hook(self.add_gradient)
         return theta
+
+    def stack_key(self) -> Hashable | None:
+        """Return what weights have in common that are computed at once; None if this cannot be one of them."""
+        return None if self.is_watched else (self.alpha, self.theta_gradient)
+
+    def stack(self, phi: Tensor, weights: Sequence["MaskedWeight"], hold: Hold) -> Callable[[Tensor], Tensor]:
+        """Return what maps the ``phi`` of several networks to their effective weights, both ``[networks, *weight]``.
+
+        Args:
+            phi: such a tensor.
+            weights: of each network, with equal keys.
+            hold: keeps tensors that the function reads.
+        """
+        alpha, theta_gradient = self.alpha, self.theta_gradient
+        in_use = [(None, None) if weight._skips else (weight._visible, weight._gate) for weight in weights]
+        visible = stack_bits([shown for shown, _ in in_use], phi)
+        gated = any(gate is not None for _, gate in in_use)
+        gate = stack_bits([shown if gate is None else gate for shown, gate in in_use], phi) if gated else None
+        if alpha == 1.0 and visible is None and gate is None:
+            return lambda phi: phi
+        visible = None if visible is None else hold("visible", visible)
+        gate = None if gate is None else hold("gate", gate)
+        return lambda phi: SparseWeightFunction.apply(phi, alpha, visible, gate, theta_gradient)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add a gradient with respect to theta to :attr:`full_gradient`."""
@@ -307,6 +331,14 @@ class PerTaskTensor(nn.Module, TaskAware):
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return value
+
+    def stack_key(self) -> Hashable | None:
+        """Return a key if the tensor is the one in training: that of a finished task is not stacked."""
+        return () if self.selected is None else None
+
+    def stack(self, value: Tensor, tensors: Sequence["PerTaskTensor"], hold: Hold) -> Callable[[Tensor], Tensor]:
+        """Return what maps the stored tensors of several networks to those in use."""
+        return lambda value: value
 
     def select_task(self, task: int | None) -> None:
         self.selected = task if task is not None and task < self.values.shape[0] else None

@@ -54,6 +54,10 @@ class ProductWeight(MaskedWeight):
         phi.copy_(torch.where(where, theta / factor, phi))
         self.factor.data.copy_(torch.where(where, factor, self.factor.detach()))
 
+    def stack_key(self) -> None:
+        """Networks of products are not computed at once."""
+        return None
+
     @property
     def factors(self) -> tuple[nn.Parameter, ...]:
         return (self.factor,)

@@ -10,6 +10,7 @@ arXiv:2605.25134, multiply the learning rate of each weight by ``y^M / (y^(K-1) 
 alpha their ``K``), after which the scale is ``alpha * |phi|^M`` for eps 0: with ``M = 0`` it is the same everywhere.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ class ThetaSpaceStep:
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, power: float | None = None) -> None:
         self._power = power
-        self._weights: list[tuple[Tensor, MaskedWeight]] = []
+        self._masked: list[MaskedWeight] = []
+        weights: list[tuple[Tensor, float]] = []
         for weight in maskable_weights(model).values():
             masked = weight.masked
             if masked is not None and masked.factors:
@@ -56,11 +58,29 @@ class ThetaSpaceStep:
             if masked is not None and masked.alpha != 1.0:
                 check_power(power, masked.alpha)
                 masked.theta_gradient = True
-                self._weights.append((weight.stored, masked))
+                self._masked.append(masked)
+                weights.append((weight.stored, masked.alpha))
+        self._act(optimizer, weights)
+
+    def _act(self, optimizer: Optimizer, weights: list[tuple[Tensor, float]]) -> None:
+        """Act on the steps of an optimizer, for weights with their alpha."""
+        self._weights = weights
         self._decays: list[float] = []
         self._starts: list[tuple[Tensor, Tensor]] = []
         self._optimizer = optimizer
         self._hooks = self._register_hooks()
+
+    def act_on(self, optimizer: Optimizer, replace: Callable[[Tensor], Tensor]) -> "ThetaSpaceStep":
+        """Return the same for another optimizer, of weights that take the place of these, such as several networks'.
+
+        Args:
+            optimizer: trains those weights.
+            replace: returns what takes the place of a parameter; its gradient is one with respect to theta, too.
+        """
+        other = ThetaSpaceStep.__new__(ThetaSpaceStep)
+        other._power, other._masked = self._power, []
+        other._act(optimizer, [(replace(phi), alpha) for phi, alpha in self._weights])
+        return other
 
     def _register_hooks(self) -> list[RemovableHandle]:
         return [
@@ -81,7 +101,7 @@ class ThetaSpaceStep:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        for _, weight in self._weights:
+        for weight in self._masked:
             weight.theta_gradient = False
 
     def _scale(self, phi: Tensor, alpha: float) -> Tensor:
@@ -90,7 +110,7 @@ class ThetaSpaceStep:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *unused: object) -> None:
-        scales = [self._scale(phi, weight.alpha) for phi, weight in self._weights]
+        scales = [self._scale(phi, alpha) for phi, alpha in self._weights]
         self._decays = [group.get("weight_decay", 0.0) for group in optimizer.param_groups]
         for group, decay in zip(optimizer.param_groups, self._decays, strict=True):
             if decay:

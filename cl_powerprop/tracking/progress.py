@@ -1,7 +1,7 @@
 """The progress of a run: on a terminal, its task, epoch, loss, accuracy, capacity or sparsity, and time left."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -77,6 +77,19 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         if self._steps == _STEPS_A_REFRESH:
             self._progress.advance(self._bar, self._steps)
             self._steps = 0
+
+    def stack_key(self, strategy: Any) -> Hashable:
+        """Return what learners have in common that train together."""
+        return ()
+
+    def stack(self, together: Any, bars: Sequence["ProgressDisplay"]) -> dict[str, Callable[[], None]]:
+        """Count the steps of all learners."""
+
+        def count() -> None:
+            for bar, learner in zip(bars, together.learners, strict=True):
+                bar.after_training_iteration(learner)
+
+        return {"after_training_iteration": count}
 
     def show(self, **values: float) -> None:
         """Show measured values (loss, accuracy, capacity or sparsity) from now on."""

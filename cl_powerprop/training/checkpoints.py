@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -180,6 +180,14 @@ class Checkpoints(SupervisedPlugin):  # type: ignore[misc]
         """Write a checkpoint between two steps."""
         if interrupts.requested() or time.perf_counter() >= self._due:
             self.moment()
+
+    def stack_key(self, strategy: Any) -> Hashable:
+        """Return what learners have in common that train together."""
+        return ()
+
+    def stack(self, together: Any, plugins: Sequence["Checkpoints"]) -> dict[str, Callable[[], None]]:
+        """Write none within an epoch that several learners train together."""
+        return {}
 
     def can_save(self, strategy: Any, **_: Any) -> None:
         """Write a checkpoint at a moment of a plugin's own, after the last step of an epoch."""

@@ -4,7 +4,7 @@ De Lange, van de Ven & Tuytelaars, "Continual evaluation for lifelong learning: 
 2023, arXiv:2205.13452: an evaluation at the end of each task misses what is forgotten and relearned within a task.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -52,6 +52,14 @@ class ContinualEvaluation(SupervisedPlugin):  # type: ignore[misc]
         between_epochs = strategy.clock.train_epoch_iterations == 0
         if self._is_due_by_steps(strategy) or (between_epochs and self._is_due_by_epochs(strategy)):
             self._evaluate(strategy)
+
+    def stack_key(self, strategy: Any) -> Hashable | None:
+        """Return what learners have in common that train together: none of them is evaluated within an epoch."""
+        return None if self.every_steps else ()
+
+    def stack(self, together: Any, plugins: Sequence["ContinualEvaluation"]) -> dict[str, Callable[[], None]]:
+        """There is nothing to do within an epoch."""
+        return {}
 
     def _is_due_by_steps(self, strategy: Any) -> bool:
         if not self.every_steps:

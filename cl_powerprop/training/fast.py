@@ -7,8 +7,9 @@ stay the same, except that a lone sample at the end of a training epoch joins th
 private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ from cl_powerprop.training.batches import WHOLE, count_batches
 from cl_powerprop.training.compiled import CompiledModel
 from cl_powerprop.training.graphs import Graphs
 from cl_powerprop.training.listeners import Listener, listeners
+from cl_powerprop.training.lockstep import Lockstep
 from cl_powerprop.training.rates import hold_rates
+from cl_powerprop.training.stackable import Epoch
+from cl_powerprop.training.stacked import Together, train_together
 from cl_powerprop.training.streamed_data import StreamLoader
 from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
 
@@ -55,6 +59,9 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         joins_lone: in training, a lone sample at the end of an epoch joins the batch before it.
         share: the part of every training batch that it gets.
         reuses_batch: the next step writes to the tensors of the current batch, its outputs and its loss.
+        lockstep: where learners meet that train together; None for one that trains alone.
+        together: what it trains with in the current task, once it has trained together with others.
+        stacks: its network can be computed together with others of its form, as far as is known.
 
     Raises:
         ConfigurationError: for an unknown precision, recorded steps that are impossible, and in training if torch
@@ -92,6 +99,9 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self._compiled: CompiledModel | None = None
         self._graphs = Graphs(self, cuda_graphs)
         hold_rates(self.optimizer)
+        self.lockstep: Lockstep | None = None
+        self.together: Together | None = None
+        self.stacks = True
         self._least_compiled = 0  # of a run that goes on: samples in a batch that is compiled
 
     def forward(self) -> Any:
@@ -107,8 +117,15 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def criterion(self) -> Tensor:
         """Return the loss of the current batch."""
         if self.is_training and self.label_smoothing:
-            return cross_entropy(self.mb_output, self.mb_y, label_smoothing=self.label_smoothing)
+            return self.training_loss(self.mb_output, self.mb_y)
         return super().criterion()  # type: ignore[no-any-return]
+
+    @property
+    def training_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The mean loss of a training batch, from outputs and labels."""
+        if self.label_smoothing:
+            return partial(cross_entropy, label_smoothing=self.label_smoothing)
+        return self._criterion  # type: ignore[no-any-return]
 
     def _compiled_model(self) -> CompiledModel:
         if self._compiled is None or self._compiled.model is not self.model:
@@ -189,11 +206,16 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             self.mbatch[0] = self.mb_x.contiguous(memory_format=torch.channels_last)
 
     def training_epoch(self, **options: Any) -> None:
-        """Run one epoch: the events and their order are Avalanche's, after one of ours, ``epoch_begins``."""
+        """Run one epoch: the events and their order are Avalanche's, after one of ours, ``epoch_begins``.
+
+        Learners in lockstep train it together, where they can (see :mod:`~cl_powerprop.training.stackable`).
+        """
         before = listeners(self, "before_training_iteration")
         after = listeners(self, "after_training_iteration")
         with needs_two_samples(), self._keeping_graph() as frozen:
             trigger_plugins(self, "epoch_begins", **options)
+            if self._trains_together():
+                return
             steps = self._graphs.steps(frozen, options)
             for batch in steps.batches():
                 if self._stop_training:
@@ -211,6 +233,19 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self._graphs.is_settled = False  # masks of other tasks are put in place meanwhile
         return super().eval(*arguments, **options)
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The experience in training, and its epochs that are over."""
+        return self.experience.current_experience, self.clock.train_exp_epochs
+
+    def _trains_together(self) -> bool:
+        """Train the epoch together with others, if there are any to train it with; return whether that was done."""
+        if self.lockstep is None:
+            return False
+        epoch = Epoch(self)
+        key = epoch.key() or ("alone", self.seed)
+        return self.lockstep.meet(key, epoch, train_together, position=self.position)
+
     def _train_exp(self, experience: Any, eval_streams: Any = None, **options: Any) -> None:
         """Train one experience, from the epoch at which the clock stands: a checkpoint may have set it."""
         for _ in range(self.clock.train_exp_epochs, self.train_epochs):
@@ -220,6 +255,10 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
                 break
             self.training_epoch(**options)
             self._after_training_epoch(**options)
+
+    def _train_cleanup(self) -> None:
+        super()._train_cleanup()
+        self.together = None  # whose images and stacked weights are those of the task
 
     def task_progress(self) -> dict[str, Any]:
         """Return what training depends on that neither model nor optimizer has."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,20 @@ class _Sums:
         self._values += output.numel()
         if self._values > _MOST_WAITING:
             self._collapse()
+
+    def add_sums(self, loss: Tensor, correct: Tensor, labels: Tensor, classes: int) -> None:
+        """Add several batches.
+
+        Args:
+            loss: sum over their samples.
+            correct: how many samples were right.
+            labels: of all samples.
+            classes: number of outputs.
+        """
+        self._loss, self._correct = self._loss + loss, self._correct + correct
+        self._labels.append(labels)
+        self._classes = classes
+        self.samples += len(labels)
 
     def _collapse(self) -> None:
         losses, outputs, labels = zip(*self._waiting, strict=True)
@@ -139,6 +153,26 @@ class TrainingMeter(SupervisedPlugin):  # type: ignore[misc]
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Add the batch."""
         self._sums.add(strategy)
+
+    def stack_key(self, strategy: Any) -> Hashable:
+        """Return what learners have in common that are measured at once."""
+        return ()
+
+    def stack(self, together: Any, meters: Sequence["TrainingMeter"]) -> dict[str, Callable[[], None]]:
+        """Sum for each learner; the sums are given to the meters when the epoch has ended."""
+        losses = together.hold("losses", torch.zeros(len(meters), device=together.device))
+        correct = together.hold("correct", torch.zeros(len(meters), dtype=torch.int64, device=together.device))
+
+        def add() -> None:
+            losses.add_(together.losses, alpha=together.labels.shape[1])
+            correct.add_((together.outputs.argmax(2) == together.labels).sum(1))
+
+        def give() -> None:
+            sums = zip(meters, losses.clone(), correct.clone(), together.labels, strict=True)
+            for meter, loss, right, labels in sums:
+                meter._sums.add_sums(loss, right, labels, together.outputs.shape[2])
+
+        return {"after_update": add, "ended": give}
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Report the epoch.

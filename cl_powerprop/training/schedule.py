@@ -1,7 +1,7 @@
 """Learning-rate schedules over a task; the rate is set in every step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -64,6 +64,15 @@ class LearningRateSchedule(SupervisedPlugin):  # type: ignore[misc]
         step = strategy.clock.train_exp_iterations + self._skipped
         factor = self.factor((step + 0.5) / self._steps_an_epoch(strategy))
         set_rates(strategy.optimizer, [base * factor for base in self._base])
+
+    def stack_key(self, strategy: Any) -> Hashable:
+        """Return what learners have in common whose rates are the same."""
+        phases = tuple((phase.epochs, phase.scale) for phase in self.phases)
+        return self.schedule, phases, self.warmup, self.steps, tuple(self._base), self._skipped
+
+    def stack(self, together: Any, schedules: Sequence["LearningRateSchedule"]) -> dict[str, Callable[[], None]]:
+        """Set the rates of the first learner, which the others follow."""
+        return {"before_training_iteration": lambda: self.before_training_iteration(together.learners[0])}
 
     def task_progress(self) -> dict[str, Any]:
         """Return the steps that were left out of the first phase."""

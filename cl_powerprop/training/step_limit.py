@@ -1,5 +1,6 @@
 """Training for a number of steps in place of epochs."""
 
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -23,3 +24,11 @@ class StepLimit(SupervisedPlugin):  # type: ignore[misc]
         """Stop after the last step."""
         if strategy.clock.train_exp_iterations + 1 == self.steps:
             strategy.stop_training()
+
+    def stack_key(self, strategy: Any) -> Hashable:
+        """Return what learners have in common that stop after the same step."""
+        return self.steps
+
+    def stack(self, together: Any, limits: Sequence["StepLimit"]) -> dict[str, Callable[[], None]]:
+        """Stop the first learner, which the others follow."""
+        return {"after_training_iteration": lambda: self.after_training_iteration(together.learners[0])}

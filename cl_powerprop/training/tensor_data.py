@@ -1,7 +1,7 @@
 """Samples on the device as Avalanche data sets, and loaders that take whole batches from them at a time."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -318,8 +318,7 @@ class TensorLoader(Resumable):
         self.images: Tensor | None = None
         first = samples.images(slice(1))
         if len(samples) * first.nelement() * first.element_size() <= _MOST_HELD:
-            self.images = images = samples.images()
-            self._slice, self._gather = images.__getitem__, partial(torch.index_select, images, 0)
+            self.hold(samples.images())
         self.labels = samples.labels
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -327,6 +326,7 @@ class TensorLoader(Resumable):
         self._draws = torch.Generator(self.labels.device).manual_seed(seed)
         self.share = share
         self._join_lone = join_lone
+        self.begun: tuple[Tensor, list[slice]] | None = None
         longest = min(batch_size + 1, len(samples))  # + 1 for one that joins
         self._task_ids = torch.full((longest,), task, device=self.labels.device)
 
@@ -334,6 +334,16 @@ class TensorLoader(Resumable):
     def generators(self) -> dict[str, torch.Generator]:
         """What it draws from, by name."""
         return {"transform": self._draws} | ({} if self.shuffle is None else {"order": self.shuffle})
+
+    def hold(self, images: Tensor) -> None:
+        """Take batches from these images, the same as before: ``[n, *sample]``."""
+        self.images = images
+        self._slice, self._gather = images.__getitem__, partial(torch.index_select, images, 0)
+
+    def stack_key(self) -> Hashable | None:
+        """Return what loaders have in common whose batches are gathered at once; None if this cannot be one of them."""
+        held = self.images if self.gathers else None
+        return None if held is None else (held.shape[1:], held.dtype, self.batch_size, len(self), self.first)
 
     def __len__(self) -> int:
         return count_batches(len(self.labels), self.batch_size, self._join_lone)
@@ -352,9 +362,16 @@ class TensorLoader(Resumable):
 
     def places(self) -> Iterator[Tensor]:
         """Yield the positions of each batch's samples, in the order of a new epoch."""
-        order = torch.randperm(len(self.labels), generator=self.shuffle).to(self.labels.device)
-        for rows in self._parts():
+        order, parts = self.begin_epoch()
+        for rows in parts:
             yield order[rows]
+
+    def begin_epoch(self) -> tuple[Tensor, list[slice]]:
+        """Return the order of a new epoch, int64 ``[n]`` on the device, and the range in it of each batch left."""
+        begun, self.begun = self.begun, None
+        if begun is not None:
+            return begun
+        return torch.randperm(len(self.labels), generator=self.shuffle).to(self.labels.device), self._parts()
 
     def batch(self, places: Tensor) -> list[Tensor]:
         """Return the batch of the samples at some positions."""

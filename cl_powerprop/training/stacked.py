@@ -1,0 +1,257 @@
+"""Several learners of one config, which differ in their seed, train an epoch together: one stacked step for all.
+
+Every learner stays what it is, and has its own network, optimizer and loader. As an epoch begins, their tensors are
+copied into stacked ones, and back when it is over. The steps between work on stacked tensors alone, by about as many
+launches as the steps of one learner take. A learner's numbers are those that it computes alone, but for the rounding of
+sums; frozen weights are restored to the bit, and each learner has its own batches, the same as alone.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_powerprop.training.graphs import Replay
+from cl_powerprop.training.stackable import Epoch
+from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork
+from cl_powerprop.training.stacked_optimizer import StackedOptimizer
+
+log = logging.getLogger("cl_powerprop")
+
+_EVENTS = ("before_training_iteration", "before_update", "after_update", "after_training_iteration", "ended")
+# What Avalanche's clock counts in steps.
+_COUNTS = ("train_iterations", "train_exp_iterations", "train_epoch_iterations", "total_iterations")
+
+
+def train_together(epochs: Sequence[Epoch]) -> list[bool]:
+    """Train an epoch of some learners whose keys are equal; return whether all of it was done, for each of them.
+
+    Nothing is done for one learner. Where they have different numbers of samples, batches that are not equally large in
+    all of them are left to each one: its loader goes on with them. A signal that has arrived waits until all is done.
+
+    Args:
+        epochs: of each learner.
+    """
+    nothing = [False] * len(epochs)
+    if len(epochs) == 1:
+        return nothing
+    learners = [epoch.learner for epoch in epochs]
+    together: Together | None = learners[0].together
+    if together is None or not together.fits(learners):
+        together = None
+        for learner in learners:
+            learner.together = None  # the tensors of another group are freed before there are new ones
+        try:
+            together = Together(learners)
+        except NotStackedError as error:
+            train_alone(learners, error)
+            return nothing
+        for learner in learners:
+            learner.together = together
+    return together.train_epoch(learners, [epoch.plugins for epoch in epochs])
+
+
+def train_alone(learners: Sequence[Any], reason: NotStackedError) -> None:
+    """Note, and say, that learners cannot do anything together from now on."""
+    log.warning(f"seeds are trained one after the other: this network cannot be computed for several ({reason})")
+    for learner in learners:
+        learner.stacks = False
+
+
+class _Held:
+    """Tensors that stay where they are while their shapes do.
+
+    Attributes:
+        version: changes whenever one of them is another tensor than in the epoch before.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._tensors: dict[str, Tensor] = {}
+        self._used: set[str] = set()
+
+    def __call__(self, name: str, values: Tensor) -> Tensor:
+        """Return a tensor with these values: that of the name, if it has their shape."""
+        self._used.add(name)
+        held = self._tensors.get(name)
+        if held is not None and held.shape == values.shape and held.dtype == values.dtype:
+            return held.copy_(values)
+        self.version += 1
+        self._tensors[name] = values
+        return values
+
+    def begin(self) -> None:
+        """Note that an epoch begins, which asks for all that it holds."""
+        self._used = set()
+
+    def begun(self) -> None:
+        """Let go of what the epoch has not asked for."""
+        unused = self._tensors.keys() - self._used
+        self.version += bool(unused)
+        for name in unused:
+            del self._tensors[name]
+
+
+class Together:
+    """What some learners train with together, in one task: stacked weights, optimizer and images.
+
+    Args:
+        learners: whose keys are equal.
+
+    Attributes:
+        hold: ``hold(name, values)`` returns the values in a tensor that stays where it is; for plugins.
+        learners: those that train, while they do.
+        losses: of the step: float ``[learners]``, the mean loss of each one's batch.
+        outputs: of the step: ``[learners, batch, classes]``.
+        labels: of the step: int64 ``[learners, batch]``; of all steps, when they have ended.
+
+    Raises:
+        NotStackedError: if the networks cannot be computed at once.
+    """
+
+    losses: Tensor
+    outputs: Tensor
+    labels: Tensor
+
+    def __init__(self, learners: Sequence[Any]) -> None:
+        loaders = [learner.dataloader for learner in learners]
+        self._network = StackedNetwork([learner.model for learner in learners])
+        self._network.try_out(torch.stack([loader.images[: loader.batch_size] for loader in loaders]))
+        self._optimizer = StackedOptimizer([learner.optimizer for learner in learners], self._network.stacked)
+        self._loaders = [weakref.ref(loader) for loader in loaders]
+        self._images = _hold_together(loaders)
+        self._labels = torch.cat([loader.labels for loader in loaders])
+        self._steps: dict[int, tuple[Tensor, Replay]] = {}  # by size of the batch: where to find it, and the step
+        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+        self._acts: dict[str, list[Callable[[], None]]] = {}
+        self.hold = _Held()
+        self.learners: Sequence[Any] = ()
+
+    def fits(self, learners: Sequence[Any]) -> bool:
+        """Whether it is of these learners, in this order, and of the task that they train."""
+        return [loader() for loader in self._loaders] == [learner.dataloader for learner in learners]
+
+    def stacked(self, parameter: Tensor) -> Tensor:
+        """Return the tensor ``[learners, *parameter]`` that is trained in place of one of the first learner's."""
+        return self._network.stacked(parameter)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it is."""
+        return self._labels.device
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients of the step, each ``[learners, *parameter]``."""
+        return [stacked.grad for stacked in self._network.parameters if stacked.grad is not None]
+
+    def train_epoch(self, learners: Sequence[Any], plugins: Sequence[Sequence[Any]]) -> list[bool]:
+        """Train an epoch, up to the first batch that has not the same size for all; return for which it is over.
+
+        Args:
+            learners: those that it is of.
+            plugins: of each learner, those that act in a step.
+        """
+        self.learners, first = learners, learners[0]
+        orders, batches = zip(*(learner.dataloader.begin_epoch() for learner in learners), strict=True)
+        common = [same[0] for same in takewhile(_equal, zip(*batches, strict=True))]
+        places = _among_all(orders, common[-1].stop if common else 0)
+        self.hold.begin()
+        self._network.load(self.hold)
+        self._optimizer.load()
+        acts = [same[0].stack(self, same) for same in zip(*plugins, strict=True)]
+        self._acts = {event: [act[event] for act in acts if event in act] for event in _EVENTS}
+        self.hold.begun()
+        steps = 0
+        for batch in common:
+            if first._stop_training:
+                break
+            self._act("before_training_iteration")
+            self._optimizer.follow_rates()
+            self._step(places[:, batch])
+            self._act("after_training_iteration")
+            first.clock.after_training_iteration(first)
+            steps += 1
+        self._network.store()
+        self._optimizer.store()
+        if steps:
+            self.labels = self._labels[places[:, common[0].start : common[steps - 1].stop]]
+            self._act("ended")
+        for learner in learners[1:]:
+            learner._stop_training = first._stop_training
+            for count in _COUNTS:
+                setattr(learner.clock, count, getattr(learner.clock, count) + steps)
+        self.learners, self._acts = (), {}
+        left = [[] if first._stop_training else parts[len(common) :] for parts in batches]
+        for learner, order, parts in zip(learners, orders, left, strict=True):
+            if parts:
+                learner.dataloader.begun = (order, parts)
+        return [not parts for parts in left]
+
+    def _act(self, event: str) -> None:
+        for act in self._acts[event]:
+            act()
+
+    def _step(self, rows: Tensor) -> None:
+        """Make a step on the samples at some positions among all images, int64 ``[learners, batch]``."""
+        size, first = rows.shape[1], self.learners[0]
+        if size not in self._steps:
+            fixed = torch.empty_like(rows, memory_format=torch.contiguous_format)
+            step, records = partial(self._compute, fixed), self._optimizer.can_be_recorded
+            self._steps[size] = fixed, Replay(step, self.device, records and first._graphs.is_on, self._pool)
+        fixed, replay = self._steps[size]
+        fixed.copy_(rows)
+        try:
+            replay((self.hold.version, self._optimizer.version))
+        except RuntimeError as error:
+            if not first._graphs.is_on:
+                raise
+            for learner in self.learners:
+                learner._graphs.give_up(error)
+            self._steps = {}
+            self._step(rows)
+
+    def _compute(self, rows: Tensor) -> None:
+        """Do the work of a step, on tensors that stay where they are."""
+        first, positions = self.learners[0], rows.flatten()
+        images = self._images.index_select(0, positions).unflatten(0, rows.shape)
+        self.labels = self._labels.index_select(0, positions).view_as(rows)
+        loss_of, in_half = first.training_loss, first.precision == "bf16"
+
+        def measure(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            output = output.float() if in_half else output
+            return loss_of(output, labels), output
+
+        for parameter in self._network.parameters:
+            parameter.grad = None
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=in_half):
+            losses, outputs = self._network(measure, images, self.labels)
+        losses.sum().backward()
+        self.losses, self.outputs = losses.detach(), outputs.detach()
+        self._act("before_update")
+        self._optimizer.step()
+        self._act("after_update")
+
+
+def _hold_together(loaders: Sequence[Any]) -> Tensor:
+    """Return the images of all loaders in one tensor, of which each loader's own are a part from now on."""
+    sizes, first = [len(loader.images) for loader in loaders], loaders[0].images
+    whole: Tensor = first.new_empty((sum(sizes), *first.shape[1:]))
+    for loader, part in zip(loaders, whole.split(sizes), strict=True):
+        loader.hold(part.copy_(loader.images))
+    return whole
+
+
+def _among_all(orders: Sequence[Tensor], count: int) -> Tensor:
+    """Return the first places of each learner's order as positions among the samples of all, ``[learners, count]``."""
+    starts = accumulate((len(order) for order in orders[:-1]), initial=0)
+    return torch.stack([order[:count] + start for order, start in zip(orders, starts, strict=True)])
+
+
+def _equal(batches: Sequence[slice]) -> bool:
+    return all(batch == batches[0] for batch in batches)

@@ -1,0 +1,151 @@
+"""One optimizer over the stacked parameters of several networks, and their own optimizers' states."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+# torch's optimizers that move each weight by its own gradient and state alone: those of networks do not mix.
+_ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad})
+_COUNT = "step"  # torch's name for the number of steps, which is no tensor of weights
+
+
+def optimizer_key(optimizer: Optimizer) -> Hashable | None:
+    """Return what optimizers have in common that can be one; None if this cannot be one of them.
+
+    Rates are left out, since they change in every step.
+    """
+    if type(optimizer) not in _ELEMENTWISE or not all(_can_move(hook) for hook in _hooks(optimizer)):
+        return None
+    key: list[Any] = [type(optimizer)]
+    for group in optimizer.param_groups:
+        key.append(tuple((name, repr(value)) for name, value in group.items() if name not in ("params", "lr")))
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            key.append(tuple((name, isinstance(value, Tensor)) for name, value in state.items()))
+    return tuple(key)
+
+
+class StackedOptimizer:
+    """The optimizer of several networks, whose keys (see :func:`optimizer_key`) are equal.
+
+    Args:
+        optimizers: each network's own.
+        stacked: returns the stacked tensor of a parameter of the first network.
+
+    Attributes:
+        version: changes whenever a tensor of its state is another one than before.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], stacked: Callable[[Tensor], Tensor]) -> None:
+        self._own = list(optimizers)
+        self._optimizer = _like(optimizers[0], stacked)
+        self.version = 0
+
+    def load(self) -> None:
+        """Take the state of each network's optimizer."""
+        state = self._optimizer.state
+        for stacked, own in self._parameters():
+            now = _stack_state(stacked, [optimizer.state.get(parameter, {}) for optimizer, parameter in own])
+            before = state.get(stacked, {})
+            if {name: _shape(value) for name, value in before.items()} != {k: _shape(v) for k, v in now.items()}:
+                state.pop(stacked, None)
+                if now:
+                    state[stacked] = now
+                self.version += 1
+                continue
+            for name, value in now.items():
+                if isinstance(value, Tensor):
+                    before[name].copy_(value)
+
+    def store(self) -> None:
+        """Give each network's optimizer its state, and the rates of the first one."""
+        for stacked, own in self._parameters():
+            state = self._optimizer.state.get(stacked, {})
+            for index, (optimizer, parameter) in enumerate(own):
+                rows = {name: _row(name, value, index) for name, value in state.items()}
+                if rows:
+                    optimizer.state[parameter] = rows
+        for optimizer in self._own[1:]:
+            for group, first in zip(optimizer.param_groups, self._own[0].param_groups, strict=True):
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].copy_(first["lr"])
+                else:
+                    group["lr"] = first["lr"]
+
+    def follow_rates(self) -> None:
+        """Take the learning rates that the first network's optimizer has now."""
+        for group, first in zip(self._optimizer.param_groups, self._own[0].param_groups, strict=True):
+            group["lr"] = first["lr"]  # on a GPU, a tensor that stays where it is
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether its step reads the rates from the device, and never waits for it."""
+        return all(group.get("fused") for group in self._optimizer.param_groups)
+
+    def step(self) -> None:
+        """Make a step of all networks."""
+        self._optimizer.step()
+
+    def _parameters(self) -> list[tuple[Tensor, list[tuple[Optimizer, Tensor]]]]:
+        """Return every stacked parameter, with each network's optimizer and its own parameter."""
+        found = []
+        for position, group in enumerate(self._optimizer.param_groups):
+            for index, stacked in enumerate(group["params"]):
+                own = [(each, each.param_groups[position]["params"][index]) for each in self._own]
+                found.append((stacked, own))
+        return found
+
+
+def _hooks(optimizer: Optimizer) -> list[Callable[..., Any]]:
+    return [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+
+
+def _can_move(hook: Callable[..., Any]) -> bool:
+    """Whether a hook can act on another optimizer: a function can, and an object that says how."""
+    return hasattr(getattr(hook, "__self__", None), "act_on") if hasattr(hook, "__self__") else True
+
+
+def _like(optimizer: Optimizer, stacked: Callable[[Tensor], Tensor]) -> Optimizer:
+    """Return an optimizer with the same options and hooks, made as a copy is, over the stacked parameters."""
+    kind = type(optimizer)
+    made = kind.__new__(kind)
+    groups = [{**group, "params": [stacked(each) for each in group["params"]]} for group in optimizer.param_groups]
+    made.__setstate__({"defaults": dict(optimizer.defaults), "state": defaultdict(dict), "param_groups": groups})
+    owners = {id(owner): owner for hook in _hooks(optimizer) if (owner := getattr(hook, "__self__", None)) is not None}
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        if not hasattr(hook, "__self__"):
+            made.register_step_pre_hook(hook)
+    for owner in owners.values():
+        owner.act_on(made, stacked)
+    for hook in optimizer._optimizer_step_post_hooks.values():
+        if not hasattr(hook, "__self__"):
+            made.register_step_post_hook(hook)
+    return made
+
+
+def _stack_state(stacked: Tensor, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of a stacked parameter; steps are counted once, and are equal in all networks."""
+    return {
+        name: _stack(name, value, [state[name] for state in states], stacked.device)
+        for name, value in states[0].items()
+    }
+
+
+def _stack(name: str, first: Any, values: list[Any], device: torch.device) -> Any:
+    if not isinstance(first, Tensor):
+        return first
+    return first.clone().to(device) if name == _COUNT else torch.stack(values)
+
+
+def _row(name: str, value: Any, index: int) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return (value if name == _COUNT else value[index]).clone()
+
+
+def _shape(value: Any) -> Any:
+    return value.shape if isinstance(value, Tensor) else value
