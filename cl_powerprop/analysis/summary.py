@@ -61,7 +61,7 @@ def print_runs(folders: Iterable[Path]) -> None:
     if any(map(_confused, runs)):
         say(f"note: {confusion_note()}")
     for index, (run, name) in enumerate(zip(runs, naming.run_names(rows), strict=True)):
-        name = f"job {jobs['job'][index]}: {name}" if jobs else name
+        name = f"job {jobs['job'][index]}: {name}" if "job" in jobs else name
         for message in run["messages"]:
             say(f"{name}: {message}")
         if run["status"] != "complete":
@@ -111,6 +111,8 @@ def _jobs(runs: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str,
     """Return columns that say which run is where: the number in the multirun, and the folder if it is another one."""
     if len(runs) == 1:
         return {}
+    if all(run.get("job") is None for run in runs):
+        return {"folder": list(places)}
     numbers = [place if run.get("job") is None else str(run["job"]) for run, place in zip(runs, places, strict=True)]
     return {"job": numbers} if numbers == places else {"job": numbers, "folder": list(places)}
 

@@ -71,7 +71,8 @@ class KeptResults:
         self.tested_experiences = 0
         self._title = f"{job.title}: " if job else ""
         self._tables = Tables(folder)
-        self._outlet = Outlet(folder, self._tables, sinks, config, multirun, job.name if job else None)
+        name = job.name if job and job.number is not None else None
+        self._outlet = Outlet(folder, self._tables, sinks, config, multirun, name)
         self._rows: RowStream
         self._moment = (0, 0)  # epochs of the task and steps of the run that are finished
         self._last_epoch: Measured | None = None  # of the task in training

@@ -71,6 +71,7 @@ def test_the_table_shows_what_differs_and_not_what_is_the_same(
             alpha=alpha,
             config={"optimizer.lr": lr},
             metrics={"validation_accuracy": 0.5 + job / 10},
+            record={"job": job},
         )
         for job, (alpha, lr) in enumerate(itertools.product((1.0, 2.0), (0.1, 0.2)))
     ]
