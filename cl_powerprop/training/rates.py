@@ -21,6 +21,8 @@ def hold_rates(optimizer: Optimizer) -> None:
             group["lr"] = held.setdefault(value, torch.tensor(value, device=device))
             if "capturable" in group:
                 group["capturable"] = True
+                # torch would warn of the steps that come before a recording.
+                optimizer.__dict__["_warned_capturable_if_run_uncaptured"] = True
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
