@@ -38,6 +38,7 @@ def bare_epoch(images: Tensor, labels: Tensor, batch_size: int) -> float:
     shape = images.shape[1:]
     network = Classifier(mlp(shape, hidden=[100, 100], bias=False), shape, [10], bias=False).to(images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4, fused=True)
+    synchronize(images.device)
     start = time.perf_counter()
     for rows in torch.randperm(len(labels), device=images.device).split(batch_size):
         optimizer.zero_grad()
@@ -80,12 +81,19 @@ class Trained:
         """Remove the run folder."""
         self.contexts.close()
 
-    def train_next_task(self) -> tuple[float, float]:
-        """Return seconds per epoch: (of the epochs alone, of the whole training of the task)."""
+    def epochs_of_next_task(self) -> tuple[list[float], float]:
+        """Return seconds: of each epoch, and of the whole training of the task."""
+        synchronize(self.parts.learner.device)
         start = time.perf_counter()
         self.parts.train(next(self.experiences)[1])
+        synchronize(self.parts.learner.device)
         whole = time.perf_counter() - start
         epochs, self.stopwatch.epochs = self.stopwatch.epochs, []
+        return epochs, whole
+
+    def train_next_task(self) -> tuple[float, float]:
+        """Return seconds per epoch: (of the epochs alone, of the whole training of the task)."""
+        epochs, whole = self.epochs_of_next_task()
         searching = self.parts.strategy.report().search_seconds
         return (sum(epochs) - searching) / len(epochs), whole / len(epochs)
 

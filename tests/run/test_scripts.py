@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from cl_powerprop import run
 
@@ -82,3 +83,27 @@ def test_the_table_of_pruning_is_that_of_the_recorded_runs_and_of_new_ones(tmp_p
     summary, known = (pd.read_csv(path / "pruning_summary.csv") for path in (tmp_path, folder))
     assert list(summary) == list(known)
     assert summary["mean"].tolist() == pytest.approx(((expected[0] + expected[1]) / 2)[::-1].tolist())
+
+
+def test_the_speed_of_a_gpu_is_measured_on_whatever_there_is(tmp_path: Path) -> None:
+    parts = ("epochs", "launches", "together", "experiment", "networks")
+    printed = call("../benchmarks/speed/gpu.py", *parts, "--small", "--data", "digits", "--out", tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == set(parts)
+    for part in parts:
+        table = pd.read_csv(tmp_path / f"{part}.csv")
+        assert part in printed
+        assert table.device.nunique() == 1
+        assert (table.torch == torch.__version__).all()
+        times = table.filter(regex="_(s|ms|s_an_epoch)$")
+        assert (part == "launches") == times.empty
+        assert (times.drop(columns="epoch_s", errors="ignore") > 0).all().all()
+    ways = set(pd.read_csv(tmp_path / "epochs.csv").way)
+    assert {"bare loop", "stock Avalanche", "naive", "packnet", "epn", "epn, no graphs"} <= ways
+    together = pd.read_csv(tmp_path / "together.csv").set_index(["strategy", "seeds"])
+    assert (together.run_by_one_seed.xs(1, level="seeds") == 1.0).all()
+
+
+def test_an_unknown_part_of_the_speed_is_one_line() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        call("../benchmarks/speed/gpu.py", "nothing")
+    assert "unknown part nothing; choose from: epochs, launches" in failed.value.stderr
