@@ -149,7 +149,7 @@ def _stack(validations: Sequence[Validation]) -> StackedNetwork | None:
             stack.enter_context(batch_statistics(model))
         first.stacked = StackedNetwork(models)
         try:
-            first.stacked.try_out(torch.stack([validation._batches[0][0] for validation in validations]))
+            first.stacked.try_out(first._batches[0][0][:1])
         except NotStackedError as error:
             train_alone([validation._strategy for validation in validations], error)
             first.stacked = None

@@ -83,13 +83,19 @@ class ProgressDisplay(SupervisedPlugin):  # type: ignore[misc]
         return ()
 
     def stack(self, together: Any, bars: Sequence["ProgressDisplay"]) -> dict[str, Callable[[], None]]:
-        """Count the steps of all learners."""
+        """Count the steps; the bars of other learners advance when all are made."""
+        steps = 0
 
         def count() -> None:
-            for bar, learner in zip(bars, together.learners, strict=True):
-                bar.after_training_iteration(learner)
+            nonlocal steps
+            steps += 1
+            self.after_training_iteration(together.learners[0])
 
-        return {"after_training_iteration": count}
+        def advance() -> None:
+            for bar in bars[1:]:
+                bar._progress.advance(bar._bar, steps)
+
+        return {"after_training_iteration": count, "ended": advance}
 
     def show(self, **values: float) -> None:
         """Show measured values (loss, accuracy, capacity or sparsity) from now on."""

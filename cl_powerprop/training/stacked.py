@@ -121,12 +121,13 @@ class Together:
     def __init__(self, learners: Sequence[Any]) -> None:
         loaders = [learner.dataloader for learner in learners]
         self._network = StackedNetwork([learner.model for learner in learners])
-        self._network.try_out(torch.stack([loader.images[: loader.batch_size] for loader in loaders]))
+        self._network.try_out(loaders[0].first_image)
         self._optimizer = StackedOptimizer([learner.optimizer for learner in learners], self._network.stacked)
         self._loaders = [weakref.ref(loader) for loader in loaders]
-        self._images = _hold_together(loaders)
+        self._starts = list(accumulate((len(loader.labels) for loader in loaders[:-1]), initial=0))
+        self._images = _hold_together(loaders) if loaders[0].gathers else None
         self._labels = torch.cat([loader.labels for loader in loaders])
-        self._steps: dict[int, tuple[Tensor, Replay]] = {}  # by size of the batch: where to find it, and the step
+        self._steps: dict[int, tuple[list[Tensor], Replay]] = {}  # by size of the batch: where to put it, and the step
         self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self._acts: dict[str, list[Callable[[], None]]] = {}
         self.hold = _Held()
@@ -160,7 +161,7 @@ class Together:
         self.learners, first = learners, learners[0]
         orders, batches = zip(*(learner.dataloader.begin_epoch() for learner in learners), strict=True)
         common = [same[0] for same in takewhile(_equal, zip(*batches, strict=True))]
-        places = _among_all(orders, common[-1].stop if common else 0)
+        places = self._among_all(orders, common[-1].stop if common else 0)
         self.hold.begin()
         self._network.load(self.hold)
         self._optimizer.load()
@@ -197,15 +198,21 @@ class Together:
         for act in self._acts[event]:
             act()
 
-    def _step(self, rows: Tensor) -> None:
-        """Make a step on the samples at some positions among all images, int64 ``[learners, batch]``."""
-        size, first = rows.shape[1], self.learners[0]
+    def _among_all(self, orders: Sequence[Tensor], count: int) -> Tensor:
+        """Return the first places of each learner's order among the samples of all, int64 ``[learners, count]``."""
+        return torch.stack([order[:count] + start for order, start in zip(orders, self._starts, strict=True)])
+
+    def _step(self, places: Tensor) -> None:
+        """Make a step on the samples at some places among those of all, int64 ``[learners, batch]``."""
+        inputs = [places] if self._images is not None else self._load(places)
+        size, first = places.shape[1], self.learners[0]
         if size not in self._steps:
-            fixed = torch.empty_like(rows, memory_format=torch.contiguous_format)
-            step, records = partial(self._compute, fixed), self._optimizer.can_be_recorded
-            self._steps[size] = fixed, Replay(step, self.device, records and first._graphs.is_on, self._pool)
+            fixed = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs]
+            step, records = partial(self._compute, *fixed), self._optimizer.can_be_recorded and first._graphs.is_on
+            self._steps[size] = fixed, Replay(step, self.device, records, self._pool)
         fixed, replay = self._steps[size]
-        fixed.copy_(rows)
+        for each, values in zip(fixed, inputs, strict=True):
+            each.copy_(values)
         try:
             replay((self.hold.version, self._optimizer.version))
         except RuntimeError as error:
@@ -214,13 +221,24 @@ class Together:
             for learner in self.learners:
                 learner._graphs.give_up(error)
             self._steps = {}
-            self._step(rows)
+            self._step(places)
 
-    def _compute(self, rows: Tensor) -> None:
+    def _load(self, places: Tensor) -> list[Tensor]:
+        """Return images and labels of a batch, which each learner's loader computes and changes on its own."""
+        rows = zip(self.learners, places, self._starts, strict=True)
+        batches = [learner.dataloader.batch(own - start) for learner, own, start in rows]
+        return [torch.stack([batch[index] for batch in batches]) for index in (0, 1)]
+
+    def _gather(self, places: Tensor) -> list[Tensor]:
+        """Return images and labels of a batch, from those of all learners."""
+        assert self._images is not None
+        rows = places.flatten()
+        return [each.index_select(0, rows).unflatten(0, places.shape) for each in (self._images, self._labels)]
+
+    def _compute(self, *inputs: Tensor) -> None:
         """Do the work of a step, on tensors that stay where they are."""
-        first, positions = self.learners[0], rows.flatten()
-        images = self._images.index_select(0, positions).unflatten(0, rows.shape)
-        self.labels = self._labels.index_select(0, positions).view_as(rows)
+        first = self.learners[0]
+        images, self.labels = inputs if self._images is None else self._gather(*inputs)
         loss_of, in_half = first.training_loss, first.precision == "bf16"
 
         def measure(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +247,7 @@ class Together:
 
         for parameter in self._network.parameters:
             parameter.grad = None
-        with torch.autocast(rows.device.type, torch.bfloat16, enabled=in_half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
             losses, outputs = self._network(measure, images, self.labels)
         losses.sum().backward()
         self.losses, self.outputs = losses.detach(), outputs.detach()
@@ -245,12 +263,6 @@ def _hold_together(loaders: Sequence[Any]) -> Tensor:
     for loader, part in zip(loaders, whole.split(sizes), strict=True):
         loader.hold(part.copy_(loader.images))
     return whole
-
-
-def _among_all(orders: Sequence[Tensor], count: int) -> Tensor:
-    """Return the first places of each learner's order as positions among the samples of all, ``[learners, count]``."""
-    starts = accumulate((len(order) for order in orders[:-1]), initial=0)
-    return torch.stack([order[:count] + start for order, start in zip(orders, starts, strict=True)])
 
 
 def _equal(batches: Sequence[slice]) -> bool:

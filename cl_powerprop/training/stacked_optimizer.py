@@ -65,10 +65,13 @@ class StackedOptimizer:
         """Give each network's optimizer its state, and the rates of the first one."""
         for stacked, own in self._parameters():
             state = self._optimizer.state.get(stacked, {})
-            for index, (optimizer, parameter) in enumerate(own):
-                rows = {name: _row(name, value, index) for name, value in state.items()}
-                if rows:
-                    optimizer.state[parameter] = rows
+            for name, value in state.items():
+                places = [optimizer.state[parameter] for optimizer, parameter in own]
+                if isinstance(value, Tensor):
+                    _set_rows(places, name, value.expand(len(own)) if name == _COUNT else value)
+                else:
+                    for place in places:
+                        place[name] = value
         for optimizer in self._own[1:]:
             for group, first in zip(optimizer.param_groups, self._own[0].param_groups, strict=True):
                 if isinstance(group["lr"], Tensor):
@@ -141,10 +144,14 @@ def _stack(name: str, first: Any, values: list[Any], device: torch.device) -> An
     return first.clone().to(device) if name == _COUNT else torch.stack(values)
 
 
-def _row(name: str, value: Any, index: int) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return (value if name == _COUNT else value[index]).clone()
+def _set_rows(states: Sequence[dict[str, Any]], name: str, rows: Tensor) -> None:
+    """Put the rows of a tensor into states, in the place of those that they have, if they have any."""
+    held = [state[name] for state in states if isinstance(state.get(name), Tensor)]
+    if len(held) == len(states):
+        torch._foreach_copy_(held, list(rows.unbind()))
+        return
+    for state, row in zip(states, rows.clone(memory_format=torch.contiguous_format).unbind(), strict=True):
+        state[name] = row
 
 
 def _shape(value: Any) -> Any:

@@ -298,6 +298,8 @@ class TensorLoader(Resumable):
 
     Attributes:
         images: all of them; None if they are computed batch by batch.
+        first_image: the first one, ``[1, *sample]``.
+        begun: what :meth:`begin_epoch` is to return next, for the rest of an epoch; None for a new one.
     """
 
     drawn_by_batch = ("transform",)
@@ -316,8 +318,8 @@ class TensorLoader(Resumable):
         self._slice: Callable[[slice], Tensor] = samples.images
         self._gather: Callable[[Tensor], Tensor] = samples.images
         self.images: Tensor | None = None
-        first = samples.images(slice(1))
-        if len(samples) * first.nelement() * first.element_size() <= _MOST_HELD:
+        self.first_image = samples.images(slice(1))
+        if len(samples) * self.first_image.nbytes <= _MOST_HELD:
             self.hold(samples.images())
         self.labels = samples.labels
         self.batch_size = batch_size
@@ -341,9 +343,10 @@ class TensorLoader(Resumable):
         self._slice, self._gather = images.__getitem__, partial(torch.index_select, images, 0)
 
     def stack_key(self) -> Hashable | None:
-        """Return what loaders have in common whose batches are gathered at once; None if this cannot be one of them."""
-        held = self.images if self.gathers else None
-        return None if held is None else (held.shape[1:], held.dtype, self.batch_size, len(self), self.first)
+        """Return what loaders have in common whose learners train together; None if this cannot be one of them."""
+        if self.shuffle is None or self.share is not WHOLE:
+            return None
+        return self.first_image.shape, self.gathers, self.batch_size, len(self), self.first
 
     def __len__(self) -> int:
         return count_batches(len(self.labels), self.batch_size, self._join_lone)
