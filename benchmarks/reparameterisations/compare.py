@@ -31,7 +31,7 @@ from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.source import DataSource
 from cl_powerprop.sparsity import maskable_weights, rank
 from cl_powerprop.tasks import Pixels, Split
-from cl_powerprop.training.tensor_data import TensorLoader
+from cl_powerprop.training.loaders import TensorLoader
 
 HIDDEN = ("features.1", "features.3")
 VALIDATION = 5000

@@ -22,7 +22,7 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
 from cl_powerprop.sparsity.norm_statistics import batch_statistics
-from cl_powerprop.training.tensor_data import statistics_batches
+from cl_powerprop.training.loaders import statistics_batches
 
 Criterion = Literal["magnitude", "saliency", "both"]
 _SALIENCY = "saliency/"  # what the names of summed saliencies begin with

@@ -21,7 +21,7 @@ from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
 from cl_powerprop.sparsity.allocator import Unmasked, restore_together
 from cl_powerprop.sparsity.norm_statistics import recalibrate, statistics_size
-from cl_powerprop.training.tensor_data import statistics_batches
+from cl_powerprop.training.loaders import statistics_batches
 
 log = logging.getLogger("cl_powerprop")
 

@@ -10,9 +10,9 @@ from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Tensor
 
 from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
+from cl_powerprop.training.loaders import statistics_batches
 from cl_powerprop.training.stacked import train_alone
 from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork, network_key
-from cl_powerprop.training.tensor_data import statistics_batches
 
 Until = Callable[[float, float], bool]
 """Called as ``until(lowest, highest)`` with the accuracies that are still possible; returns whether that is enough."""

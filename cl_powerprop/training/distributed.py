@@ -17,7 +17,7 @@ from cl_powerprop.process_group import collective
 from cl_powerprop.sparsity.ranks import check_same_on_ranks
 from cl_powerprop.training.batches import Share, divide
 from cl_powerprop.training.fast import FastSupervisedTemplate
-from cl_powerprop.training.tensor_data import MixedLoader
+from cl_powerprop.training.loaders import MixedLoader
 
 
 class DistributedTemplate(FastSupervisedTemplate):

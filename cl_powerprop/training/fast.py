@@ -28,12 +28,13 @@ from cl_powerprop.training.batches import WHOLE, count_batches
 from cl_powerprop.training.compiled import CompiledModel
 from cl_powerprop.training.graphs import Graphs
 from cl_powerprop.training.listeners import Listener, listeners
+from cl_powerprop.training.loaders import JoiningLoader, MixedLoader, TensorLoader
 from cl_powerprop.training.lockstep import Lockstep
 from cl_powerprop.training.rates import hold_rates
 from cl_powerprop.training.stackable import Epoch
 from cl_powerprop.training.stacked import Together, train_together
 from cl_powerprop.training.streamed_data import StreamLoader
-from cl_powerprop.training.tensor_data import JoiningLoader, MixedLoader, MixedSamples, TensorLoader, find_tensors
+from cl_powerprop.training.tensor_data import MixedSamples, find_tensors
 
 
 class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]

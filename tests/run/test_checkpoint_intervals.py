@@ -19,9 +19,9 @@ from cl_powerprop.strategies.base import Strategy
 from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.benchmark import TensorSamples
 from cl_powerprop.training.checkpoints import Checkpoints, Reach
+from cl_powerprop.training.loaders import TensorLoader
 from cl_powerprop.training.meters import Measured, TrainingMeter
 from cl_powerprop.training.task_state import fitting
-from cl_powerprop.training.tensor_data import TensorLoader
 
 
 class Learner:

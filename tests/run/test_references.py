@@ -21,7 +21,8 @@ from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import NEVER, TaskHeads, select_samples
 from cl_powerprop.references import config_hash, load_references, reference_config
 from cl_powerprop.run_lock import RunLock
-from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples
+from cl_powerprop.training.loaders import MixedLoader
+from cl_powerprop.training.tensor_data import MixedSamples
 
 from .conftest import MASKED, Command, tiny_config, unreadable_for_others
 from .test_resume import cut_off

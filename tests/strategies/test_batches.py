@@ -19,7 +19,8 @@ from cl_powerprop.parts import Parts
 from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.batches import count_batches, divide
 from cl_powerprop.training.benchmark import TensorSamples
-from cl_powerprop.training.tensor_data import MixedLoader, MixedSamples, TensorLoader, statistics_batches
+from cl_powerprop.training.loaders import MixedLoader, TensorLoader, statistics_batches
+from cl_powerprop.training.tensor_data import MixedSamples
 
 from .benchmarks import CLASSES, SIDE, make_benchmark, make_strategy, make_tensors
 

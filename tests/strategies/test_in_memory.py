@@ -26,7 +26,8 @@ from torch.utils.data import Dataset
 from cl_powerprop import EPNPlugin, FastSupervisedTemplate, in_memory, load_benchmark
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.training.benchmark import TensorSamples
-from cl_powerprop.training.tensor_data import TensorDataset, TensorLoader, find_tensors
+from cl_powerprop.training.loaders import TensorLoader
+from cl_powerprop.training.tensor_data import TensorDataset, find_tensors
 
 from .avalanche_strategies import stock_benchmark, vectors
 from .benchmarks import CLASSES, conv_net, dense_net, make_benchmark, make_strategy, make_tensors

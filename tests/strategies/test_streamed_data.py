@@ -14,11 +14,11 @@ from cl_powerprop.sequences.permuted import permuted
 from cl_powerprop.sequences.split import split_by_class
 from cl_powerprop.source import DataSource
 from cl_powerprop.tasks import TaskSequence
-from cl_powerprop.training import tensor_data
+from cl_powerprop.training import loaders, tensor_data
 from cl_powerprop.training.augment import Augmentation
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.fast import FastSupervisedTemplate
-from cl_powerprop.training.tensor_data import TensorLoader
+from cl_powerprop.training.loaders import TensorLoader
 
 from ..data.picture_folder import write_pictures
 
@@ -205,6 +205,6 @@ def test_images_too_many_to_prepare_at_once_are_the_same(
         return images
 
     monkeypatch.setattr(type(samples), "images", spy)
-    monkeypatch.setattr(tensor_data, "_MOST_HELD", 0)
+    monkeypatch.setattr(loaders, "_MOST_HELD", 0)
     assert same(held, loaded())
     assert max(asked) == 5, "never more than a batch"

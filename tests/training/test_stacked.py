@@ -3,7 +3,6 @@
 In float64 nothing but the order of sums differs, so that a wrong term would stand out from rounding.
 """
 
-
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from cl_powerprop.training.tensor_data import TensorLoader
+from cl_powerprop.training.loaders import TensorLoader
 
 from .seeds import HIDDEN, Run, assert_equal, assert_same, train
 
