@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from torch import Tensor
 
 from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
 from cl_powerprop.training.loaders import statistics_batches
@@ -126,15 +125,11 @@ def _count_together(countings: Sequence[_Counting]) -> list[None]:
         waiting = [not counting.is_over and counting.hits.batches == index for counting in countings]
         if not any(waiting):
             continue
-        answers = network(_answers, torch.stack([batch[0] for batch in batches]))
+        answers = network(torch.stack([batch[0] for batch in batches])).argmax(2)
         hits = (answers == torch.stack([batch[1] for batch in batches])).sum(1).tolist()
         for counting, right in compress(zip(countings, hits, strict=True), waiting):
             counting.add(right)
     return done
-
-
-def _answers(outputs: Tensor) -> Tensor:
-    return outputs.argmax(1)
 
 
 def _stack(validations: Sequence[Validation]) -> StackedNetwork | None:

@@ -7,9 +7,8 @@ stay the same, except that a lone sample at the end of a training epoch joins th
 private names of avalanche-lib 0.6.0, whose version is therefore pinned.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.utils import trigger_plugins
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import CrossEntropyLoss, Parameter
 from torch.nn.functional import cross_entropy
 
 from cl_powerprop.errors import check_choice
@@ -118,15 +117,19 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def criterion(self) -> Tensor:
         """Return the loss of the current batch."""
         if self.is_training and self.label_smoothing:
-            return self.training_loss(self.mb_output, self.mb_y)
+            return cross_entropy(self.mb_output, self.mb_y, label_smoothing=self.label_smoothing)
         return super().criterion()  # type: ignore[no-any-return]
 
     @property
-    def training_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The mean loss of a training batch, from outputs and labels."""
-        if self.label_smoothing:
-            return partial(cross_entropy, label_smoothing=self.label_smoothing)
-        return self._criterion  # type: ignore[no-any-return]
+    def means_cross_entropy(self) -> bool:
+        """Whether the loss of a training batch is the mean of :meth:`sample_losses`."""
+        loss = self._criterion
+        plain = type(loss) is CrossEntropyLoss and loss.weight is None and loss.reduction == "mean"
+        return bool(self.label_smoothing) or (plain and loss.ignore_index < 0 and not loss.label_smoothing)
+
+    def sample_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss of each sample, ``[n]``, by cross-entropy."""
+        return cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def _compiled_model(self) -> CompiledModel:
         if self._compiled is None or self._compiled.model is not self.model:

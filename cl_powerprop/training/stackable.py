@@ -47,7 +47,11 @@ class Epoch:
     def key(self) -> Hashable | None:
         """Return what learners have in common that can train this epoch together; None if this one cannot."""
         learner, clock = self.learner, self.learner.clock
-        if not learner.stacks or learner.compile or is_multi_task_module(learner.model):
+        if (
+            not (learner.stacks and learner.means_cross_entropy)
+            or learner.compile
+            or is_multi_task_module(learner.model)
+        ):
             return None
         plugins = [_plugin_key(plugin, events, learner) for plugin, events in self._acting]
         parts: list[Hashable] = [
@@ -62,7 +66,7 @@ class Epoch:
         if not all(id(each) in stacked for group in learner.optimizer.param_groups for each in group["params"]):
             return None
         place = (learner.experience.current_experience, clock.train_exp_epochs, clock.train_exp_iterations)
-        how = (learner.precision, learner.label_smoothing, repr(learner._criterion), learner._stop_training)
+        how = (learner.precision, learner.label_smoothing, learner._stop_training)
         return (place, how, *parts)
 
 

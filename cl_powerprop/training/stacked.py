@@ -239,18 +239,14 @@ class Together:
         """Do the work of a step, on tensors that stay where they are."""
         first = self.learners[0]
         images, self.labels = inputs if self._images is None else self._gather(*inputs)
-        loss_of, in_half = first.training_loss, first.precision == "bf16"
-
-        def measure(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            output = output.float() if in_half else output
-            return loss_of(output, labels), output
-
         for parameter in self._network.parameters:
             parameter.grad = None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            losses, outputs = self._network(measure, images, self.labels)
-        losses.sum().backward()
-        self.losses, self.outputs = losses.detach(), outputs.detach()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=first.precision == "bf16"):
+            outputs = self._network(images)
+        outputs = outputs.float() if first.precision == "bf16" else outputs
+        losses = first.sample_losses(outputs.flatten(0, 1), self.labels.flatten())
+        losses.backward(torch.full_like(losses, 1.0 / self.labels.shape[1]))  # of the sum of each learner's mean
+        self.losses, self.outputs = losses.detach().view_as(self.labels).mean(1), outputs.detach()
         self._act("before_update")
         self._optimizer.step()
         self._act("after_update")

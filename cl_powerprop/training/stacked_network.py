@@ -6,7 +6,8 @@ grouped one; batch norms normalise each network's own samples.
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,6 @@ from torch.nn.utils import parametrize
 from cl_powerprop.sparsity.maskable import named_modules_outside
 from cl_powerprop.sparsity.parametrized import original, parametrizations
 from cl_powerprop.sparsity.stacked_bits import Hold
-
-Then = Callable[..., Any]
 
 _TRIED = 16  # samples
 _CLOSE = 0.05  # of the largest output, by which outputs may differ that are computed alone and with others
@@ -120,7 +119,7 @@ class StackedNetwork:
         own = {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
         try:
             self.load()
-            together = self(_same, noise)[-1]
+            together = self(noise)[-1]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # torch's own, of many types
@@ -167,19 +166,11 @@ class StackedNetwork:
         rows = [row for stacked, _ in self._pairs for row in stacked.detach().unbind()]
         return rows, [tensor.detach() for _, tensors in self._pairs for tensor in tensors]
 
-    def __call__(self, then: Then, *inputs: Tensor) -> Any:
-        """Return ``then(outputs, *others)`` for all networks at once, for the first of the inputs and the others.
-
-        Args:
-            then: called with values of one network.
-            inputs: ``[networks, *values of one]``.
-        """
-
-        def one(tensors: dict[str, Tensor], first: Tensor, *others: Tensor) -> Any:
-            return then(functional_call(self._form, tensors, (first,)), *others)
-
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the outputs of all networks, ``[networks, batch, classes]``, for ``[networks, batch, *sample]``."""
         used = {name: self._in_use.get(name, _same)(rows) for name, rows in self._rows.items()}
-        return vmap(one)(used, *inputs)
+        outputs: Tensor = vmap(partial(functional_call, self._form))(used, images)
+        return outputs
 
 
 def _without_tensors(model: nn.Module) -> nn.Module:
@@ -188,7 +179,19 @@ def _without_tensors(model: nn.Module) -> nn.Module:
     for module in list(copied.modules()):
         for name in list(module.parametrizations) if parametrize.is_parametrized(module) else ():  # type: ignore[arg-type]
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        if type(module) is nn.Linear:
+            module.__class__ = _StackedLinear
     return copied.to("meta")
+
+
+class _StackedLinear(nn.Linear):
+    """A Linear layer as a product of which vmap makes one kernel, and whose gradient lies as the weight does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 2:
+            return super().forward(input)
+        output = (self.weight @ input.mT).mT
+        return output if self.bias is None else output + self.bias
 
 
 def _none() -> None:
