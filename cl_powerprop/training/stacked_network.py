@@ -143,7 +143,7 @@ class StackedNetwork:
         """
         hold = hold or _given
         rows, own = self._all_rows()
-        torch._foreach_copy_(rows, own)
+        _copy(rows, own)
         self._in_use = {}
         for name, (_, steps) in self._stored[0].items():
             for index, step in enumerate(steps):
@@ -155,7 +155,7 @@ class StackedNetwork:
     def store(self) -> None:
         """Give the networks their tensors, and gradients."""
         rows, own = self._all_rows()
-        torch._foreach_copy_(own, rows)
+        _copy(own, rows)
         for stacked, tensors in self._pairs:
             if stacked.requires_grad:
                 gradients = [None] * len(tensors) if stacked.grad is None else stacked.grad.clone().unbind()
@@ -192,6 +192,14 @@ class _StackedLinear(nn.Linear):
             return super().forward(input)
         output = (self.weight @ input.mT).mT
         return output if self.bias is None else output + self.bias
+
+
+def _copy(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy tensors, those of each dtype by one kernel."""
+    for dtype in {each.dtype for each in places}:
+        pairs = [(place, value) for place, value in zip(places, values, strict=True) if place.dtype == dtype]
+        into, source = zip(*pairs, strict=True)
+        torch._foreach_copy_(list(into), list(source))
 
 
 def _none() -> None:
