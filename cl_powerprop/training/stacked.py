@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_powerprop import interrupts
 from cl_powerprop.training.graphs import Replay
 from cl_powerprop.training.stackable import Epoch
 from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork
@@ -32,13 +33,14 @@ def train_together(epochs: Sequence[Epoch]) -> list[bool]:
     """Train an epoch of some learners whose keys are equal; return whether all of it was done, for each of them.
 
     Nothing is done for one learner. Where they have different numbers of samples, batches that are not equally large in
-    all of them are left to each one: its loader goes on with them. A signal that has arrived waits until all is done.
+    all of them are left to each one: its loader goes on with them. A signal that arrives waits until all is done; if
+    one has arrived, all is left to each one, which writes a checkpoint after its next step.
 
     Args:
         epochs: of each learner.
     """
     nothing = [False] * len(epochs)
-    if len(epochs) == 1:
+    if len(epochs) == 1 or interrupts.requested():
         return nothing
     learners = [epoch.learner for epoch in epochs]
     together: Together | None = learners[0].together

@@ -22,9 +22,11 @@ from cl_powerprop.experiment import Result, run
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.repeat import repeated_config
 from cl_powerprop.seeds_together import folder_of, run_together
+from cl_powerprop.training import fast
 from cl_powerprop.training.fast import FastSupervisedTemplate
 from cl_powerprop.training.lockstep import Lockstep
 from cl_powerprop.training.measure import Measure
+from cl_powerprop.training.stacked import train_together
 
 from .conftest import Command, compose_config, tree
 
@@ -63,13 +65,13 @@ def taking_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return meet(self, (key, threading.get_ident()), item, work)
 
     def training_epoch(self: FastSupervisedTemplate, **options: Any) -> None:
-        if getattr(self, "lockstep", None) is not None:
+        if self.lockstep is not None:
             self.lockstep.meet("epoch", None, lambda items: items)
         turns.append(self.seed)
         train(self, **options)
 
     def measured(self: Measure, *arguments: Any) -> Any:
-        if getattr(self._learner, "lockstep", None) is not None:
+        if self._learner.lockstep is not None:
             self._learner.lockstep.meet("measure", None, lambda items: items)
         return measure(self, *arguments)
 
@@ -107,6 +109,63 @@ def test_each_run_is_that_of_its_seed_alone_to_the_bit(kind: str, taking_turns: 
         assert (result.record["seeds_together"], alone.record["seeds_together"]) == (3, 1)
         for name, value in alone.model.state_dict().items():
             assert torch.equal(value, result.model.state_dict()[name])
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The seeds that train each epoch as one."""
+    found: list[list[int]] = []
+
+    def train(epochs: Any) -> list[bool]:
+        done = train_together(epochs)
+        found.append([epoch.learner.seed for epoch, is_done in zip(epochs, done, strict=True) if is_done])
+        return done
+
+    monkeypatch.setattr(fast, "train_together", train)
+    return found
+
+
+def assert_close(result: Path, alone: Path) -> None:
+    """Two runs of one seed are the same but for rounding; one more or less of the test samples may be right."""
+    together, apart = record(result), record(alone)
+    assert together["zero_forgetting_verified"] == apart["zero_forgetting_verified"]
+    for name in ("average_accuracy", "average_forgetting", "capacity_used", "validation_accuracy"):
+        assert together["metrics"][name] == pytest.approx(apart["metrics"][name], abs=0.01), name
+    assert (result / "config.yaml").read_bytes() == (alone / "config.yaml").read_bytes()
+    weights = cl_powerprop.load(alone).state_dict()
+    for name, value in cl_powerprop.load(result).state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, weights[name], atol=1e-3, rtol=1e-3)
+        else:
+            assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize("kind", ["naive", "packnet", "epn"])
+def test_seeds_that_train_as_one_are_those_alone_but_for_rounding(kind: str, groups: list[list[int]]) -> None:
+    words = (*KINDS[kind], "strategy.search=grid") if kind == "epn" else KINDS[kind]
+    results = run_together(digits(*words, "seeds_together=3"), "together")
+    assert groups == [[0, 1, 2]] * 6
+    for seed, result in enumerate(results):
+        alone = run(digits(*words, f"seed={seed}"), Path(f"alone_{seed}"))
+        assert result.record["zero_forgetting_verified"] is (kind != "naive")
+        assert_close(result.path, alone.path)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_signal_before_an_epoch_of_all(seed: int, groups: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have met stop within it, and go on from there."""
+    config = digits("strategy=packnet", "strategy.retrain_epochs=1", "seeds_together=3")
+    with monkeypatch.context() as stopped:
+        stop_at(stopped, seed, epoch=3)
+        with pytest.raises(Interrupted):
+            run_together(config, "group")
+    assert groups[:2] == [[0, 1, 2]] * 2
+    assert all(group == [] for group in groups[2:])
+    for result in run_together(config, "group"):
+        index = result.record["seed"]
+        words = ("strategy=packnet", "strategy.retrain_epochs=1", f"seed={index}")
+        assert_close(result.path, run(digits(*words), Path(f"alone_{index}")).path)
+    assert groups[-1] == [0, 1, 2]
 
 
 def test_a_run_repeats_itself_alone() -> None:
