@@ -105,7 +105,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
         They are JSON values, and tensors between the choice of a task's mask and the end of its retraining.
         """
-        state: dict[str, Any] = {"search_seconds": self.search_seconds, "frozen": self.allocator.frozen_parameters}
+        state: dict[str, Any] = {"search_seconds": self.search_seconds}
         if self._label is not None:
             state |= {"messages": self.messages, "trained": self.allocator.trained_unmasked()}
         if self.mask_chosen and self._label is not None:
@@ -121,7 +121,6 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             model: newly built; load its own state dict, which includes the masks, after this.
         """
         self._cover(model)
-        self.allocator.freeze(state.get("frozen", ()))
         self.search_seconds = state["search_seconds"]
         self._resumed = {key: state[key] for key in state if key in _WITHIN_TASK or key.startswith(_MASK)}
 

@@ -98,10 +98,13 @@ class ReportsMasks(Strategy):
         return {"unmasked": self.plugin.unmasked}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.plugin.state_dict() | {"reported_seconds": self._searched}
+        begun = hasattr(self.plugin, "allocator")
+        frozen = self.plugin.allocator.frozen_parameters if begun else []
+        return self.plugin.state_dict() | {"reported_seconds": self._searched, "frozen": frozen}
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         self.plugin.load_state_dict(state, model)
+        self.plugin.allocator.freeze(state.get("frozen", ()))
         self._searched = state.get("reported_seconds", self.plugin.search_seconds)
 
 
