@@ -13,9 +13,9 @@ run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the 
 test: setup lint  ## set up, then style, types and tests, on up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test-cuda: setup  ## the contracts on a GPU, in about two minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist worksteal \
-		tests/cuda tests/sparsity tests/strategies tests/run
+test-cuda: setup  ## the contracts on a GPU, in about two minutes; what matters most and takes longest comes first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist load --maxschedchunk 8 \
+		tests/cuda tests/training tests/sparsity tests/run tests/strategies
 
 quick: setup  ## the fast tests, in under a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data'

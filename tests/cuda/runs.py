@@ -33,7 +33,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=epn", *MASKED, "model=convnet", "model.width=4", "model.norm=batch", "model.bias=per_task"),
         *("data=mnist5k", "train.batch_size=200"),
     ),
-    "packnet, split": ("strategy=packnet", *MASKED, "benchmark=split", "benchmark.n_tasks=5"),
+    "packnet, split": ("strategy=packnet", *MASKED, "benchmark=split", "benchmark.n_tasks=5", "train.batch_size=20"),
 }
 FORGETTING = ("naive", "ewc", "joint", "independent")  # strategies that do not promise zero forgetting
 

@@ -6,6 +6,7 @@ Those of `tests/run/` that are marked `cuda` show that they are resumed to the b
 import copy
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -64,17 +65,18 @@ def test_compiled_training_learns_the_same(name: str, tmp_path: Path) -> None:
     """With torch's real compiler; `tests/run/test_compile.py` has more cases, and only traces."""
     torch._dynamo.reset()
     plain, compiled = train(tmp_path / "plain", name), train(tmp_path / "compiled", name, "train.compile=true")
-    assert read_matrix(compiled.path) == pytest.approx(read_matrix(plain.path), abs=0.03, nan_ok=True)
+    assert read_matrix(compiled.path) == pytest.approx(read_matrix(plain.path), abs=0.06, nan_ok=True)
     records = [read_record(each.path) for each in (plain, compiled)]
     assert records[0]["zero_forgetting_verified"] == records[1]["zero_forgetting_verified"]
 
 
 @pytest.mark.parametrize("name", ["naive, bf16", "epn, bf16"])
 def test_bf16_learns_as_fp32_does(name: str, tmp_path: Path) -> None:
-    rounded, exact = (
-        train(tmp_path / precision, name, f"train.precision={precision}") for precision in ("bf16", "fp32")
-    )
-    assert all(value.dtype == torch.float32 for value in rounded.model.parameters())
-    one, other = (each.record["metrics"]["learning_accuracy"] for each in (rounded, exact))
-    assert one != other
-    assert one == pytest.approx(other, abs=0.05)
+    both = [train(tmp_path / precision, name, f"train.precision={precision}") for precision in ("bf16", "fp32")]
+    assert all(value.dtype == torch.float32 for value in both[0].model.parameters())
+    losses = [
+        pd.read_csv(each.path / "curves.csv").query("split == 'train' and metric == 'loss'").value for each in both
+    ]
+    assert (losses[0] != losses[1]).any()
+    one, other = (each.record["metrics"]["learning_accuracy"] for each in both)
+    assert one == pytest.approx(other, abs=0.06)

@@ -50,7 +50,10 @@ def never_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         patch.setattr(Replay, "_record", unwatched)
         patch.setattr(GraphedSteps, "batches", watched(GraphedSteps.batches))
         patch.setattr(Steps, "batches", watched(Steps.batches))
-        yield epochs
+        try:
+            yield epochs
+        finally:  # also after an error, whose traceback keeps the generator above alive
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_what_waits_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def record(folder: Path) -> Any:
     return json.loads((folder / "run.json").read_text())
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_run_is_that_of_its_seed_alone_to_the_bit(kind: str, taking_turns: list[int]) -> None:
     together = run_together(digits(*KINDS[kind], "seed=5", "seeds_together=3"), "together")

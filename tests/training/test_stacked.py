@@ -14,6 +14,8 @@ from cl_powerprop.training.loaders import TensorLoader
 
 from .seeds import HIDDEN, Run, assert_equal, assert_same, train
 
+pytestmark = pytest.mark.cuda
+
 SEEDS = (0, 1, 2)
 EXACT = 1e-9  # in float64
 MOMENTUM = ("optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9", "optimizer.weight_decay=1e-3")
