@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -14,6 +16,7 @@ from cl_powerprop.training.stacked import Together
 
 from ..run.conftest import compose_config
 from ..run.test_resume import assert_same_numbers
+from ..run.test_whole_runs import read_matrix
 from .runs import train, words_of
 
 STACKED = ("naive", "naive, clipped", "naive, bf16", "packnet", "packnet, adamw", "epn", "epn, bf16", "epn, batch norm")
@@ -75,6 +78,17 @@ def test_each_seed_is_what_it_is_alone(name: str, tmp_path: Path, steps: list[in
         assert one.keys() == other.keys()
         for key, value in one.items():
             torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["epn", "ewc", "joint", "independent"])
+def test_whole_runs_learn_what_they_learn_alone(name: str, tmp_path: Path) -> None:
+    """Whether all of their steps are made together or not."""
+    for seed, folder in enumerate(together(tmp_path / "together", name)):
+        alone = train(tmp_path / f"alone_{seed}", name, f"seed={seed}").path
+        one, other = (pd.read_csv(each / "curves.csv") for each in (alone, folder))
+        losses = [rows.query("split == 'train' and metric == 'loss'").value.to_numpy()[:2] for rows in (one, other)]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)  # later, rounding grows
+        np.testing.assert_allclose(read_matrix(alone), read_matrix(folder), atol=0.06)
 
 
 @pytest.mark.parametrize("name", ["packnet", "epn", "epn, batch norm"])
