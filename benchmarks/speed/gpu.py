@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cl_powerprop.errors import UserError
+
 Tables = Iterator[tuple[pd.DataFrame, bool]]
 """Tables of what is measured so far, and whether it would do."""
 
@@ -74,12 +76,15 @@ def main() -> None:
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from: {', '.join(PARTS)}")
     sizes = Sizes(options.data, options.small, options.device)
-    options.out.mkdir(parents=True, exist_ok=True)
-    where = _where(options.device)
-    print(" ".join(f"{name} {value}" for name, value in where.items()), flush=True)
-    for name, measure in parts().items():
-        if not options.parts or name in options.parts:
-            _take(measure(sizes), options.seconds, where, options.out / f"{name}.csv")
+    try:
+        where = _where(options.device)
+        options.out.mkdir(parents=True, exist_ok=True)
+        print(" ".join(f"{name} {value}" for name, value in where.items()), flush=True)
+        for name, measure in parts().items():
+            if not options.parts or name in options.parts:
+                _take(measure(sizes), options.seconds, where, options.out / f"{name}.csv")
+    except (UserError, OSError) as error:
+        parser.error(str(error))
 
 
 def _take(tables: Tables, seconds: float, where: dict[str, str], file: Path) -> None:
