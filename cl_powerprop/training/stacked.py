@@ -130,7 +130,6 @@ class Together:
         self._images = _hold_together(loaders) if loaders[0].gathers else None
         self._labels = torch.cat([loader.labels for loader in loaders])
         self._steps: dict[int, tuple[list[Tensor], Replay]] = {}  # by size of the batch: where to put it, and the step
-        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self._acts: dict[str, list[Callable[[], None]]] = {}
         self.hold = _Held()
         self.learners: Sequence[Any] = ()
@@ -211,7 +210,7 @@ class Together:
         if size not in self._steps:
             fixed = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs]
             step, records = partial(self._compute, *fixed), self._optimizer.can_be_recorded and first._graphs.is_on
-            self._steps[size] = fixed, Replay(step, self.device, records, self._pool)
+            self._steps[size] = fixed, first._graphs.replay(step) if records else Replay(step, self.device, False)
         fixed, replay = self._steps[size]
         for each, values in zip(fixed, inputs, strict=True):
             each.copy_(values)
