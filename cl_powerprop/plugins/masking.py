@@ -52,10 +52,13 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         search_seconds: time spent on choosing masks so far.
         messages: what the user should know about the run.
         mask_chosen: the task in training has its mask, and is retrained.
+        changes_masks: recorded steps must find all masks in one place.
 
     Raises:
         ConfigurationError: if ``retrain_epochs`` is negative.
     """
+
+    changes_masks = True
 
     def __init__(self, retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0) -> None:
         super().__init__()

@@ -22,7 +22,10 @@ class SparseTraining(SupervisedPlugin):  # type: ignore[misc]
     Attributes:
         rows: how sparse each layer was at the end of each epoch: task, epoch, step and the fields of
             :class:`~cl_powerprop.sparsity.LayerDensity`.
+        changes_masks: recorded steps must find all masks in one place.
     """
+
+    changes_masks = True
 
     def __init__(self, controller: Controller, steps: int, curve: Sequence[float] = ()) -> None:
         super().__init__()

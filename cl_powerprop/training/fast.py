@@ -262,6 +262,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
 
     def _train_cleanup(self) -> None:
         super()._train_cleanup()
+        if self.together is not None:
+            self.together.release()
         self.together = None  # whose images and stacked weights are those of the task
 
     def task_progress(self) -> dict[str, Any]:

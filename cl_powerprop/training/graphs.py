@@ -4,9 +4,12 @@ The networks of continual-learning benchmarks are small: a GPU computes a step o
 to launch its kernels one by one.
 """
 
+import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,7 @@ log = logging.getLogger("cl_powerprop")
 
 _WARM_UP = 3  # steps that run before one is recorded: libraries, allocator and optimizer settle in them
 _AROUND = ("before_training_iteration", "after_training_iteration")
+_STREAMS = 32  # that torch has on a device, and gives out in turn
 
 
 class Replay:
@@ -35,13 +39,15 @@ class Replay:
         device: what it runs on.
         enabled: record it, if the device is a GPU.
         pool: memory that several steps share which never run at the same time; None for its own.
+
+    A step is called each time on a GPU, too, while there are 32 recorded ones already.
     """
 
     def __init__(
         self, step: Callable[[], None], device: torch.device, enabled: bool = True, pool: Any | None = None
     ) -> None:
         self.step = step
-        self._stream = torch.cuda.Stream(device) if enabled and device.type == "cuda" else None
+        self._stream = _own_stream(self, device) if enabled and device.type == "cuda" else None
         self.pool = pool
         self._calls = 0
         self._key: Hashable = None
@@ -61,6 +67,7 @@ class Replay:
             self.step()
             return
         if self._graph is not None and key is not self._key and key != self._key:
+            torch.cuda.current_stream().synchronize()  # before the graph is destroyed
             self._graph, self._calls = None, 0
         if self.records_next:
             self._graph, self._key = self._record(self._stream), key
@@ -90,9 +97,43 @@ class Replay:
     def _record(self, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Other threads of the process, such as a logger's, may use CUDA meanwhile.
-        with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"):
+        with (
+            _nothing_collected(),
+            torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             self.step()
         return graph
+
+
+_taken: set[int] = set()  # handles of the streams of recorded steps
+
+
+def _own_stream(owner: object, device: torch.device) -> torch.cuda.Stream | None:
+    """Return a stream that no other recorded step has; None if all are taken.
+
+    torch frees what cuBLAS works in on a stream when a graph is destroyed that was recorded there, also if another
+    graph still uses it (https://github.com/pytorch/pytorch/issues/193402).
+    """
+    for _ in range(_STREAMS):
+        stream = torch.cuda.Stream(device)
+        handle = int(stream.cuda_stream)
+        if handle not in _taken:
+            _taken.add(handle)
+            weakref.finalize(owner, _taken.discard, handle)
+            return stream
+    return None
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Let Python's collector free nothing inside: it might destroy another graph while one is recorded."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Graphs:
@@ -201,10 +242,15 @@ class Graphs:
 class _Memory:
     """Memory that recorded steps share; an empty graph keeps it while none of them has a recording."""
 
+    _streams: ClassVar[dict[torch.device, torch.cuda.Stream | None]] = {}  # of empty graphs, one on each device
+
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
         self._keeper = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._keeper, pool=self.pool, capture_error_mode="thread_local"):
+        if device not in self._streams:
+            self._streams[device] = _own_stream(_Memory, device)
+        options: Any = {"pool": self.pool, "stream": self._streams[device], "capture_error_mode": "thread_local"}
+        with _nothing_collected(), torch.cuda.graph(self._keeper, **options):
             torch.zeros(1, device=device)
 
 
@@ -233,7 +279,8 @@ class GraphedSteps(Steps):
         self._key: Hashable = None
         self._gathers = getattr(self.learner.dataloader, "gathers", False)
         self._current: _Recorded | None = None
-        self._masked = use_bits_always(self.learner.model)
+        changing = any(getattr(plugin, "changes_masks", False) for plugin in self.learner.plugins)
+        self._masked = use_bits_always(self.learner.model) if changing else []
         graphs.is_settled = False
 
     def batches(self) -> Iterator[Any]:

@@ -195,6 +195,10 @@ class Together:
                 learner.dataloader.begun = (order, parts)
         return [not parts for parts in left]
 
+    def release(self) -> None:
+        """Let go of recorded steps, which refer to this object; one that is still needed is recorded anew."""
+        self._steps = {}
+
     def _act(self, event: str) -> None:
         for act in self._acts[event]:
             act()
