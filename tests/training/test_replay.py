@@ -26,7 +26,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("streams")
 def test_no_two_recorded_steps_share_a_stream() -> None:
-    """torch frees what cuBLAS works in on a stream as soon as one of the graphs that were recorded there is destroyed."""
+    """torch frees what cuBLAS works in on a stream once any of the graphs that were recorded there is destroyed."""
     replays: list[Any] = [Replay(int, torch.device("cuda")) for _ in range(40)]
     own = [replay._stream.cuda_stream for replay in replays[:32]]
     assert len(set(own)) == 32
