@@ -95,13 +95,14 @@ class Replay:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _record(self, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # Other threads of the process, such as a logger's, may use CUDA meanwhile.
-        with (
-            _nothing_collected(),
-            torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            self.step()
+        options: Any = {"pool": self.pool, "stream": stream, "capture_error_mode": "thread_local"}
+        try:
+            with _nothing_collected(), torch.cuda.graph(graph, **options):
+                self.step()
+        finally:
+            torch.cuda.set_stream(before)  # where a recording has failed, torch may leave its own
         return graph
 
 
