@@ -165,6 +165,8 @@ def test_a_signal_stops_all_at_the_same_moment_and_the_same_command_goes_on(
     assert (code, errors) == (0, [])
     assert f"run: going on after 0 of 1 tasks and {begun.task['epochs']} epochs of the next" in printed
     assert_same(Path("run"), together / "whole")
+    if told == "one":
+        return
     before = tree(Path("run"))
     code, printed, errors = output_of(launch(*words))
     assert (code, errors) == (0, [])
