@@ -9,6 +9,7 @@ written as it goes. Every table has the name of the device and torch's version.
 """
 
 import argparse
+import faulthandler
 import os
 import time
 import warnings
@@ -65,6 +66,7 @@ PARTS = ("epochs", "launches", "together", "experiment", "processes", "networks"
 
 
 def main() -> None:
+    faulthandler.enable()  # a crash in the driver says where it was
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--data", default="mnist", help="mnist; mnist5k and digits are embedded")
