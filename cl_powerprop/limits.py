@@ -12,6 +12,7 @@ from cl_powerprop.errors import ConfigurationError, check_choice
 
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
+CUDA_GRAPHS = ("auto", "true", "false")
 NORMS = ("none", "batch", "group", "layer")
 SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import (
+    CUDA_GRAPHS,
     PRECISIONS,
     check_augmentation,
     check_clip_norm,
@@ -54,7 +55,7 @@ class TrainConfig:
         if self.clip_norm is not None:
             check_clip_norm(self.clip_norm)
         check_choice("train.precision", self.precision, PRECISIONS)
-        check_choice("train.cuda_graphs", self.cuda_graphs, ("auto", "true", "false"))
+        check_choice("train.cuda_graphs", self.cuda_graphs, CUDA_GRAPHS)
         check_label_smoothing(self.label_smoothing)
         check_augmentation(self.shift, self.rotate, self.crop)
 

@@ -12,6 +12,7 @@ from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_s
 from cl_powerprop.training.loaders import statistics_batches
 from cl_powerprop.training.stacked import train_alone
 from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork, network_key
+from cl_powerprop.training.unseen import unseen
 
 Until = Callable[[float, float], bool]
 """Called as ``until(lowest, highest)`` with the accuracies that are still possible; returns whether that is enough."""
@@ -80,7 +81,8 @@ class Validation:
     def _key(self) -> Hashable | None:
         """Return what validations have in common that can be done at once; None if this cannot be one of them."""
         network = network_key(self._model)
-        if network is None or not self._strategy.stacks or is_multi_task_module(self._model):
+        strategy = self._strategy
+        if network is None or not strategy.stacks or is_multi_task_module(self._model) or unseen(strategy) is not None:
             return None
         return "validation", self._strategy.experience.current_experience, len(self._batches), network
 

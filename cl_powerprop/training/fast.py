@@ -248,6 +248,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             return False
         epoch = Epoch(self)
         key = epoch.key() or ("alone", self.seed)
+        if epoch.hindrance is not None:
+            self.lockstep.tell(f"seeds are trained one after the other: {epoch.hindrance}")
         return self.lockstep.meet(key, epoch, train_together, position=self.position)
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **options: Any) -> None:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.limits import CUDA_GRAPHS
 from cl_powerprop.sparsity.masked_weight import use_bits_always
 from cl_powerprop.sparsity.task_aware import TaskAware
 from cl_powerprop.training.listeners import listens
 from cl_powerprop.training.steps import EVENTS_WITHIN, Steps
+from cl_powerprop.training.unseen import unseen
 
 log = logging.getLogger("cl_powerprop")
 
@@ -150,10 +152,11 @@ class Graphs:
         wanted: "auto", "true" or "false"; "auto" records steps on a GPU where that is possible.
 
     Raises:
-        ConfigurationError: for "true" without a GPU.
+        ConfigurationError: for another word, or "true" without a GPU.
     """
 
     def __init__(self, learner: Any, wanted: str) -> None:
+        check_choice("train.cuda_graphs", wanted, CUDA_GRAPHS)
         self.learner = learner
         self.wanted = wanted
         on_gpu = learner.device.type == "cuda"
@@ -192,6 +195,8 @@ class Graphs:
         learner = self.learner
         if not all(group.get("fused") for group in learner.optimizer.param_groups):
             return f"{type(learner.optimizer).__name__} is not fused"
+        if (found := unseen(learner)) is not None:
+            return found
         for plugin in learner.plugins:
             handled = [event for event in (*EVENTS_WITHIN, *_AROUND) if listens(plugin, event)]
             if not handled or plugin is learner.clock:
@@ -278,6 +283,7 @@ class GraphedSteps(Steps):
         self._plain = plain
         self._graphs = graphs
         self._key: Hashable = None
+        self._how: Hashable = None  # the optimizer's options, which plugins may change before a step
         self._gathers = getattr(self.learner.dataloader, "gathers", False)
         self._current: _Recorded | None = None
         changing = any(getattr(plugin, "changes_masks", False) for plugin in self.learner.plugins)
@@ -291,7 +297,7 @@ class GraphedSteps(Steps):
     def take(self, batch: Any) -> None:
         """Put a batch where the recorded step finds it."""
         if self._gathers:
-            inputs = [batch]
+            inputs, self.learner.mbatch = [batch], None  # it is gathered within the step
         else:
             self._plain.take(batch)
             inputs = list(self.learner.mbatch)
@@ -313,7 +319,10 @@ class GraphedSteps(Steps):
             self._step()
             return
         replay = current.replay
-        if replay.records_next or not self._graphs.is_settled:  # warming up makes the optimizer's state
+        how = tuple(map(_options, learner.optimizer.param_groups))
+        settled = self._graphs.is_settled and how == self._how
+        if replay.records_next or not settled:  # warming up makes the optimizer's state
+            self._how = how
             self._key, self._graphs.is_settled = self._graphs.key(self.frozen), True
         learner.reuses_batch = True
         if replay.is_recorded:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+log = logging.getLogger("cl_powerprop")
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -46,6 +49,13 @@ class Lockstep:
     def __init__(self, keep: Callable[[], Restore] | None = None) -> None:
         self._keep = keep or (lambda: _nothing)
         self._members: dict[threading.Thread, _Member] = {}
+        self._told: set[str] = set()
+
+    def tell(self, message: str) -> None:
+        """Log a message once, whichever member says it first."""
+        if message not in self._told:
+            self._told.add(message)
+            log.warning(message)
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Ended]:
         """Call each function in a thread of its own; return how each has ended, in their order.

@@ -14,15 +14,17 @@ A plugin that acts in a step says itself how that is done for several learners, 
 Parametrizations of weights have two similar methods (see :class:`~cl_powerprop.sparsity.MaskedWeight`).
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from avalanche.models.utils import is_multi_task_module
 
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.training.listeners import listens
 from cl_powerprop.training.stacked_network import network_key, stored_parameters
-from cl_powerprop.training.stacked_optimizer import optimizer_key
+from cl_powerprop.training.stacked_optimizer import moves_several, optimizer_options, optimizer_state
 from cl_powerprop.training.steps import EVENTS_WITHIN
+from cl_powerprop.training.unseen import unseen
 
 _STEP_EVENTS = ("before_training_iteration", *EVENTS_WITHIN, "after_training_iteration")
 
@@ -35,7 +37,12 @@ class Epoch:
 
     Attributes:
         plugins: those of its plugins that act in a step, but for Avalanche's clock.
+        form: of the key, what does not change from epoch to epoch by itself.
+        hindrance: why there is no key; None if there is one.
     """
+
+    form: Hashable = None
+    hindrance: str | None = None
 
     def __init__(self, learner: Any) -> None:
         self.learner = learner
@@ -45,29 +52,43 @@ class Epoch:
         self.plugins = [plugin for plugin, _ in self._acting]
 
     def key(self) -> Hashable | None:
-        """Return what learners have in common that can train this epoch together; None if this one cannot."""
+        """Return what learners have in common that can train this epoch together; None if this one cannot.
+
+        Raises:
+            ConfigurationError: if a plugin says something that cannot be a key.
+        """
+        parts = dict(self._parts())
+        self.hindrance = next((why for why, part in parts.items() if part is None), None)
+        if self.hindrance is not None:
+            return None
         learner, clock = self.learner, self.learner.clock
-        if (
-            not (learner.stacks and learner.means_cross_entropy)
-            or learner.compile
-            or is_multi_task_module(learner.model)
-        ):
-            return None
-        plugins = [_plugin_key(plugin, events, learner) for plugin, events in self._acting]
-        parts: list[Hashable] = [
-            learner.dataloader.stack_key() if hasattr(learner.dataloader, "stack_key") else None,
-            network_key(learner.model),
-            optimizer_key(learner.optimizer),
-            *plugins,
-        ]
-        if any(part is None for part in parts):
-            return None
-        stacked = stored_parameters(learner.model)
-        if not all(id(each) in stacked for group in learner.optimizer.param_groups for each in group["params"]):
-            return None
+        options = optimizer_options(learner.optimizer)
+        self.form = (learner.precision, learner.label_smoothing, options, *parts.values())
         place = (learner.experience.current_experience, clock.train_exp_epochs, clock.train_exp_iterations)
-        how = (learner.precision, learner.label_smoothing, learner._stop_training)
-        return (place, how, *parts)
+        return place, learner._stop_training, optimizer_state(learner.optimizer), self.form
+
+    def _parts(self) -> Iterator[tuple[str, Hashable | None]]:
+        """Yield what must be equal, None where it is impossible, with the words for that."""
+        learner = self.learner
+        yield "this network cannot be computed for several", learner.stacks or None
+        yield "the loss is not plain cross-entropy", learner.means_cross_entropy or None
+        yield "train.compile=true", None if learner.compile else True
+        yield "the model chooses by task labels", None if is_multi_task_module(learner.model) else True
+        found = unseen(learner)
+        yield found or "unseen", found is None or None
+        if found is not None:
+            return
+        loader = learner.dataloader
+        yield "batches of this kind are loaded one by one", loader.stack_key() if hasattr(loader, "stack_key") else None
+        yield "a weight is computed in a way that is not known for several", network_key(learner.model)
+        moves = moves_several(learner.optimizer)
+        yield f"{type(learner.optimizer).__name__} cannot move several networks", moves or None
+        stacked = stored_parameters(learner.model)
+        trained = [id(each) for group in learner.optimizer.param_groups for each in group["params"]]
+        yield "the optimizer has parameters that are not the model's", all(each in stacked for each in trained) or None
+        for number, (plugin, events) in enumerate(self._acting):
+            words = f"the plugin {type(plugin).__name__} acts in steps of one network"
+            yield words if number == 0 else f"{words} ({number})", _plugin_key(plugin, events, learner)
 
 
 def _plugin_key(plugin: Any, events: Sequence[str], learner: Any) -> Hashable | None:
@@ -80,4 +101,10 @@ def _plugin_key(plugin: Any, events: Sequence[str], learner: Any) -> Hashable | 
         if event in vars(plugin) or any(event in vars(each) for each in classes[:says]):
             return None
     key: Hashable = plugin.stack_key(learner)
+    try:
+        hash(key)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{type(plugin).__name__}.stack_key must return what can be hashed ({error})"
+        ) from error
     return None if key is None else (type(plugin), key)

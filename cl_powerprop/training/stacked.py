@@ -8,7 +8,7 @@ sums; frozen weights are restored to the bit, and each learner has its own batch
 
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import accumulate, takewhile
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_powerprop import interrupts
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.training.graphs import Replay
 from cl_powerprop.training.stackable import Epoch
 from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork
@@ -44,12 +45,12 @@ def train_together(epochs: Sequence[Epoch]) -> list[bool]:
         return nothing
     learners = [epoch.learner for epoch in epochs]
     together: Together | None = learners[0].together
-    if together is None or not together.fits(learners):
+    if together is None or not together.fits(learners, epochs[0].form):
         together = None
         for learner in learners:
             learner.together = None  # the tensors of another group are freed before there are new ones
         try:
-            together = Together(learners)
+            together = Together(learners, epochs[0].form)
         except NotStackedError as error:
             train_alone(learners, error)
             return nothing
@@ -104,6 +105,7 @@ class Together:
 
     Args:
         learners: whose keys are equal.
+        form: of their epoch (see :class:`Epoch`).
 
     Attributes:
         hold: ``hold(name, values)`` returns the values in a tensor that stays where it is; for plugins.
@@ -120,7 +122,8 @@ class Together:
     outputs: Tensor
     labels: Tensor
 
-    def __init__(self, learners: Sequence[Any]) -> None:
+    def __init__(self, learners: Sequence[Any], form: Hashable = None) -> None:
+        self._form = form
         loaders = [learner.dataloader for learner in learners]
         self._network = StackedNetwork([learner.model for learner in learners])
         self._network.try_out(loaders[0].first_image)
@@ -134,9 +137,11 @@ class Together:
         self.hold = _Held()
         self.learners: Sequence[Any] = ()
 
-    def fits(self, learners: Sequence[Any]) -> bool:
-        """Whether it is of these learners, in this order, and of the task that they train."""
-        return [loader() for loader in self._loaders] == [learner.dataloader for learner in learners]
+    def fits(self, learners: Sequence[Any], form: Hashable) -> bool:
+        """Whether it is of these learners, in this order, of the task that they train, and of an epoch of this form."""
+        return self._form == form and [loader() for loader in self._loaders] == [
+            learner.dataloader for learner in learners
+        ]
 
     def stacked(self, parameter: Tensor) -> Tensor:
         """Return the tensor ``[learners, *parameter]`` that is trained in place of one of the first learner's."""
@@ -166,7 +171,7 @@ class Together:
         self.hold.begin()
         self._network.load(self.hold)
         self._optimizer.load()
-        acts = [same[0].stack(self, same) for same in zip(*plugins, strict=True)]
+        acts = [_acts_of(self, same) for same in zip(*plugins, strict=True)]
         self._acts = {event: [act[event] for act in acts if event in act] for event in _EVENTS}
         self.hold.begun()
         steps = 0
@@ -219,7 +224,7 @@ class Together:
         for each, values in zip(fixed, inputs, strict=True):
             each.copy_(values)
         try:
-            replay((self.hold.version, self._optimizer.version))
+            replay((self.hold.version, self._optimizer.version, self._optimizer.rates))
         except RuntimeError as error:
             if not first._graphs.is_on:
                 raise
@@ -264,6 +269,24 @@ def _hold_together(loaders: Sequence[Any]) -> Tensor:
     for loader, part in zip(loaders, whole.split(sizes), strict=True):
         loader.hold(part.copy_(loader.images))
     return whole
+
+
+def _acts_of(together: Together, plugins: Sequence[Any]) -> dict[str, Callable[[], None]]:
+    """Return what plugins of one kind do in the epoch, by event.
+
+    Raises:
+        ConfigurationError: if they do not say it as :mod:`~cl_powerprop.training.stackable` describes.
+    """
+    name = type(plugins[0]).__name__
+    if not hasattr(plugins[0], "stack"):
+        raise ConfigurationError(f"{name} has a method stack_key, and needs a method stack(together, plugins) too")
+    acts = plugins[0].stack(together, plugins)
+    if not isinstance(acts, dict) or not acts.keys() <= set(_EVENTS):
+        found = ", ".join(map(str, acts)) if isinstance(acts, dict) else type(acts).__name__
+        raise ConfigurationError(
+            f"{name}.stack must return a dictionary of what to call by event ({', '.join(_EVENTS)}), not {found}"
+        )
+    return acts
 
 
 def _equal(batches: Sequence[slice]) -> bool:

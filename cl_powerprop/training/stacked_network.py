@@ -57,7 +57,7 @@ def network_key(model: nn.Module) -> Hashable | None:
         tensors = _stored_tensors(model)
     except LookupError:
         return None
-    keys: list[Hashable] = []
+    keys: list[Hashable] = [tuple(module.training for module in model.modules())]
     for name, (value, steps) in tensors.items():
         computed = [getattr(step, "stack_key", _none)() for step in steps]
         if None in computed:

@@ -10,27 +10,31 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 # torch's optimizers that move each weight by its own gradient and state alone: those of networks do not mix.
 _ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad})
+_FREE = ("params", "lr")
 _COUNT = "step"  # torch's name for the number of steps, which is no tensor of weights
 
 
-def optimizer_key(optimizer: Optimizer) -> Hashable | None:
-    """Return what optimizers have in common that can be one; None if this cannot be one of them.
+def moves_several(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer can be one for several networks."""
+    return type(optimizer) in _ELEMENTWISE and all(_can_move(hook) for hook in _hooks(optimizer))
 
-    Rates are left out, since they change in every step.
-    """
-    if type(optimizer) not in _ELEMENTWISE or not all(_can_move(hook) for hook in _hooks(optimizer)):
-        return None
-    key: list[Any] = [type(optimizer)]
-    for group in optimizer.param_groups:
-        key.append(tuple((name, repr(value)) for name, value in group.items() if name not in ("params", "lr")))
-        for parameter in group["params"]:
-            state = optimizer.state.get(parameter, {})
-            key.append(tuple((name, isinstance(value, Tensor)) for name, value in state.items()))
-    return tuple(key)
+
+def optimizer_options(optimizer: Optimizer) -> Hashable:
+    """Return the options that optimizers must have in common to be one; rates are left out, which follow the first."""
+    groups = optimizer.param_groups
+    options = (tuple((name, repr(value)) for name, value in group.items() if name not in _FREE) for group in groups)
+    return type(optimizer), tuple(options), tuple(len(group["params"]) for group in groups)
+
+
+def optimizer_state(optimizer: Optimizer) -> Hashable:
+    """Return the names of what optimizers must know of each parameter to be one."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    states = (optimizer.state.get(parameter, {}) for parameter in parameters)
+    return tuple(tuple((name, isinstance(value, Tensor)) for name, value in state.items()) for state in states)
 
 
 class StackedOptimizer:
-    """The optimizer of several networks, whose keys (see :func:`optimizer_key`) are equal.
+    """The optimizer of several networks, whose options and states are alike.
 
     Args:
         optimizers: each network's own.
@@ -85,6 +89,11 @@ class StackedOptimizer:
             group["lr"] = first["lr"]  # on a GPU, a tensor that stays where it is
 
     @property
+    def rates(self) -> tuple[Any, ...]:
+        """The rates that a recorded step would keep: those that are numbers."""
+        return tuple(group["lr"] for group in self._optimizer.param_groups if not isinstance(group["lr"], Tensor))
+
+    @property
     def can_be_recorded(self) -> bool:
         """Whether its step reads the rates from the device, and never waits for it."""
         return all(group.get("fused") for group in self._optimizer.param_groups)
@@ -108,8 +117,10 @@ def _hooks(optimizer: Optimizer) -> list[Callable[..., Any]]:
 
 
 def _can_move(hook: Callable[..., Any]) -> bool:
-    """Whether a hook can act on another optimizer: a function can, and an object that says how."""
-    return hasattr(getattr(hook, "__self__", None), "act_on") if hasattr(hook, "__self__") else True
+    """Whether a hook can act on another optimizer: a function of ours can, and an object that says how."""
+    return (
+        hasattr(hook.__self__, "act_on") if hasattr(hook, "__self__") else hook.__module__.startswith("cl_powerprop.")
+    )
 
 
 def _like(optimizer: Optimizer, stacked: Callable[[Tensor], Tensor]) -> Optimizer:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.optimizers.sgd import _fill_buffers
 from cl_powerprop.plugins import PackNetPlugin
 from cl_powerprop.registry import find
 from cl_powerprop.training.stackable import Epoch
 from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwork, network_key
-from cl_powerprop.training.stacked_optimizer import StackedOptimizer, optimizer_key
+from cl_powerprop.training.stacked_optimizer import StackedOptimizer, moves_several
 
 from .seeds import HIDDEN, assert_equal, assert_same, train
 
@@ -38,6 +39,8 @@ class Choosing(nn.Module):
 
 class Tied(nn.Module):
     """Uses one layer twice."""
+
+    pure_forward = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,18 +120,21 @@ def test_a_handler_of_a_derived_class_that_says_nothing_of_its_own() -> None:
 
 def test_optimizers_that_mix_weights_or_have_hooks_of_their_own() -> None:
     parameters = [nn.Parameter(torch.ones(3))]
-    assert optimizer_key(torch.optim.RMSprop(parameters)) is not None
-    assert optimizer_key(torch.optim.LBFGS(parameters)) is None
+    assert moves_several(torch.optim.RMSprop(parameters))
+    assert not moves_several(torch.optim.LBFGS(parameters))
 
     class Own(torch.optim.SGD):
         """May do anything."""
 
-    assert optimizer_key(Own(parameters, lr=0.1)) is None
+    assert not moves_several(Own(parameters, lr=0.1))
     hooked = torch.optim.SGD(parameters, lr=0.1)
-    hooked.register_step_pre_hook(lambda *_: None)
-    assert optimizer_key(hooked) is not None
+    hooked.register_step_pre_hook(_fill_buffers)
+    assert moves_several(hooked)
     hooked.register_step_post_hook(Hook().acts)
-    assert optimizer_key(hooked) is None
+    assert not moves_several(hooked)
+    other = torch.optim.SGD(parameters, lr=0.1)
+    other.register_step_pre_hook(lambda *_: None)
+    assert not moves_several(other), "it may hold something of its own"
 
 
 class Hook:
