@@ -248,7 +248,7 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
             return False
         epoch = Epoch(self)
         key = epoch.key() or ("alone", self.seed)
-        if epoch.hindrance is not None:
+        if epoch.hindrance is not None and self.stacks:  # else it was told why
             self.lockstep.tell(f"seeds are trained one after the other: {epoch.hindrance}")
         return self.lockstep.meet(key, epoch, train_together, position=self.position)
 

@@ -57,13 +57,13 @@ class Epoch:
         Raises:
             ConfigurationError: if a plugin says something that cannot be a key.
         """
-        parts = dict(self._parts())
-        self.hindrance = next((why for why, part in parts.items() if part is None), None)
+        parts = list(self._parts())
+        self.hindrance = next((why for why, part in parts if part is None), None)
         if self.hindrance is not None:
             return None
         learner, clock = self.learner, self.learner.clock
         options = optimizer_options(learner.optimizer)
-        self.form = (learner.precision, learner.label_smoothing, options, *parts.values())
+        self.form = (learner.precision, learner.label_smoothing, options, *(part for _, part in parts))
         place = (learner.experience.current_experience, clock.train_exp_epochs, clock.train_exp_iterations)
         return place, learner._stop_training, optimizer_state(learner.optimizer), self.form
 
@@ -86,9 +86,9 @@ class Epoch:
         stacked = stored_parameters(learner.model)
         trained = [id(each) for group in learner.optimizer.param_groups for each in group["params"]]
         yield "the optimizer has parameters that are not the model's", all(each in stacked for each in trained) or None
-        for number, (plugin, events) in enumerate(self._acting):
+        for plugin, events in self._acting:
             words = f"the plugin {type(plugin).__name__} acts in steps of one network"
-            yield words if number == 0 else f"{words} ({number})", _plugin_key(plugin, events, learner)
+            yield words, _plugin_key(plugin, events, learner)
 
 
 def _plugin_key(plugin: Any, events: Sequence[str], learner: Any) -> Hashable | None:
