@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.sparsity.bits import overwrite_, to_bits
+from cl_powerprop.sparsity.bits import held, overwrite_
 from cl_powerprop.sparsity.maskable import Maskable, maskable_weights, named_modules_outside
 from cl_powerprop.sparsity.masked_weight import MaskedWeight, PerTaskTensor
 from cl_powerprop.sparsity.packing import unpack
@@ -100,7 +100,7 @@ class MaskAllocator:
         self.uncovered = dict(self._find_uncovered())
         self._per_task = dict(self._make_per_task(unmasked, exclude))
         self._before: dict[str, Tensor] = {}
-        self._frozen_phi: dict[str, tuple[Tensor, Tensor]] = {}
+        self._frozen_phi: dict[str, tuple[Tensor, ...]] = {}
         self._is_restoring = False
         self.history: list[LayerCapacity] = []
 
@@ -175,18 +175,18 @@ class MaskAllocator:
             weight.set_training_view(None)
             frozen = weight.frozen
             if frozen.any():
-                self._hold(name, phi.detach(), to_bits(frozen, phi.dtype))
+                self._hold(name, *held(phi.detach(), frozen))
+            else:
+                self._frozen_phi.pop(name, None)
         self._before = {name: value.detach().clone() for name, value in self._unmasked()}
 
-    def _hold(self, name: str, phi: Tensor, bits: Tensor) -> None:
-        """Remember the weights that ``bits`` keeps, in the same place for all tasks, as recorded steps need it."""
-        free, values = bits.bitwise_not(), phi.view(bits.dtype) & bits
-        held = self._frozen_phi.get(name)
-        if held is None or held[0].dtype != bits.dtype or held[0].device != bits.device:
-            self._frozen_phi[name] = (free, values)
+    def _hold(self, name: str, *values: Tensor) -> None:
+        """Remember how frozen weights are restored, in the same place for all tasks, as recorded steps need it."""
+        before = self._frozen_phi.get(name)
+        if before is None or [_kind(each) for each in before] != [_kind(each) for each in values]:
+            self._frozen_phi[name] = values
         else:
-            held[0].copy_(free)
-            held[1].copy_(values)
+            torch._foreach_copy_(before, values)
 
     def check_layers(self) -> None:
         """Make sure that the masked weights are still those of the model.
@@ -204,19 +204,19 @@ class MaskAllocator:
 
     def restore_frozen(self) -> None:
         """Restore the frozen weights bit for bit: momentum and weight decay move a weight even if its gradient is 0."""
-        for name, (free, frozen_values) in self._frozen_phi.items() if self._is_restoring else ():
-            overwrite_(self.phi(name).detach(), free, frozen_values)
+        for name, values in self._frozen_phi.items() if self._is_restoring else ():
+            overwrite_(self.phi(name).detach(), *values)
 
     def restored_tensors(self) -> list[Tensor]:
         """Return the tensors that :meth:`restore_frozen` works on, the weights apart."""
-        return [each for held in self._frozen_phi.values() for each in held] if self._is_restoring else []
+        return [each for values in self._frozen_phi.values() for each in values] if self._is_restoring else []
 
-    def frozen_bits(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return the bits by which :meth:`restore_frozen` restores a layer: those to keep, and the frozen ones."""
+    def frozen_values(self, name: str) -> tuple[Tensor, ...]:
+        """Return what :meth:`restore_frozen` restores a layer with (see :func:`~cl_powerprop.sparsity.bits.held`)."""
         if self._is_restoring and name in self._frozen_phi:
             return self._frozen_phi[name]
-        nothing = to_bits(torch.zeros_like(self.phi(name), dtype=torch.bool), self.phi(name).dtype)
-        return nothing.bitwise_not(), nothing
+        phi = self.phi(name).detach()
+        return held(phi, torch.zeros_like(phi, dtype=torch.bool))
 
     def propose(self, masks: Mapping[str, Tensor]) -> None:
         """Use and train only the weights in ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
@@ -350,12 +350,12 @@ def restore_together(
     Args:
         allocators: of networks of one form.
         stacked: returns the tensor ``[networks, *weight]`` that is trained in place of a weight of the first one.
-        hold: keeps the bits of frozen weights.
+        hold: keeps the frozen weights.
     """
     frozen = []
     for name in allocators[0].weights:
         if any(bool(each.weights[name].tasks) for each in allocators):
-            frees, values = zip(*(each.frozen_bits(name) for each in allocators), strict=True)
+            frees, values = zip(*(each.frozen_values(name) for each in allocators), strict=True)
             weight = stacked(allocators[0].phi(name)).detach()
             frozen.append(
                 (weight, hold(f"{name}/free", torch.stack(frees)), hold(f"{name}/frozen", torch.stack(values)))
@@ -366,6 +366,10 @@ def restore_together(
             overwrite_(*each)
 
     return restore
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
+    return tensor.dtype, tensor.device
 
 
 def _readable(name: str) -> str:

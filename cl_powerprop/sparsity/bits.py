@@ -33,7 +33,24 @@ def keep(values: Tensor, bits: Tensor) -> Tensor:
     return (values.view(bits.dtype) & bits).view(values.dtype)
 
 
-def overwrite_(values: Tensor, keep_bits: Tensor, replacement_bits: Tensor) -> Tensor:
-    """Replace the floats that ``keep_bits`` does not keep by ``replacement_bits`` (0 elsewhere), in place."""
-    values.view(keep_bits.dtype).bitwise_and_(keep_bits).bitwise_or_(replacement_bits)
+def held(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`overwrite_` restores floats with: what it keeps of other values, and the floats in ``mask``.
+
+    On a GPU these are booleans and floats, which one kernel works with; elsewhere bits, which are faster there.
+
+    Args:
+        values: the floats.
+        mask: boolean, shaped like them.
+    """
+    if values.is_cuda:
+        return ~mask, values.masked_fill(~mask, 0.0)
+    bits = to_bits(mask, values.dtype)
+    return bits.bitwise_not(), values.view(bits.dtype) & bits
+
+
+def overwrite_(values: Tensor, kept: Tensor, replacement: Tensor) -> Tensor:
+    """Replace the floats that ``kept`` does not keep by ``replacement``, in place (see :func:`held`)."""
+    if kept.dtype == torch.bool:
+        return torch.where(kept, values, replacement, out=values)
+    values.view(kept.dtype).bitwise_and_(kept).bitwise_or_(replacement)
     return values

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_powerprop.sparsity import rank, rank_global, top_share
+from cl_powerprop.sparsity.bits import held, overwrite_
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 
 # Few values, so that most scores tie.
@@ -73,3 +74,19 @@ def test_packing_round_trip_at_one_bit_a_weight(shape: list[int], density: float
 def test_packing_a_strided_mask() -> None:
     mask = (torch.rand(6, 10) < 0.5).t()[::2]
     assert torch.equal(unpack(pack(mask), mask.shape), mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_values_are_restored_to_the_bit_by_bits_and_by_booleans(dtype: torch.dtype) -> None:
+    integer = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16}[dtype]
+    special = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1e-40], dtype=dtype)
+    values = torch.cat([torch.randn(94, dtype=dtype), special]).reshape(10, 10)
+    mask = torch.rand(10, 10) < 0.5
+    now = torch.randn(10, 10, dtype=dtype)
+    now[0, :6] = special
+    expected = torch.where(mask, values.view(integer), now.view(integer))
+    by_booleans = (~mask, values.masked_fill(~mask, 0.0))  # as on a GPU
+    for kept, replacement in (held(values, mask), by_booleans):
+        restored = now.clone()
+        assert overwrite_(restored, kept, replacement) is restored
+        assert torch.equal(restored.view(integer), expected)
