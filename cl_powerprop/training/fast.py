@@ -98,7 +98,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
         self.workers = workers
         self._compiled: CompiledModel | None = None
         self._graphs = Graphs(self, cuda_graphs)
-        hold_rates(self.optimizer)
+        if self.optimizer is not None:  # Avalanche's SLDA has none
+            hold_rates(self.optimizer)
         self.lockstep: Lockstep | None = None
         self.together: Together | None = None
         self.stacks = True

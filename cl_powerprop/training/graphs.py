@@ -193,6 +193,8 @@ class Graphs:
     def _hindrance(self) -> str | None:
         """Return why steps cannot be recorded at present; None if they can."""
         learner = self.learner
+        if learner.optimizer is None:
+            return "there is no optimizer"
         if not all(group.get("fused") for group in learner.optimizer.param_groups):
             return f"{type(learner.optimizer).__name__} is not fused"
         if (found := unseen(learner)) is not None:

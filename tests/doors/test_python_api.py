@@ -97,8 +97,8 @@ def test_a_task_is_what_the_run_saw(benchmark: str, monkeypatch: pytest.MonkeyPa
     """Each batch of a whole run is looked at as it reaches the network."""
     watch = Watch()
 
-    def watched(config: Any) -> Any:
-        parts = assemble(config)
+    def watched(config: Any, sequence: Any) -> Any:
+        parts = assemble(config, sequence)
         parts.learner.plugins = [*parts.learner.plugins, watch]
         return parts
 

@@ -109,6 +109,7 @@ def test_without_a_checkpoint_and_a_config_one_line_says_what_to_do(
 ) -> None:
     for name in (FILE, PREVIOUS, "config.yaml"):
         (cut / name).write_bytes((cut / name).read_bytes()[: (cut / name).stat().st_size // 2])
+    (cut / "config.yaml").write_bytes((cut / "config.yaml").read_bytes() + b"\n'")  # wherever that ends, it is no YAML
     before = tree(cut)
     assert command("resume", "run") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
