@@ -98,8 +98,12 @@ class Holder:
 
 def _read(descriptor: int) -> Holder | None:
     """Return who has written a lock's file; None if nobody, or the lock was given back."""
+    return _holder(os.pread(descriptor, _LONGEST, 0))
+
+
+def _holder(content: bytes) -> Holder | None:
     try:
-        written = json.loads(os.pread(descriptor, _LONGEST, 0))
+        written = json.loads(content)
         texts = {each.name: _printable(written[each.name]) for each in fields(Holder) if each.name != "process"}
         return Holder(**texts, process=int(written["process"]))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
@@ -254,7 +258,8 @@ def _look(path: Path) -> tuple[Holder | None, bool]:
     except FileNotFoundError:
         return None, False
     try:
-        return _read(descriptor), not os.fstat(descriptor).st_size
+        content = os.pread(descriptor, _LONGEST, 0)  # once: it may be written at any moment
+        return _holder(content), not content
     finally:
         os.close(descriptor)
 
