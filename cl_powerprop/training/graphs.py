@@ -19,14 +19,13 @@ from cl_powerprop.errors import ConfigurationError, check_choice
 from cl_powerprop.limits import CUDA_GRAPHS
 from cl_powerprop.sparsity.masked_weight import use_bits_always
 from cl_powerprop.sparsity.task_aware import TaskAware
-from cl_powerprop.training.listeners import listens
-from cl_powerprop.training.steps import EVENTS_WITHIN, Steps
+from cl_powerprop.training.listeners import listens, speaks_for
+from cl_powerprop.training.steps import STEP_EVENTS, Steps
 from cl_powerprop.training.unseen import unseen
 
 log = logging.getLogger("cl_powerprop")
 
 _WARM_UP = 3  # steps that run before one is recorded: libraries, allocator and optimizer settle in them
-_AROUND = ("before_training_iteration", "after_training_iteration")
 _STREAMS = 32  # that torch has on a device, and gives out in turn
 
 
@@ -200,10 +199,10 @@ class Graphs:
         if (found := unseen(learner)) is not None:
             return found
         for plugin in learner.plugins:
-            handled = [event for event in (*EVENTS_WITHIN, *_AROUND) if listens(plugin, event)]
+            handled = [event for event in STEP_EVENTS if listens(plugin, event)]
             if not handled or plugin is learner.clock:
                 continue
-            if not _speaks_for(plugin, handled):
+            if not speaks_for(plugin, "graph_tensors", handled):
                 return f"the plugin {type(plugin).__name__} takes part in steps"
             if plugin.graph_tensors(learner) is None:
                 return f"the plugin {type(plugin).__name__} is called in each step"
@@ -379,12 +378,3 @@ def _options(group: Mapping[str, Any]) -> Hashable:
         for key, value in group.items()
         if key not in ("params", "initial_lr")
     )
-
-
-def _speaks_for(plugin: Any, events: Sequence[str]) -> bool:
-    """Return whether the class that says which tensors a plugin uses knows all its handlers of some events."""
-    order = type(plugin).__mro__
-    first = next((index for index, each in enumerate(order) if "graph_tensors" in vars(each)), len(order))
-    handlers = [index for event in events for index, each in enumerate(order) if event in vars(each)]
-    own = any(event in vars(plugin) for event in events)
-    return first < len(order) and not own and first <= min(handlers, default=first)

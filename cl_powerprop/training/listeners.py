@@ -1,6 +1,6 @@
 """Which handlers of an event of Avalanche's do anything: only those are called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from avalanche.core import BasePlugin, BaseSGDPlugin, SupervisedPlugin
@@ -34,6 +34,18 @@ def listens(plugin: Any, event: str) -> bool:
     if isinstance(plugin, PeriodicEval) and event == "after_training_iteration":
         return bool(plugin.peval_mode == "iteration")
     return _overrides(plugin, event)
+
+
+def speaks_for(plugin: Any, method: str, events: Sequence[str]) -> bool:
+    """Return whether a plugin has a method that knows all its handlers of some events.
+
+    The handlers of a derived class, or of the object itself, are not known to a method of its base class.
+    """
+    classes = type(plugin).__mro__
+    says = next((index for index, each in enumerate(classes) if method in vars(each)), None)
+    if says is None:
+        return False
+    return not any(event in vars(each) for event in events for each in (plugin, *classes[:says]))
 
 
 def _overrides(listener: Any, event: str) -> bool:

@@ -20,13 +20,11 @@ from typing import Any
 from avalanche.models.utils import is_multi_task_module
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.training.listeners import listens
+from cl_powerprop.training.listeners import listens, speaks_for
 from cl_powerprop.training.stacked_network import network_key, stored_parameters
 from cl_powerprop.training.stacked_optimizer import moves_several, optimizer_options, optimizer_state
-from cl_powerprop.training.steps import EVENTS_WITHIN
+from cl_powerprop.training.steps import STEP_EVENTS
 from cl_powerprop.training.unseen import unseen
-
-_STEP_EVENTS = ("before_training_iteration", *EVENTS_WITHIN, "after_training_iteration")
 
 
 class Epoch:
@@ -47,7 +45,7 @@ class Epoch:
     def __init__(self, learner: Any) -> None:
         self.learner = learner
         others = [plugin for plugin in learner.plugins if plugin is not learner.clock]
-        handled = [[event for event in _STEP_EVENTS if listens(plugin, event)] for plugin in others]
+        handled = [[event for event in STEP_EVENTS if listens(plugin, event)] for plugin in others]
         self._acting = [(plugin, events) for plugin, events in zip(others, handled, strict=True) if events]
         self.plugins = [plugin for plugin, _ in self._acting]
 
@@ -93,13 +91,8 @@ class Epoch:
 
 def _plugin_key(plugin: Any, events: Sequence[str], learner: Any) -> Hashable | None:
     """Return the key of a plugin, and None if its class handles events of a step that its key knows nothing of."""
-    classes = type(plugin).__mro__
-    says = next((index for index, each in enumerate(classes) if "stack_key" in vars(each)), None)
-    if says is None:
+    if not speaks_for(plugin, "stack_key", events):
         return None
-    for event in events:
-        if event in vars(plugin) or any(event in vars(each) for each in classes[:says]):
-            return None
     key: Hashable = plugin.stack_key(learner)
     try:
         hash(key)

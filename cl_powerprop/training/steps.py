@@ -17,6 +17,8 @@ EVENTS_WITHIN = (
     "after_update",
 )
 """Avalanche's events within a step."""
+STEP_EVENTS = ("before_training_iteration", *EVENTS_WITHIN, "after_training_iteration")
+"""Those, and the two around it."""
 
 
 class Steps:
