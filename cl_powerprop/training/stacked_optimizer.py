@@ -11,6 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 # torch's optimizers that move each weight by its own gradient and state alone: those of networks do not mix.
 _ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad})
 _FREE = ("params", "lr")
+_QUIET = {"_warned_capturable_if_run_uncaptured": True}  # as rates.py has it
 _COUNT = "step"  # torch's name for the number of steps, which is no tensor of weights
 
 
@@ -128,7 +129,9 @@ def _like(optimizer: Optimizer, stacked: Callable[[Tensor], Tensor]) -> Optimize
     kind = type(optimizer)
     made = kind.__new__(kind)
     groups = [{**group, "params": [stacked(each) for each in group["params"]]} for group in optimizer.param_groups]
-    made.__setstate__({"defaults": dict(optimizer.defaults), "state": defaultdict(dict), "param_groups": groups})
+    made.__setstate__(
+        {**_QUIET, "defaults": dict(optimizer.defaults), "state": defaultdict(dict), "param_groups": groups}
+    )
     owners = {id(owner): owner for hook in _hooks(optimizer) if (owner := getattr(hook, "__self__", None)) is not None}
     for hook in optimizer._optimizer_step_pre_hooks.values():
         if not hasattr(hook, "__self__"):
