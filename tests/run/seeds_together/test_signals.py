@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from cl_powerprop.seeds_together import run_together
 from cl_powerprop.training.fast import FastSupervisedTemplate
 
 from ..conftest import Command
+from ..test_preemption import start
 from .conftest import DIGITS, assert_close, digits, numbers, record, stop_at
 
 pytestmark = pytest.mark.slow
@@ -103,16 +102,6 @@ def test_a_second_signal_stops_all_where_they_are(taking_turns: list[int], monke
     assert set(threading.enumerate()) <= threads
     assert {record(Path("group", f"seed_{seed}"))["status"] for seed in (0, 1)} == {"interrupted"}
     monkeypatch.undo()
-
-
-def start(*words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "cl_powerprop", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
