@@ -60,5 +60,8 @@ def wandb_files(folder: Path) -> list[Path]:
 
 
 def services() -> list[psutil.Process]:
-    """The W&B service processes of this one."""
-    return [child for child in psutil.Process().children(recursive=True) if "wandb-core" in child.name()]
+    """The W&B service processes of this one.
+
+    Not their children: a program that the service starts bears the service's name for a moment.
+    """
+    return [child for child in psutil.Process().children() if "wandb-core" in child.name()]
