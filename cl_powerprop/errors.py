@@ -54,6 +54,10 @@ class RankError(RuntimeError):
     """Another one of the processes that train a run together has failed, or is gone."""
 
 
+class ProcessDiedError(RuntimeError):
+    """The process of a job has died, as where memory runs out."""
+
+
 def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that is not among some choices.
 

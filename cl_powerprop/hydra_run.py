@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import json
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,15 @@ from cl_powerprop.conf_options import part_options, run_options, with_comments
 from cl_powerprop.config import GROUPS, RunConfig, parse
 from cl_powerprop.config_files import read_text_as_text
 from cl_powerprop.data.dataset import data_root
-from cl_powerprop.errors import ConfigurationError, DivergedError, RankError, SeedError, StorageError, UserError
+from cl_powerprop.errors import ConfigurationError, SeedError
 from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.failures import Failure, Failures
 from cl_powerprop.hydra_files import write_once
 from cl_powerprop.hydra_guard import guard, refuse_code
 from cl_powerprop.interrupts import SIGNALS, Interrupted, saving, telling
+from cl_powerprop.launching.launcher import register
 from cl_powerprop.overrides import prepare
-from cl_powerprop.process import FAULT, USAGE_ERROR, complain, exit_code, leave_wandb
+from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.record import Job
 from cl_powerprop.registry import find_plugins, import_modules, imported_modules
 from cl_powerprop.sweep import job_of
@@ -56,12 +56,13 @@ def run_command(words: list[str]) -> int:
     commented = functools.partial(_commented_config, resolve="--resolve" in words)
     OmegaConf.register_new_resolver("commented_config", commented, replace=True)
     with tempfile.TemporaryDirectory(prefix="cl-powerprop-") as folder:
-        failures = Path(folder)
+        failures = Failures(Path(folder))
         if not place().is_first:  # Hydra makes a folder for each process; the run folder is the first one's
-            OmegaConf.register_new_resolver("expanduser", lambda _: str(failures / "run"), replace=True)
-        workers = Workers(failures, os.getpid())
+            OmegaConf.register_new_resolver("expanduser", lambda _: str(failures.folder / "run"), replace=True)
+        workers = Workers(failures.folder, os.getpid())
         job = functools.partial(_job, workers=workers, modules=imported_modules(), words=sys.argv[1:])
         functools.update_wrapper(job, _job)
+        register(failures)
         try:
             with telling(workers.tell):
                 hydra.main(version_base="1.3", config_path="pkg://cl_powerprop.conf", config_name="run")(job)()
@@ -90,16 +91,12 @@ def _commented_config(*, _root_: DictConfig, resolve: bool) -> str:
     return text.replace("$", "$$")  # Hydra substitutes once more
 
 
-def _report(failures: Path) -> int:
+def _report(failures: Failures) -> int:
     """Print what the jobs failed of, each reason once, and return the exit code."""
-    code, seen = 0, []
-    for path in sorted(failures.glob("*.json")):
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        if failure in seen:
-            continue
-        seen.append(failure)
-        print(failure["trace"], end="", file=sys.stderr)
-        code = max(code, complain(failure["message"], failure["code"]), key=_BY_WEIGHT.index)
+    code = 0
+    for failure in failures.told():
+        print(failure.trace, end="", file=sys.stderr)
+        code = max(code, complain(failure.message, failure.code), key=_BY_WEIGHT.index)
     return code
 
 
@@ -124,6 +121,8 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
         stops_all = is_own and isinstance(error, Interrupted)
         if stops_all or not workers.folder.exists():  # a launcher took the job to another machine: it has to travel
             raise
+        if isinstance(error, Interrupted) and not workers.are_told():  # not the command was stopped, but this process
+            raise
         if isinstance(error, Interrupted):
             _say_how(error)
         _write_failure(workers.folder, error)
@@ -142,16 +141,10 @@ def _say_how(stop: Interrupted) -> None:
 
 
 def _write_failure(folder: Path, error: BaseException) -> None:
-    kinds = UserError | StorageError | DivergedError | RankError | Interrupted
-    foreseen = isinstance(error, kinds) or (isinstance(error, SeedError) and error.__cause__ is None)
-    failure = {
-        "message": "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]),
-        "code": exit_code(error),
-        "trace": "" if foreseen else "".join(traceback.format_exception(error)),
-    }
     hydra_config = HydraConfig.get()
-    number = hydra_config.job.num if hydra_config.mode == RunMode.MULTIRUN else 0
-    (folder / f"{number:06}.json").write_text(json.dumps(failure), encoding="utf-8")
+    is_job = hydra_config.mode == RunMode.MULTIRUN
+    number = hydra_config.job.num if is_job else 0
+    Failures(folder).add(number, Failure.of(error, f"job {number}" if is_job else ""))
 
 
 def _run_job(config: Any, words: Sequence[str], live: bool) -> None:

@@ -29,6 +29,10 @@ class Workers:
         """Return whether this process is one of them, and not the command's own."""
         return os.getpid() != self.command
 
+    def are_told(self) -> bool:
+        """Return whether the command has passed on a signal."""
+        return (self.folder / _STOPPED).exists()
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Listen to signals while a job runs inside.
@@ -45,7 +49,7 @@ class Workers:
             with contextlib.suppress(OSError):
                 note.touch()
             try:
-                if (self.folder / _STOPPED).exists():
+                if self.are_told():
                     raise Interrupted(int((self.folder / _STOPPED).read_text() or signal.SIGTERM))
                 yield
             finally:

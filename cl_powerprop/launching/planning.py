@@ -1,0 +1,151 @@
+"""Which jobs of a multirun are left to do, and in which folders: an earlier call of the same may have done some."""
+
+import hashlib
+import itertools
+import json
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cl_powerprop.documents import read_json
+from cl_powerprop.errors import FileError
+from cl_powerprop.launching.job_list import COMPLETE, FAILED, ListedJob
+
+# Sections and options in which a run that goes on need not be the one that was begun.
+_NO_MATTER = ("hydra", "run_dir", "resume", "progress", "logger", "checkpoint", "references_dir")
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a multirun.
+
+    Attributes:
+        listed: what the list has of it.
+        path: of its folder.
+        state: complete, failed, or waiting for what was not begun or was cut off.
+        pickled: its composed config.
+    """
+
+    listed: ListedJob
+    path: Path
+    state: str
+    pickled: bytes
+
+
+def plan(
+    composed: Iterator[tuple[DictConfig, str]],
+    first: int,
+    count: int,
+    sweep: Path,
+    listed: dict[int, ListedJob],
+    resumes: bool,
+) -> list[PlannedJob]:
+    """Return the jobs with their numbers: that under which the list has a job's config, or else one that is free.
+
+    Args:
+        composed: config and name of each job.
+        first: number of the first job, as Hydra counts.
+        count: how many jobs there are.
+        sweep: folder of the multirun.
+        listed: the jobs in its list.
+        resumes: earlier runs count; otherwise each job has the number that Hydra gives it.
+    """
+    known: dict[str, list[int]] = {}
+    for number, job in sorted(listed.items()) if resumes else ():
+        known.setdefault(job.config, []).append(number)
+    spare = itertools.count(max([*listed, first + count - 1]) + 1)
+    planned = []
+    for index, (config, name) in enumerate(composed):
+        key = config_hash(config)
+        number = _number(config, sweep, first + index, known.get(key, []), listed, spare, resumes)
+        path = _settle(config, number)
+        job = ListedJob(number, key, name, os.path.relpath(path, sweep))
+        planned.append(PlannedJob(job, path, state_of(path, config, listed.get(number)), pickle.dumps(config)))
+    return planned
+
+
+def _number(
+    config: DictConfig,
+    sweep: Path,
+    usual: int,
+    known: list[int],
+    listed: dict[int, ListedJob],
+    spare: Iterator[int],
+    resumes: bool,
+) -> int:
+    if not resumes:
+        return usual
+    for number in known:
+        if _settle(config, number) == listed[number].path(sweep):
+            known.remove(number)
+            return number
+    if usual not in listed or _settle(config, usual) != listed[usual].path(sweep):
+        return usual
+    for number in spare:
+        path = _settle(config, number)
+        if not path.exists() or path == _settle(config, usual):  # the folder does not depend on the number
+            return number
+    raise AssertionError("there is always another number")
+
+
+def config_hash(config: DictConfig) -> str:
+    """Return the same for two composed configs if one run can go on with the other; 0.1 and 1e-1 are the same."""
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    kept = {key: value for key, value in values.items() if key not in _NO_MATTER}
+    if isinstance(kept.get("data"), dict):
+        kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
+    text = json.dumps(_numbers_alike(kept), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _numbers_alike(values: Any) -> Any:
+    """Return nested values in which 1 is 1.0."""
+    match values:
+        case dict():
+            return {str(key): _numbers_alike(value) for key, value in values.items()}
+        case list():
+            return [_numbers_alike(value) for value in values]
+        case int() if not isinstance(values, bool) and abs(values) < 2**53:
+            return float(values)
+    return values
+
+
+def _settle(config: DictConfig, number: int) -> Path:
+    """Give a job its number, and return the folder that follows from it, as Hydra will."""
+    with open_dict(config):
+        config.hydra.job.id = f"{config.hydra.job.name}_{number}"
+        config.hydra.job.num = number
+    HydraConfig.instance().set_config(config)
+    OmegaConf.set_readonly(config.hydra, False)
+    return Path(str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir")))
+
+
+def state_of(path: Path, config: DictConfig, listed: ListedJob | None) -> str:
+    """Return whether a job is complete, has failed, or waits: was not begun yet, or was cut off."""
+    together = OmegaConf.select(config, "seeds_together") or 1
+    folders = [path] if together == 1 else [path / f"seed_{config.seed + index}" for index in range(together)]
+    return combined([status_in(folder) for folder in folders], listed)
+
+
+def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:
+    """Return a job's state from those of its runs, and from the list, which knows of what did not get as far."""
+    if all(status == COMPLETE for status in statuses):
+        return COMPLETE
+    if FAILED in statuses or (listed is not None and listed.state == FAILED):
+        return FAILED
+    return "waiting"
+
+
+def status_in(folder: Path) -> str:
+    """Return the status of the run in a folder; nothing if there is none that can be read."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError, FileError):
+        return ""
+    return str(record.get("status", "")) if isinstance(record, dict) else ""
