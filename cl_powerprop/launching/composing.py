@@ -4,7 +4,7 @@ Hydra composes each anew, twice, which takes longer than to start the job. What 
 the same keys, and choose the same parts, is only what Hydra does last: it puts the values in.
 """
 
-import copy
+import pickle
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -20,9 +20,9 @@ class _Composed:
 
     def __init__(self) -> None:
         self.master: DictConfig | None = None
-        self.configs: dict[tuple[str, ...], DictConfig] = {}
+        self.configs: dict[tuple[str, ...], bytes] = {}
 
-    def of(self, master: DictConfig) -> dict[tuple[str, ...], DictConfig]:
+    def of(self, master: DictConfig) -> dict[tuple[str, ...], bytes]:
         if self.master is not master:
             self.master, self.configs = master, {}
         return self.configs
@@ -38,9 +38,10 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     common = tuple(override.key_or_group if override in plain else f"={override.input_line}" for override in overrides)
     known = _composed.of(master_config)
     if common not in known:
-        known[common] = _compose_job(loader, master_config, sweep_overrides)
-        return copy.deepcopy(known[common])
-    config = copy.deepcopy(known[common])
+        config: DictConfig = _compose_job(loader, master_config, sweep_overrides)
+        known[common] = pickle.dumps(config)  # which is copied faster than the config itself
+        return config
+    config = pickle.loads(known[common])
     ConfigLoaderImpl._apply_overrides_to_config(plain, config)
     of_tasks = [override for override in overrides if not override.is_hydra_override()]
     job: Any = config.hydra.job

@@ -70,12 +70,15 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
         sweep = Path(str(self.config.hydra.sweep.dir))
         sweep.mkdir(parents=True, exist_ok=True)
         jobs = self._plan(job_overrides, initial_job_idx, sweep)
-        left = [job for job in jobs if (job.state == FAILED if self.only_failed else job.state != COMPLETE)]
+        left = [job for job in jobs if self._is_left(job)]
         if len(left) < len(jobs):
             say(f"{len(left)} of {len(jobs)} jobs are left to run{' again' if self.only_failed else ''}")
-        _add(sweep, [job.listed for job in left], begins=True)
+        _add(sweep, [job.listed for job in left if job.is_listed], begins=True)
         returned = dict(self._run(left, sweep))
         return [returned.get(job.listed.job, _returned(None)) for job in jobs]
+
+    def _is_left(self, job: PlannedJob) -> bool:
+        return job.state == FAILED if self.only_failed else job.state != COMPLETE
 
     def _check(self) -> None:
         for option, least, special in (("n_jobs", 1, -1), ("retries", 0, 0)):
@@ -89,9 +92,8 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
     def _plan(self, job_overrides: Sequence[Sequence[str]], first: int, sweep: Path) -> list[PlannedJob]:
         before = HydraConfig.instance().cfg
         try:
-            composed = self._composed(job_overrides)
             resumes = OmegaConf.select(self.config, "resume") != "never"
-            return plan(composed, first, len(job_overrides), sweep, read_jobs(sweep), resumes)
+            return plan(self._composed(job_overrides), first, len(job_overrides), sweep, read_jobs(sweep), resumes)
         finally:
             HydraConfig.instance().cfg = before
 
@@ -115,7 +117,8 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
             job = jobs[outcome.index]
             failure = self._failure(job, outcome.error)
             state = COMPLETE if failure is None else FAILED
-            _add(sweep, [replace(job.listed, state=state, message="" if failure is None else failure.message)])
+            if job.is_listed:
+                _add(sweep, [replace(job.listed, state=state, message="" if failure is None else failure.message)])
             yield job.listed.job, _returned(None) if outcome.error else outcome.result
 
     def _failure(self, job: PlannedJob, error: BaseException | None) -> Failure | None:

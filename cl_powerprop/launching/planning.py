@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import FileError
-from cl_powerprop.launching.job_list import COMPLETE, FAILED, ListedJob
+from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob
 
 # Sections and options in which a run that goes on need not be the one that was begun.
 _NO_MATTER = ("hydra", "run_dir", "resume", "progress", "logger", "checkpoint", "references_dir")
@@ -29,12 +29,14 @@ class PlannedJob:
         listed: what the list has of it.
         path: of its folder.
         state: complete, failed, or waiting for what was not begun or was cut off.
+        is_listed: it belongs into the list; not if its number is another job's, as by ``resume=never``.
         pickled: its composed config.
     """
 
     listed: ListedJob
     path: Path
     state: str
+    is_listed: bool
     pickled: bytes
 
 
@@ -66,7 +68,8 @@ def plan(
         number = _number(config, sweep, first + index, known.get(key, []), listed, spare, resumes)
         path = _settle(config, number)
         job = ListedJob(number, key, name, os.path.relpath(path, sweep))
-        planned.append(PlannedJob(job, path, state_of(path, config, listed.get(number)), pickle.dumps(config)))
+        state = state_of(path, config, listed.get(number)) if resumes else WAITING
+        planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config)))
     return planned
 
 
@@ -139,7 +142,7 @@ def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:
         return COMPLETE
     if FAILED in statuses or (listed is not None and listed.state == FAILED):
         return FAILED
-    return "waiting"
+    return WAITING
 
 
 def status_in(folder: Path) -> str:

@@ -25,7 +25,7 @@ from cl_powerprop.interrupts import Interrupted
 _NAME = "cl-powerprop job"
 _LOOK = 0.2  # seconds between two looks for a signal
 _PATIENCE = 11.0  # seconds that processes have to end after a signal; a run stops by itself within 8
-_PRELOADED = ("cl_powerprop.hydra_run", "cl_powerprop.experiment")
+_PRELOADED = "cl_powerprop.launching.preloaded"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def how_it_ended(error: BaseException) -> str:
 
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOADED])
+    context.set_forkserver_preload([_PRELOADED])
     return context
 
 

@@ -51,13 +51,13 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
             write_file(self._told / f"{config.hydra.job.num}.path", os.fsencode(folder), sync=False)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Show one bar per job if several run in parallel; a job that runs in this process has its own display."""
+        """Show one bar per job if they run in other processes; a job that runs in this one has its own display."""
         console = Console(stderr=True)
         self._temporary = tempfile.TemporaryDirectory()
         self._told = Path(self._temporary.name)
         self._before = set(_run_folders(config, self._told))
-        in_parallel = config.hydra.launcher.get("n_jobs", 1) != 1
-        if in_parallel and config.progress and console.is_terminal:
+        in_processes = "n_jobs" in config.hydra.launcher
+        if in_processes and config.progress and console.is_terminal:
             self._bars = _JobBars(config, self._told, self._before, console)
             self._bars.start()
 
