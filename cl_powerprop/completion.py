@@ -14,7 +14,17 @@ from cl_powerprop.conf_options import default_parts, part_options, run_options
 from cl_powerprop.errors import UserError
 from cl_powerprop.registry import BY_NAME, PACKAGES, import_modules, others
 
-_FLAGS = ("--help", "--multirun", "--cfg", "--resolve", "--config-dir", "--config-name", "--info", "--hydra-help")
+_FLAGS = (
+    "--help",
+    "--multirun",
+    "--retry-failed",
+    "--cfg",
+    "--resolve",
+    "--config-dir",
+    "--config-name",
+    "--info",
+    "--hydra-help",
+)
 _SHOWN = ("job", "hydra", "all")  # what `run --cfg` can show
 _LAUNCHERS = {"hydra/launcher": ("processes", "basic", "joblib")}
 

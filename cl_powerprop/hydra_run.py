@@ -44,8 +44,9 @@ guard()
 
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
+    words = _retrying(words)
     refuse_code(words)
-    if place().ranks > 1 and any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words):
+    if place().ranks > 1 and _is_multirun(words):
         raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
     if any(word in ("--shell-completion", "-sc") for word in words):
         print(hydra_script(words), end="")
@@ -76,6 +77,24 @@ def run_command(words: list[str]) -> int:
         finally:
             sys.argv = before
         return _report(failures)
+
+
+def _is_multirun(words: Sequence[str]) -> bool:
+    return any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
+
+
+def _retrying(words: Sequence[str]) -> list[str]:
+    """Return the words of a command with the option of the launcher that `--retry-failed` is short for."""
+    left = [word for word in words if word != "--retry-failed"]
+    if len(left) == len(words):
+        return left
+    if not _is_multirun(left):
+        raise ConfigurationError(
+            "--retry-failed is for the jobs of a multirun, with -m; a run alone is simply run again"
+        )
+    if not any(word.startswith(("run_dir=", "hydra.sweep.dir=")) for word in left):
+        raise ConfigurationError("--retry-failed needs the multirun's folder: run_dir=DIR, as before")
+    return [*left, "hydra.launcher.only_failed=true"]
 
 
 def _commented_config(*, _root_: DictConfig, resolve: bool) -> str:
