@@ -1,0 +1,145 @@
+"""Which jobs are left, under which numbers; and that their configs are what Hydra composes."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cl_powerprop import hydra_run
+from cl_powerprop.launching import composing
+from cl_powerprop.launching.job_list import NAME, ListedJob, add_jobs, read_jobs
+from cl_powerprop.launching.planning import PlannedJob, config_hash, plan
+
+assert hydra_run  # registers what configs look up
+
+
+@pytest.fixture
+def loader() -> Iterator[Any]:
+    GlobalHydra.instance().clear()
+    before = HydraConfig.instance().cfg
+    with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+    HydraConfig.instance().cfg = before
+
+
+def composed(loader: Any, *jobs: Sequence[str]) -> list[DictConfig]:
+    master = loader.load_configuration("run", ["seed=0,1"], RunMode.MULTIRUN)
+    return [composing._load_sweep_config(loader, master, list(job)) for job in jobs]
+
+
+JOBS = (
+    ("seed=0", "optimizer.lr=0.1"),
+    ("seed=7", "optimizer.lr=1e-3"),
+    ("seed=1", "strategy=naive"),
+    ("seed=2", "strategy=packnet"),
+    ("seed=3", "strategy=naive", "model.hidden=[20,30]"),
+    ("seed=4", "strategy=naive", "model.hidden=[5]"),
+    ("seed=5", "++epn.gamma=0.9"),
+    ("seed=6", "++epn.gamma=0.8"),
+    ("seed=1", "strategy.gamma=0.8", "run_dir='a b/${seed}'"),
+    ("seed=2", "strategy.gamma=0.7", "run_dir='c=d,e'"),
+    ("seed=3", "train.clip_norm=null", "progress=false"),
+    ("seed=4", "train.clip_norm=2", "progress=true"),
+    ("seed=4", "hydra.launcher.n_jobs=3"),
+    ("seed=4", "hydra.launcher.n_jobs=4"),
+    ("experiment=quickstart/naive", "seed=3"),
+    ("+train.new=1", "seed=3"),
+    ("+train.new=2", "seed=4"),
+)
+
+
+def test_configs_are_those_that_hydra_composes(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    master = loader.load_configuration("run", ["seed=0,1"], RunMode.MULTIRUN)
+    calls = []
+    usual = composing._compose_job
+    monkeypatch.setattr(composing, "_compose_job", lambda *given: calls.append(given) or usual(*given))
+    for job in JOBS:
+        fast, slow = composing._load_sweep_config(loader, master, list(job)), usual(loader, master, list(job))
+        assert OmegaConf.to_container(fast, resolve=False) == OmegaConf.to_container(slow, resolve=False), job
+        assert [type(node) for node in fast._content.values()] == [type(node) for node in slow._content.values()]
+        assert OmegaConf.is_struct(fast) == OmegaConf.is_struct(slow)
+    assert len(calls) == len(JOBS) - 3, "three are made from others"
+
+
+@pytest.mark.parametrize("word", ["optimizer.lrr=1", "strategy=no_such", "nothing=3"])
+def test_a_wrong_option_is_refused_as_ever(loader: Any, word: str) -> None:
+    composed(loader, ["seed=1", "optimizer.lr=1"])
+    with pytest.raises(HydraException):
+        composed(loader, ["seed=2", word])
+
+
+def test_a_hash_is_that_of_what_is_measured(loader: Any) -> None:
+    one, same, other, seed = composed(
+        loader,
+        ["optimizer.lr=1", "seed=1", "run_dir=a", "data.root=x"],
+        ["optimizer.lr=1.0", "seed=1", "run_dir=b", "progress=false"],
+        ["optimizer.lr=1.5", "seed=1", "run_dir=a", "data.root=x"],
+        ["optimizer.lr=1", "seed=2", "run_dir=a", "data.root=x"],
+    )
+    assert config_hash(one) == config_hash(same)
+    assert len({config_hash(each) for each in (one, other, seed)}) == 3
+
+
+def planned(loader: Any, sweep: Path, seeds: Sequence[int], **more: Any) -> list[PlannedJob]:
+    configs = composed(loader, *([f"seed={seed}", f"run_dir={sweep}"] for seed in seeds))
+    named = ((config, f"seed {config.seed}") for config in configs)
+    arguments = {"resumes": True, **more}
+    return plan(named, 0, len(seeds), sweep, read_jobs(sweep), **arguments)
+
+
+def finish(sweep: Path, job: PlannedJob, status: str = "complete") -> None:
+    job.path.mkdir(parents=True)
+    (job.path / "run.json").write_text(json.dumps({"status": status}))
+    add_jobs(sweep, [job.listed], begins=True)
+
+
+def test_jobs_keep_their_folders_wherever_their_numbers_move(loader: Any, tmp_path: Path) -> None:
+    first = planned(loader, tmp_path, [10, 11, 12])
+    assert [job.listed.job for job in first] == [0, 1, 2]
+    assert {job.state for job in first} == {"waiting"}
+    for job, status in zip(first, ("complete", "failed", "running"), strict=True):
+        finish(tmp_path, job, status)
+    again = planned(loader, tmp_path, [9, 12, 11, 10, 13])
+    found = [(job.listed.job, job.state) for job in again]
+    assert found == [(5, "waiting"), (2, "waiting"), (1, "failed"), (0, "complete"), (4, "waiting")]
+    assert all(job.path == tmp_path / str(job.listed.job) for job in again)
+
+
+def test_equal_jobs_have_a_folder_each(loader: Any, tmp_path: Path) -> None:
+    for job in planned(loader, tmp_path, [3, 3]):
+        finish(tmp_path, job)
+    again = planned(loader, tmp_path, [3, 3, 3])
+    assert [(job.listed.job, job.state) for job in again] == [(0, "complete"), (1, "complete"), (2, "waiting")]
+
+
+def test_without_resuming_each_job_has_hydras_number(loader: Any, tmp_path: Path) -> None:
+    for job in planned(loader, tmp_path, [1, 2]):
+        finish(tmp_path, job)
+    again = planned(loader, tmp_path, [2, 1, 5], resumes=False)
+    assert [(job.listed.job, job.state, job.is_listed) for job in again] == [
+        *((0, "waiting", False), (1, "waiting", False), (2, "waiting", True))
+    ]
+
+
+def test_damaged_lines_of_the_list_are_left_out(tmp_path: Path) -> None:
+    jobs = [ListedJob(number, "abc", f"job {number}", str(number)) for number in range(3)]
+    add_jobs(tmp_path, jobs[:2])
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(b'{"job": 7, "conf')
+    add_jobs(tmp_path, jobs[2:], begins=True)
+    with (tmp_path / NAME).open("ab") as file:
+        for line in (b"[]", b"3", b"\xff", b"[" * 9999, b'{"job": "x"}', b"null"):
+            file.write(line + b"\n")
+        for bad in ({"folder": "../x"}, {"folder": "/etc"}, {"job": -1}, {"job": 1e999}):
+            values = {"job": 9, "config": "c", "name": "n", "folder": "9", "state": "complete", "message": ""}
+            file.write(json.dumps(values | bad).encode() + b"\n")
+    assert read_jobs(tmp_path) == dict(enumerate(jobs))
+    assert read_jobs(tmp_path / "nowhere") == {}
