@@ -78,6 +78,12 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     resume.set_defaults(call=commands.resume)
     resume.add_argument("runs", nargs="+", metavar="RUN_OR_DIR", help="run folders, or folders that hold them")
     resume.add_argument("--root", metavar="DIR", help="folder of the data, if it was given as an absolute data.root")
+    status = subcommands.add_parser("status", help="how far each run of a folder is: a line a run, and a summary")
+    status.set_defaults(call=commands.status)
+    status.add_argument("folder", metavar="DIR", help="folder of a multirun, or any that holds runs")
+    status.add_argument(
+        "--watch", action="store_true", help="show it anew every 2 seconds, until nothing runs any more"
+    )
     repeat = subcommands.add_parser("repeat", help="run the config of a run folder again, in a new folder")
     repeat.set_defaults(call=commands.repeat)
     repeat.add_argument("run", metavar="RUN", help="run folder, also somebody else's: nothing of it is executed")

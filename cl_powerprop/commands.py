@@ -51,6 +51,13 @@ def resume(options: argparse.Namespace) -> int:
     return FAULT if resume_runs(options.runs, options.root) else 0
 
 
+def status(options: argparse.Namespace) -> int:
+    """Say how far the runs of a folder are; exit with 0 if all are complete, 1 if some failed, 3 if some are left."""
+    from cl_powerprop.status import show
+
+    return show(Path(options.folder), watch=options.watch)
+
+
 def repeat(options: argparse.Namespace) -> int:
     """Run the config of a run folder again."""
     from cl_powerprop.repeat import repeat as repeat_run

@@ -1,21 +1,25 @@
 """Which jobs are left, under which numbers; and that their configs are what Hydra composes."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import initialize_config_module
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cl_powerprop import hydra_run
+from cl_powerprop.failures import Failures
 from cl_powerprop.launching import composing
 from cl_powerprop.launching.job_list import NAME, ListedJob, add_jobs, read_jobs
+from cl_powerprop.launching.launcher import ProcessLauncher
 from cl_powerprop.launching.planning import PlannedJob, config_hash, plan
 
 assert hydra_run  # registers what configs look up
@@ -127,6 +131,30 @@ def test_without_resuming_each_job_has_hydras_number(loader: Any, tmp_path: Path
     assert [(job.listed.job, job.state, job.is_listed) for job in again] == [
         *((0, "waiting", False), (1, "waiting", False), (2, "waiting", True))
     ]
+
+
+@pytest.mark.slow
+def test_many_jobs_cost_little(loader: Any, tmp_path: Path) -> None:
+    """Measured in time of this process, which does not depend on what else the machine does."""
+    jobs = [[f"seed={seed}", "optimizer.lr=0.1", f"run_dir={tmp_path / 'sweep'}"] for seed in range(200)]
+    master = loader.load_configuration("run", ["seed=0,1", f"run_dir={tmp_path / 'sweep'}"], RunMode.MULTIRUN)
+    composing.compose_once()
+    failures = Failures(tmp_path / "failures")
+    failures.folder.mkdir()
+    launcher = ProcessLauncher(failures, n_jobs=2)
+    launcher.setup(hydra_context=HydraContext(loader, Callbacks(None)), task_function=stub, config=master)
+    assert [each.return_value for each in launcher.launch(jobs[:2], 0)] == [0.0, 1.0]  # starts the server
+    start = time.process_time()
+    returned = launcher.launch(jobs, 0)
+    assert (time.process_time() - start) / len(jobs) < 0.03
+    assert [each.return_value for each in returned] == list(range(200))
+    listed = read_jobs(tmp_path / "sweep")
+    assert {job.state for job in listed.values()} == {"complete"}
+    assert len(listed) == 200
+
+
+def stub(config: DictConfig) -> float:
+    return float(config.seed)
 
 
 def test_damaged_lines_of_the_list_are_left_out(tmp_path: Path) -> None:
