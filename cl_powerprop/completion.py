@@ -26,7 +26,7 @@ _FLAGS = (
     "--hydra-help",
 )
 _SHOWN = ("job", "hydra", "all")  # what `run --cfg` can show
-_LAUNCHERS = {"hydra/launcher": ("processes", "basic", "joblib")}
+_LAUNCHERS = {"hydra/launcher": ("processes", "basic")}
 
 
 def candidates(words: Sequence[str], parsers: Mapping[str, argparse.ArgumentParser]) -> list[str]:

@@ -36,6 +36,7 @@ _OF_HYDRA = re.compile(  # what is harmless of what Hydra knows of a job; the en
 )
 _LAUNCHER = re.compile(r"override\s+/?hydra/launcher")
 _LAUNCHERS = {
+    "processes": "hydra_plugins.cl_powerprop.ProcessLauncher",
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",

@@ -161,7 +161,7 @@ def show(folder: Path, watch: bool = False) -> int:
 
     Args:
         folder: to look into.
-        watch: on a terminal, print it anew every 2 seconds, until all is complete or has failed, or nothing has run for a while.
+        watch: on a terminal, print it anew every 2 seconds, until all has ended, or nothing has run for a while.
 
     Raises:
         RunFolderError: if the folder holds no run.
