@@ -94,6 +94,9 @@ def _retrying(words: Sequence[str]) -> list[str]:
         )
     if not any(word.startswith(("run_dir=", "hydra.sweep.dir=")) for word in left):
         raise ConfigurationError("--retry-failed needs the multirun's folder: run_dir=DIR, as before")
+    others = [word for word in left if word.startswith("hydra/launcher=") and word != "hydra/launcher=processes"]
+    if others:
+        raise ConfigurationError(f"--retry-failed is for hydra/launcher=processes, the default, not {others[-1]}")
     return [*left, "hydra.launcher.only_failed=true"]
 
 

@@ -55,16 +55,15 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
         self.task_function: TaskFunction
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._check()  # before the sweeper writes anything
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs that are left, and return what each returned; None of those that are not run.
 
         Raises:
-            ConfigurationError: for settings of the launcher that cannot work.
             Interrupted: if a signal has arrived.
         """
-        self._check()
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         sweep = Path(str(self.config.hydra.sweep.dir))
@@ -72,7 +71,9 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
         jobs = self._plan(job_overrides, initial_job_idx, sweep)
         left = [job for job in jobs if self._is_left(job)]
         if len(left) < len(jobs):
-            say(f"{len(left)} of {len(jobs)} jobs are left to run{' again' if self.only_failed else ''}")
+            say(
+                f"{len(left)} of {len(jobs)} jobs {'failed before, and run again' if self.only_failed else 'are left to run'}"
+            )
         _add(sweep, [job.listed for job in left if job.is_listed], begins=True)
         returned = dict(self._run(left, sweep))
         return [returned.get(job.listed.job, _returned(None)) for job in jobs]
@@ -81,6 +82,11 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
         return job.state == FAILED if self.only_failed else job.state != COMPLETE
 
     def _check(self) -> None:
+        """Refuse settings that cannot work.
+
+        Raises:
+            ConfigurationError: naming the option.
+        """
         for option, least, special in (("n_jobs", 1, -1), ("retries", 0, 0)):
             value = getattr(self, option)
             is_whole = isinstance(value, int) and not isinstance(value, bool)

@@ -144,7 +144,7 @@ def test_exactly_the_jobs_that_failed_run_again() -> None:
     assert code == 1
     assert "5 of 7 jobs are left to run" in printed
     code, printed, _ = ended(*words[:-2], "optimizer.lr=0.05,1e6,0.1,-1", "run_dir=sweep", "--retry-failed")
-    assert "2 of 4 jobs are left to run again" in printed
+    assert "2 of 4 jobs failed before, and run again" in printed
     code, printed, errors = ended(*words[:-2], "optimizer.lr=0.2,0.05,0.1", "run_dir=sweep")
     assert (code, errors) == (0, "")
     assert "1 of 3 jobs are left to run" in printed
