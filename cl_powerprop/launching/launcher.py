@@ -71,9 +71,8 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
         jobs = self._plan(job_overrides, initial_job_idx, sweep)
         left = [job for job in jobs if self._is_left(job)]
         if len(left) < len(jobs):
-            say(
-                f"{len(left)} of {len(jobs)} jobs {'failed before, and run again' if self.only_failed else 'are left to run'}"
-            )
+            which = "failed before, and run again" if self.only_failed else "are left to run"
+            say(f"{len(left)} of {len(jobs)} jobs {which}")
         _add(sweep, [job.listed for job in left if job.is_listed], begins=True)
         returned = dict(self._run(left, sweep))
         return [returned.get(job.listed.job, _returned(None)) for job in jobs]
