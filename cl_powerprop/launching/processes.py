@@ -122,6 +122,8 @@ def how_it_ended(error: BaseException) -> str:
 
 
 def _context() -> Any:
+    if sys.platform == "darwin":  # whose libraries do not survive a fork; each process imports for itself
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
     return context

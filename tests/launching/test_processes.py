@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_no_call_begins_once_nobody_asks(tmp_path: Path) -> None:
     assert begun <= 2
     time.sleep(0.5)
     assert len(list(tmp_path.iterdir())) == begun
+
+
+def test_the_server_can_be_forked() -> None:
+    """A process that was forked after CUDA was looked at, or from one with threads, may fail or hang."""
+    code = (
+        "import sys, threading, torch\n"
+        "def refuse(*_): sys.exit('CUDA')\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, refuse)\n"
+        "import cl_powerprop.launching.preloaded\n"
+        "sys.exit(threading.active_count() - 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_reasons_are_told_once_with_their_jobs(tmp_path: Path) -> None:
