@@ -103,6 +103,10 @@ class RunConfig(RunOptions):
             raise ConfigurationError(
                 f"evaluation.{option} needs to know the task: one in training has no mask yet to be inferred by"
             )
+        if not self.evaluation.tests:
+            self.sparsity.check_untested()
+            if self.references:
+                raise ConfigurationError("references are tested, and evaluation.schedule=never tests nothing")
         for name in self.references:
             check_choice("references", name, REFERENCES)
             replace(self, strategy=StrategyConfig(name=name), sparsity=SparsityConfig(), references=[]).check()

@@ -60,7 +60,7 @@ class TrainConfig:
         check_augmentation(self.shift, self.rotate, self.crop)
 
 
-SCHEDULES = ("every_task", "diagonal_and_last", "last")
+SCHEDULES = ("every_task", "diagonal_and_last", "last", "never")
 
 
 @dataclass
@@ -70,6 +70,11 @@ class EvaluationConfig:
     schedule: str = "every_task"
     every_epochs: int | None = None
     every_steps: int | None = None
+
+    @property
+    def tests(self) -> bool:
+        """Whether test data is measured at all."""
+        return self.schedule != "never"
 
     @property
     def within_tasks(self) -> bool:
@@ -88,6 +93,11 @@ class EvaluationConfig:
                 raise ConfigurationError(f"evaluation.{option} must be at least 1, or null, not {value}")
         if self.every_epochs is not None and self.every_steps is not None:
             raise ConfigurationError("choose one of evaluation.every_epochs and evaluation.every_steps")
+        if self.within_tasks and not self.tests:
+            raise ConfigurationError(
+                "evaluation.every_epochs and evaluation.every_steps test within tasks, and evaluation.schedule=never "
+                "tests nothing"
+            )
 
 
 @dataclass

@@ -40,6 +40,13 @@ class SparsityConfig:
             ConfigurationError: saying what it goes with.
         """
 
+    def check_untested(self) -> None:
+        """Refuse what needs test data, for a run that measures none.
+
+        Raises:
+            ConfigurationError: naming the option.
+        """
+
     def facts(self) -> dict[str, Any]:
         """Return what runs are named and compared by: the controller and the sparsity it is to reach; None if dense."""
         return {"controller": None, "target_sparsity": None}
@@ -83,6 +90,10 @@ class SparseConfig(SparsityConfig):
             raise ConfigurationError("sparsity.last_scale is for sparsity.distribution=uniform")
         if any(not 0.0 < density <= 1.0 for density in self.curve):
             raise ConfigurationError(f"sparsity.curve needs densities in (0, 1], not {self.curve}")
+
+    def check_untested(self) -> None:
+        if self.curve:
+            raise ConfigurationError("sparsity.curve tests the network, and evaluation.schedule=never tests nothing")
 
     def check_strategy(self, name: str, strategy: Strategy, n_tasks: int) -> None:
         if not strategy.takes_sparsity:
