@@ -59,7 +59,11 @@ def _dispatch(words: list[str]) -> int:
         from cl_powerprop.hydra_run import run_command
 
         return run_command(words[1:])
-    options = _parsers()[""].parse_args(words)
+    parsers = _parsers()
+    if words[:1] == ["tune"]:  # overrides may stand between its options
+        options = parsers["tune"].parse_intermixed_args(words[1:])
+    else:
+        options = parsers[""].parse_args(words)
     return int(options.call(options))
 
 
@@ -89,6 +93,15 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     repeat.add_argument("run", metavar="RUN", help="run folder, also somebody else's: nothing of it is executed")
     changes = "that are to differ, as in seed=3 train.epochs=1 data.root=DIR run_dir=DIR"
     repeat.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=changes)
+    tune = subcommands.add_parser("tune", help="search for the settings that reach most on validation data")
+    tune.set_defaults(call=commands.tune)
+    ranges = "as run takes them; a range is interval(a,b), tag(log,interval(a,b)), range(a,b) or choice(a,b,c)"
+    tune.add_argument("overrides", nargs="*", metavar="OPTION=VALUE_OR_RANGE", help=ranges)
+    tune.add_argument("--trials", type=int, required=True, metavar="N", help="how many, those of earlier calls counted")
+    objective = "metrics without test data, as in validation_accuracy,-capacity_used (default: validation_accuracy)"
+    tune.add_argument("--objective", default="validation_accuracy", metavar="METRICS", help=objective)
+    tune.add_argument("--jobs", type=int, metavar="N", help="trials at a time (default: as many as a multirun has)")
+    tune.add_argument("--no-pruning", action="store_true", help="let every trial learn all tasks")
     compare = subcommands.add_parser(
         "compare",
         help="tables, forgetting curves and an HTML report over runs",

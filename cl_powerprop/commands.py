@@ -72,6 +72,15 @@ def repeat(options: argparse.Namespace) -> int:
     return 0
 
 
+def tune(options: argparse.Namespace) -> int:
+    """Search for the best settings."""
+    from cl_powerprop.tuning.tune import tune as tune_settings
+
+    return tune_settings(
+        options.overrides, options.trials, options.objective, jobs=options.jobs, prunes=not options.no_pruning
+    )
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the network of one task of a run, and print what it costs against the dense one."""
     from rich.console import Console

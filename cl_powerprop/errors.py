@@ -38,6 +38,10 @@ class DivergedError(RuntimeError):
     """Training left the numbers: the loss is no longer finite."""
 
 
+class PrunedError(RuntimeError):
+    """A trial of `cl-powerprop tune` that is ended before its last task: it is not among the best so far."""
+
+
 class SeedError(RuntimeError):
     """Some of the seeds that were trained together have failed.
 

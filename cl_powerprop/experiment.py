@@ -66,6 +66,7 @@ def run(
     multirun: str | None = None,
     job: Job | None = None,
     group: SeedGroup | None = None,
+    watch: Callable[[Results], None] | None = None,
 ) -> Result:
     """Learn the tasks of a config one after the other, and write a run folder.
 
@@ -79,6 +80,7 @@ def run(
         multirun: name of the multirun that this run is a job of; dashboards group by it.
         job: the run's place in that multirun.
         group: seeds that it is trained together with, by :func:`cl_powerprop.run_together`.
+        watch: called with the results after each task but the last; raises ``PrunedError`` to end the run.
 
     Raises:
         UserError: for a config that no run can follow, data that is missing or damaged, or a folder that is taken: by
@@ -102,11 +104,17 @@ def run(
             path = Path(from_first(str(path)))  # a default one has the time in its name
             _hide_places(config, path)
             with saying_where(path):
-                return _run_in(path, config, quiet or not place().is_first, multirun, job, group)
+                return _run_in(path, config, quiet or not place().is_first, multirun, job, group, watch)
 
 
 def _run_in(
-    path: Path, config: RunConfig, quiet: bool, multirun: str | None, job: Job | None, group: SeedGroup | None
+    path: Path,
+    config: RunConfig,
+    quiet: bool,
+    multirun: str | None,
+    job: Job | None,
+    group: SeedGroup | None,
+    watch: Callable[[Results], None] | None = None,
 ) -> Result:
     if (complete := _complete(config, path, quiet)) is not None:  # perhaps where nothing can be written
         return complete
@@ -114,7 +122,7 @@ def _run_in(
         if place().is_first:
             after.callback(_remove_empty, path)
             after.enter_context(RunLock(path).hold())
-        return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job, group)
+        return _complete(config, path, quiet) or _run(config, path, quiet, multirun, job, group, watch)
 
 
 def _remove_empty(path: Path) -> None:
@@ -149,7 +157,13 @@ def _complete_record(config: RunConfig, path: Path) -> dict[str, Any] | None:
 
 
 def _run(
-    config: RunConfig, path: Path, quiet: bool, multirun: str | None, job: Job | None, group: SeedGroup | None
+    config: RunConfig,
+    path: Path,
+    quiet: bool,
+    multirun: str | None,
+    job: Job | None,
+    group: SeedGroup | None,
+    watch: Callable[[Results], None] | None,
 ) -> Result:
     begun = begun_in(path)
     checkpoint = None if begun is None else begun.checkpoint(log.warning, sets_aside=place().is_first)
@@ -183,6 +197,7 @@ def _run(
             )
     parts.checkpoints = make_checkpoints(config, parts, results, checkpoint)
     parts.save = saver(config, parts, parts.checkpoints)
+    parts.watch = watch or parts.watch
     learn(parts, results)
     if place().is_first:
         with interrupts.saving():

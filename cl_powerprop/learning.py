@@ -59,6 +59,7 @@ def learn(parts: Parts, results: Results) -> Results:
             results.flush()
             if index + 1 < len(parts.curriculum):
                 parts.save(results)
+                parts.watch(results)
         parts.save(results)
         if parts.sparsity is not None:
             results.pruned(density_curve(parts.sparsity, partial(measure, "test", range(parts.n_tasks))))

@@ -35,6 +35,7 @@ class Parts:
         curriculum: what is trained, in order: (index of the last task that is learned with it, experience).
         sparsity: the learner's plugin for sparse training; None for dense training.
         save: called as ``save(results)`` when a task is finished; writes what else the run folder is to hold.
+        watch: called as ``watch(results)`` after each task but the last; an error of its own ends the run.
         checkpoints: write checkpoints, and let signals wait for them; None for none.
 
     Raises:
@@ -71,6 +72,7 @@ class Parts:
         self.steps_a_task = steps_a_task
         self.sparsity = sparse_training_of(learner)
         self.save: Callable[[Any], None] = lambda results: None
+        self.watch: Callable[[Any], None] = lambda results: None
         self.checkpoints: Checkpoints | None = None
         self.curriculum = self.strategy.curriculum(streams["train"], len(tasks))
         _check(self.curriculum, len(tasks))

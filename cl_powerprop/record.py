@@ -174,7 +174,7 @@ class ReferenceAccuracy:
     average_accuracy: float
 
 
-STATUSES = ("running", "complete", "interrupted", "failed")
+STATUSES = ("running", "complete", "interrupted", "failed", "pruned")
 
 
 @dataclass
@@ -182,7 +182,7 @@ class State:
     """How far a run is, as `run.json` has it.
 
     Attributes:
-        status: running, complete, interrupted or failed.
+        status: running, complete, interrupted, failed or pruned.
         resumed: when it was.
         task_seconds: what training each task took, search included.
         references: run id and average accuracy of each reference run.

@@ -97,6 +97,9 @@ def _go_on(folder: Path, root: str | None) -> bool:
         begun.tidy()
         say(f"{printable(str(folder))}: complete")
         return False
+    if begun.record.get("status") == "pruned":
+        say(f"{printable(str(folder))}: pruned, and left as it is")
+        return False
     config = begun.config(log.warning)
     config.resume = "auto"
     if root is not None:

@@ -78,6 +78,7 @@ class Metric:
         level: "headline" metrics are in every table and in pairwise tests, "table" metrics in longer tables, and
             "detail" metrics in the report only.
         aliases: other names by which it can be asked for, besides its label.
+        needs_test: whether it is measured on test data; `cl-powerprop tune` can have others as objectives only.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Metric:
     function: Callable[[Measurements], float | None] | None
     level: Literal["headline", "table", "detail"] = "table"
     aliases: tuple[str, ...] = ()
+    needs_test: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -346,6 +348,9 @@ for _metric in (
     ),
     Metric("joint_gap", "gap to joint training", "", "min", lambda run: joint_gap(run.matrix, run.reference("joint"))),
     Metric("task_identification", "tasks identified", "%", "max", lambda run: _mean(run.identified), "headline"),
+):
+    register_metric(_metric)
+for _metric in (  # without test data
     Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline", ("capacity",)),
     Metric("sparsity", "sparsity", "%", None, lambda run: run.sparsity),
     Metric("training_flops", "training FLOPs", "%", "min", lambda run: run.training_flops),
@@ -356,4 +361,4 @@ for _metric in (
     Metric("seconds.total", "seconds", "s", "min", None, "detail", ("time",)),
     Metric("peak_memory_mb", "peak memory (MiB)", "MiB", "min", None, "detail", ("peak_memory", "memory")),
 ):
-    register_metric(_metric)
+    register_metric(replace(_metric, needs_test=False))

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
+from cl_powerprop.errors import ConfigurationError, PrunedError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, saving
 from cl_powerprop.record import Facts, Job, ReferenceAccuracy
 from cl_powerprop.registry import metrics
@@ -152,7 +152,7 @@ class Results(KeptResults):
                     self._rows.flush()
                 self.state.error = str(error) or type(error).__name__
                 with saving():
-                    self._end("interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
+                    self._end(_status_after(error))
             raise
         finally:
             self._rows.close()
@@ -331,3 +331,13 @@ class Results(KeptResults):
         except Exception as error:  # noqa: BLE001, RUF100 (it may be anybody's)
             self.tell(f"the metric {metric.name} failed and is left out: {type(error).__name__}: {error}")
             return None
+
+
+def _status_after(error: BaseException) -> str:
+    """Return the status of a run that an error has ended."""
+    match error:
+        case Interrupted() | KeyboardInterrupt():
+            return "interrupted"
+        case PrunedError():
+            return "pruned"
+    return "failed"

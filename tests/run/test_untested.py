@@ -1,4 +1,4 @@
-"""`evaluation.schedule=never`: no test data is measured, all tasks so far are validated instead, all else is the same."""
+"""`evaluation.schedule=never`: all tasks so far are validated, no test data is measured, nothing else changes."""
 
 import csv
 from pathlib import Path
