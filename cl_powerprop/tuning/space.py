@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.explanations import explain_composition_error
-from cl_powerprop.overrides import prepare
+from cl_powerprop.overrides import explain_unreadable, prepare
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -201,9 +200,9 @@ def _parse(word: str, prepared: str) -> Override:
     try:
         return OverridesParser.create().parse_override(prepared)
     except HydraException as error:
-        said = explain_composition_error(error)
-        if "interval(" in prepared or "range(" in prepared:
-            said += "; a range has two ends, as in interval(0.1,1)"
+        said = explain_unreadable(prepared) or f"cannot read {word!r}"
+        if "interval(" in word or "range(" in word:
+            said += "; a range has two ends, which are numbers, as in interval(0.1,1)"
         raise ConfigurationError(said) from error
 
 
@@ -228,6 +227,8 @@ def _range(word: str, override: Override) -> Range:
         return _steps(word, sweep, "log" in tags)
     if tags:
         raise ConfigurationError(f"{word}: a choice has no scale; log is for interval and range")
+    if any(isinstance(each, Sweep) for each in getattr(sweep, "list", ())):
+        raise ConfigurationError(f"{word}: a range within a list of values; give the option one range")
     try:
         values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     except HydraException as error:
