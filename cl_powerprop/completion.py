@@ -43,7 +43,7 @@ def candidates(words: Sequence[str], parsers: Mapping[str, argparse.ArgumentPars
             import_modules(modules)
     if not before:
         found = [f"{name} " for name in (*parsers, *_flags(parsers[""])) if name]
-    elif before[0] == "run":
+    elif before[0] == "run" or (before[0] == "tune" and not word.startswith("-")):
         found = list(_of_run(word, before[1:]))
     else:
         found = [f"{name} " for name in _of_subcommand(before[0], word, before[1:], parsers)]

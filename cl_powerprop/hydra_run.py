@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import hydra
@@ -122,8 +123,10 @@ def _report(failures: Failures) -> int:
     return code
 
 
-def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[str]) -> None:
+def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[str]) -> float | None:
     """Run one Hydra job; a failure ends in a file, for the job may run in another process and the others go on.
+
+    Returns the validation accuracy, which sweepers that search can take as their objective; None if the job failed.
 
     Args:
         config: of the job, composed.
@@ -138,7 +141,7 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
             with contextlib.chdir(HydraConfig.get().runtime.cwd):  # where the modules may lie: hydra.job.chdir left it
                 import_modules(modules)
             # Several live displays on one terminal would overwrite each other.
-            _run_job(config, words, live=is_own)
+            return _run_job(config, words, live=is_own)
     except (Exception, Interrupted) as error:
         stops_all = is_own and isinstance(error, Interrupted)
         if stops_all or not workers.folder.exists():  # a launcher took the job to another machine: it has to travel
@@ -148,6 +151,7 @@ def _job(config: Any, workers: Workers, modules: Sequence[str], words: Sequence[
         if isinstance(error, Interrupted):
             _say_how(error)
         _write_failure(workers.folder, error)
+        return None
     finally:
         if not is_own:  # nobody else will
             leave_wandb(FAULT)  # of runs that were not finished
@@ -169,7 +173,7 @@ def _write_failure(folder: Path, error: BaseException) -> None:
     Failures(folder).add(number, Failure.of(error, f"job {number}" if is_job else ""))
 
 
-def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
+def _run_job(config: Any, words: Sequence[str], live: bool) -> float | None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     subfolder = hydra_config.output_subdir
@@ -194,6 +198,8 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> None:
         raise
     if prints:
         _print(results)
+    reached = [result.record["metrics"]["validation_accuracy"] for result in results]
+    return None if None in reached else fmean(reached)
 
 
 def _run(config: RunConfig, path: Path, multirun: str | None, job: Job | None) -> Sequence[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -265,11 +266,13 @@ def _steps(word: str, sweep: Any, log: bool) -> Range:
         raise ConfigurationError(f"{word} holds no value: it goes from {sweep.start} to below {sweep.stop}")
     if count > _MOST_STEPS:
         raise ConfigurationError(f"{word} holds more than {_MOST_STEPS:,} values; use interval({ends[0]},{ends[1]})")
-    values = sorted(float(each) if isinstance(sweep.step, float) else each for each in sweep.range())
-    if not all(isinstance(each, int) for each in values):
+    if not all(isinstance(end, int) for end in ends):
         if log:
             raise ConfigurationError(f"{word}: a logarithmic scale is for interval, or a range of whole numbers")
+        start, stop, step = (Decimal(str(end)) for end in ends)  # 0.3 is no sum of binary numbers 0.1
+        values = (start + index * step for index in range(math.ceil((stop - start) / step)))
         return Choices(tuple(str(float(each)) for each in values))
+    values = sorted(sweep.range())
     step = abs(sweep.step)
     if log and step != 1:
         raise ConfigurationError(f"{word}: a logarithmic scale has no steps; use int(interval(a,b))")
