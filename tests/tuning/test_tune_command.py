@@ -93,7 +93,7 @@ def test_a_trial_that_fails_costs_no_other_one(tmp_path: Path) -> None:
     ended = command(*words, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert sorted(row["state"] for row in table(tmp_path / "study")) == ["complete", "fail"]
-    assert "lr 1e6: failed: " in ended.stdout
+    assert "lr 1000000.0: failed: training diverged" in ended.stdout
     assert "all 2 combinations are tried" in ended.stdout
 
 
