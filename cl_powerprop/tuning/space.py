@@ -270,8 +270,8 @@ def _steps(word: str, sweep: Any, log: bool) -> Range:
         if log:
             raise ConfigurationError(f"{word}: a logarithmic scale is for interval, or a range of whole numbers")
         start, stop, step = (Decimal(str(end)) for end in ends)  # 0.3 is no sum of binary numbers 0.1
-        values = (start + index * step for index in range(math.ceil((stop - start) / step)))
-        return Choices(tuple(str(float(each)) for each in values))
+        listed = (start + index * step for index in range(math.ceil((stop - start) / step)))
+        return Choices(tuple(str(float(each)) for each in listed))
     values = sorted(sweep.range())
     step = abs(sweep.step)
     if log and step != 1:
