@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cl_powerprop.errors import RunFolderError
+from cl_powerprop.errors import InUseError, RunFolderError
+from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import FILE, Study
+from cl_powerprop.tuning.tune import tune
 
 pytest.importorskip("optuna")
 
@@ -98,6 +100,20 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="never overwritten"):
         opened(tmp_path)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / FILE).symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(RunFolderError, match="is a link"):
+        opened(tmp_path / "study")
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
+def test_one_command_at_a_time_has_the_study(tmp_path: Path) -> None:
+    with RunLock(tmp_path).hold(), pytest.raises(InUseError):
+        tune(["data=digits", "optimizer.lr=interval(0.1,1)", f"run_dir={tmp_path}"], 1, "validation_accuracy")
+    assert not (tmp_path / FILE).exists()
 
 
 def test_values_that_are_in_no_range_are_refused(tmp_path: Path) -> None:
