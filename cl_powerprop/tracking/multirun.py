@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -19,14 +17,14 @@ from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs, settings_of
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import RunFolderError
-from cl_powerprop.files import write_file
 from cl_powerprop.naming import Row
+from cl_powerprop.tracking.job_folders import JobFolders, remove_hydras_file
 
 _SECONDS_A_LOOK = 0.5
 _ROOM = 10  # lines of the screen that are reserved for running jobs
 
 
-class MultirunDisplay(Callback):  # type: ignore[misc]
+class MultirunDisplay(JobFolders):
     """Follows the jobs of a multirun through their run folders, and prints the table over them when all are done.
 
     Args:
@@ -34,21 +32,10 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
     """
 
     def __init__(self, told: Path | None = None) -> None:
-        self._told = told
+        super().__init__(told)
         self._bars: _JobBars | None = None
         self._before: set[Path] = set()  # folders of earlier multiruns, which do not change
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-
-    def __reduce__(self) -> tuple[type, tuple[Path | None]]:
-        return type(self), (self._told,)  # Hydra pickles its callbacks with each job; the bars stay in this process
-
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Say where the job runs: only the job knows, where `run_dir` depends on its options."""
-        folder = Path(config.hydra.runtime.output_dir)
-        if config.hydra.mode == RunMode.MULTIRUN:
-            _remove_hydras_file(config)  # now, for a signal may end the multirun
-        if self._told is not None and self._told.exists():  # there is no such place on another machine
-            write_file(self._told / f"{config.hydra.job.num}.path", os.fsencode(folder), sync=False)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Show one bar per job if they run in other processes; a job that runs in this one has its own display."""
@@ -66,7 +53,7 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         if self._bars is not None:
             self._bars.stop()
         sweep = Path(config.hydra.sweep.dir)
-        _remove_hydras_file(config)
+        remove_hydras_file(config)
         with contextlib.suppress(OSError):
             sweep.rmdir()  # only if it is empty, as where the jobs' options led all of them to other folders
         # Deeper in the folder, what was there before need not be a job at all.
@@ -80,12 +67,6 @@ class MultirunDisplay(Callback):  # type: ignore[misc]
         read = {folder: content for folder in jobs if "strategy" in (content := _read(folder)) or not content}
         if read:
             print_runs(sorted(read, key=lambda folder: _order(read[folder])))
-
-
-def _remove_hydras_file(config: DictConfig) -> None:
-    """Remove what Hydra says of a multirun: it has the machine's paths; each job's `config.yaml` says what was run."""
-    with contextlib.suppress(OSError):
-        Path(config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
 
 
 def _run_folders(config: DictConfig, told: Path | None) -> list[Path]:
