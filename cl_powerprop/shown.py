@@ -16,10 +16,10 @@ _MARKUP = re.compile(r"[<>|`*~&\\]|\]\(|\]:|\]\[|__|://|@|\bwww\.")  # Markdown'
 
 def as_line(text: str, most: int = _LONGEST) -> str:
     """Return a text as a single line of printable characters: without line ends, escape sequences and the like."""
-    if text.isprintable():
-        return text[:most]
-    shown = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * most])
-    return " ".join(shown.split())[:most]
+    if not text.isprintable():
+        shown = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * most])
+        text = " ".join(shown.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def as_setting(text: str) -> str:

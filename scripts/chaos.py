@@ -28,8 +28,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process with 
 
 from disturb import cases, starts, table
 from disturb.cases import Case
-from disturb.configs import CONFIGS, LARGE, write_pictures
-from disturb.performing import IDENTICAL, Performed, interrupt, perform
+from disturb.configs import CONFIGS, LARGE, SWEEP, write_pictures
+from disturb.performed import IDENTICAL, Performed
+from disturb.performing import interrupt, perform
 from disturb.undisturbed import Undisturbed, make
 
 _NAMESPACE = "CHAOS_NAMESPACE"  # set in the process that may mount
@@ -127,7 +128,7 @@ class Plan:
         """Return all cases that the options name."""
         found: list[Case] = []
         for kind in self._options.cases:
-            if kind == "process" and self._options.quick:  # each start imports torch
+            if kind in ("process", "sweep") and self._options.quick:  # each start imports torch
                 continue
             own = [case for case in _KINDS[kind](self) if case.id.startswith(self._options.only)]
             most = _MOST_QUICK if self._options.quick and not self._options.only else len(own)
@@ -136,7 +137,7 @@ class Plan:
 
     def _run(self, name: str) -> Undisturbed:
         if name not in self.runs:
-            words = LARGE if name == "large" else CONFIGS[name]
+            words = {**CONFIGS, "large": LARGE, "sweep": SWEEP}[name]
             words = tuple(word.replace("{data}", str(self._folder / "data")) for word in words)
             self.runs[name] = make(name, words, self._folder / name)
         return self.runs[name]
@@ -198,6 +199,10 @@ class Plan:
         for run in self._wanted("together", _ONE):
             yield from cases.together(run, self._options.seed, max(1, self._points // 4))
 
+    def sweep(self) -> Iterator[Case]:
+        for run in self._wanted("sweep", "sweep"):
+            yield from cases.sweeps(run, self._options.seed, self._points // 2)
+
 
 _KINDS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "kill": Plan.kill,
@@ -208,6 +213,7 @@ _KINDS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "damage": Plan.damage,
     "disk": Plan.disk,
     "together": Plan.together,
+    "sweep": Plan.sweep,
 }
 
 

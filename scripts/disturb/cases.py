@@ -167,6 +167,18 @@ def together(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
         yield Case("together", run.name, str(number), "12 starts at once", seed=f"{seed}/{number}")
 
 
+def sweeps(run: Undisturbed, seed: int, points: int) -> Iterator[Case]:
+    """A multirun: SIGKILL for the process of one of its jobs, and half as often SIGTERM for the command."""
+    for sent, whose, count in (
+        (signal.SIGKILL, "the process of a job", points),
+        (signal.SIGTERM, "the command", points // 2),
+    ):
+        for number in range(count):
+            name = f"{sent.name}-{number}"
+            point = f"{sent.name} for {whose}"
+            yield Case("sweep", run.name, name, point, (Stop(signal=sent),), seed=f"{seed}/sweep/{name}")
+
+
 def _clock(run: Undisturbed, draws: random.Random) -> tuple[Stop, str]:
     share = draws.uniform(0.05, 1.0)
     return Stop(seconds=share * run.cpu), f"after {share:.0%} of the time"

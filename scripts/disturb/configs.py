@@ -73,6 +73,9 @@ if (Path(os.environ.get("CL_POWERPROP_DATA", "")) / "omniglot-py").is_dir():
 LARGE = _words("strategy=packnet", "model.hidden=[1500,1300]", "train.epochs=2")
 """A run that does not fit on a disk of 16 MB."""
 
+SWEEP = _words("-m", "hydra/launcher=basic", "seed=range(6)", "strategy=packnet,epn", "benchmark.n_tasks=2")
+"""A multirun of 12 jobs."""
+
 
 def write_pictures(data: Path) -> None:
     """Write pictures of three classes to `data/pictures`: noise of three colours."""

@@ -7,45 +7,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from .cases import Case
 from .events import Stop
 from .judging import differences, status
+from .performed import Performed
 from .starts import Ended, Start, start
+from .sweeps import perform_sweep
 from .undisturbed import Undisturbed
 
-IDENTICAL = "identical"
 _STARTS = 12  # at once
 _PROMPT = 10.0  # seconds in which a run ends after a signal
 _ROOM = "64m"  # of a disk that was full, once there is room
-
-
-@dataclass
-class Performed:
-    """What came of a case.
-
-    Attributes:
-        case: which one.
-        problems: what went wrong, in words; empty if the result is that of the undisturbed run.
-        repeated: optimizer steps that were done again; None if they were not counted.
-        allowed: how many may be.
-        seconds: from the signal to the end of the process; None without one that it can handle.
-        last_lines: what it printed last, if there is a problem.
-    """
-
-    case: Case
-    problems: list[str]
-    repeated: int | None = None
-    allowed: int = 0
-    seconds: float | None = None
-    last_lines: str = ""
-
-    @property
-    def outcome(self) -> str:
-        """The problems in a line."""
-        return "; ".join(self.problems) or IDENTICAL
 
 
 def perform(case: Case, run: Undisturbed, folder: Path, interrupted: Path | None = None) -> Performed:
@@ -246,4 +220,5 @@ _BY_KIND: dict[str, Callable[[Case, Undisturbed, Path], Performed]] = {
     "damage": _damaged,
     "disk": _on_full_disk,
     "together": _all_at_once,
+    "sweep": perform_sweep,
 }

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .performing import IDENTICAL, Performed
+from .performed import IDENTICAL, Performed
 
 COLUMNS = ("id", "case", "config", "point", "outcome", "repeated", "allowed", "seconds", "last_lines")
 _BEGIN, _END = "<!-- made by scripts/chaos.py: begin -->", "<!-- made by scripts/chaos.py: end -->"
@@ -17,6 +17,7 @@ _KINDS = {
     "disk": "full disk",
     "damage": "a file of the folder emptied, halved, with a flipped bit, or removed",
     "together": "12 starts in one folder at once",
+    "sweep": "a process of a multirun of 12 jobs killed, or the command told to stop",
 }
 
 Row = dict[str, str]
