@@ -142,14 +142,27 @@ def _epochs(folder: Path) -> int:
     return epochs if is_whole(epochs, 0) else 0
 
 
-def as_text(runs: Sequence[RunStatus]) -> str:
-    """Return a line for each run, and one that counts them."""
-    cells = [[run.name, run.state, run.progress, _left(run.seconds_left), run.message] for run in runs]
+def as_text(runs: Sequence[RunStatus], rows: int | None = None) -> str:
+    """Return a line for each run, and one that counts them.
+
+    Args:
+        runs: how far each is.
+        rows: how many lines there may be; runs that are complete or waiting are left out first. None for all.
+    """
+    shown = runs if rows is None else _most_telling(runs, rows - 1)
+    cells = [[run.name, run.state, run.progress, _left(run.seconds_left), run.message] for run in shown]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     counts = Counter(run.state for run in runs)
     summary = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    return "\n".join([*lines, f"{len(runs)} run{'s' * (len(runs) != 1)}: {summary}"])
+    missing = f", {len(runs) - len(shown)} of which are not shown" if len(shown) < len(runs) else ""
+    return "\n".join([*lines, f"{len(runs)} run{'s' * (len(runs) != 1)}: {summary}{missing}"])
+
+
+def _most_telling(runs: Sequence[RunStatus], most: int) -> list[RunStatus]:
+    first = (RUNNING, FAILED, CUT_OFF, WAITING, COMPLETE)
+    kept = {id(run) for run in sorted(runs, key=lambda run: first.index(run.state))[: max(1, most)]}
+    return [run for run in runs if id(run) in kept]
 
 
 def _left(seconds: float | None) -> str:
@@ -168,18 +181,23 @@ def show(folder: Path, watch: bool = False) -> int:
     """
     runs = statuses(folder)
     if watch and sys.stdout.isatty():
-        with Live(Text(as_text(runs)), console=Console(), auto_refresh=False) as live:
+        console = Console()
+        with Live(_fitting(runs, console), console=console, auto_refresh=False) as live:
             last_at_work = time.monotonic()
             while _is_open(runs) and time.monotonic() - last_at_work < _SECONDS_OF_REST:
                 time.sleep(_SECONDS_A_LOOK)
                 runs = statuses(folder)
-                live.update(Text(as_text(runs)), refresh=True)
+                live.update(_fitting(runs, console), refresh=True)
                 if any(run.state == RUNNING for run in runs):
                     last_at_work = time.monotonic()
     else:
         say(as_text(runs))
     states = {run.state for run in runs}
     return FAULT if FAILED in states else 0 if states == {COMPLETE} else UNFINISHED
+
+
+def _fitting(runs: Sequence[RunStatus], console: Console) -> Text:
+    return Text(as_text(runs, console.height), no_wrap=True, overflow="ellipsis")
 
 
 def _is_open(runs: Sequence[RunStatus]) -> bool:

@@ -109,3 +109,12 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
     )
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_on_a_small_screen_what_is_at_work_or_failed_comes_first() -> None:
+    states = ["complete"] * 5 + ["waiting", "failed", "running", "waiting", "cut off"]
+    runs = [RunStatus(str(number), state) for number, state in enumerate(states)]
+    *lines, summary = as_text(runs, rows=5).splitlines()
+    assert [line.split()[0] for line in lines] == ["5", "6", "7", "9"], "in their own order"
+    assert summary == "10 runs: 5 complete, 1 running, 2 waiting, 1 cut off, 1 failed, 6 of which are not shown"
+    assert as_text(runs, rows=11) == as_text(runs)
