@@ -4,16 +4,16 @@ Processes are forked from a server that has imported what they need, so that eac
 is started once, and has neither threads nor data of the command's own.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pebble import ProcessExpired
@@ -56,54 +56,82 @@ class Outcome:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A call that is made, for the first time or again."""
+
+    index: int
+    call: Call
+    before: int = 0
+
+
 def outcomes(
     function: Callable[..., Any],
-    calls: Sequence[Call],
+    calls: Iterable[Call],
     at_a_time: int,
     retries: int,
     tell: Callable[[str], None],
+    preload: Sequence[str] = (),
 ) -> Iterator[Outcome]:
     """Make all calls, and yield how each has ended, in the order in which they end.
+
+    The next call is asked for when a process is free for it, and every outcome before has been dealt with: what it is
+    may depend on them.
 
     If the iteration is left early, or a signal has arrived, no call begins any more. Processes that have not ended 11
     seconds after the signal are killed.
 
     Args:
         function: of a module, called with the arguments of a call and the number of calls before.
-        calls: to make.
+        calls: to make; an iterator of them may take its time to decide on each.
         at_a_time: how many processes there are at most.
         retries: how often a call is made again whose process has died, or was told to stop alone.
         tell: called with one line for each such death.
+        preload: modules that the server imports besides, if it was not started by an earlier command of this process.
 
     Raises:
         Interrupted: if a signal has arrived, once the processes have ended.
     """
-    start = process(name=_NAME, daemon=False, context=_context())(_called)  # type: ignore[call-overload]
-    waiting = deque((index, 0) for index in range(len(calls)))
-    running: dict[Future[Any], tuple[int, int]] = {}
+    start = process(name=_NAME, daemon=False, context=_context(preload))(_called)  # type: ignore[call-overload]
+    numbered = enumerate(calls)
+    again: list[_Attempt] = []
+    running: dict[Future[Any], _Attempt] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < at_a_time:
-                interrupts.check()
-                index, before = waiting.popleft()
-                call = calls[index]
-                future = start(dict(os.environ), os.getcwd(), function, (*call.arguments, before))
-                running[future] = (index, before)
+        while True:
+            for attempt in itertools.islice(_attempts(again, numbered), at_a_time - len(running)):
+                call = attempt.call
+                future = start(dict(os.environ), os.getcwd(), function, (*call.arguments, attempt.before))
+                running[future] = attempt
+            if not running:
+                return
             for future in wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED).done:
-                index, before = running.pop(future)
+                attempt = running.pop(future)
                 error = future.exception()
                 if interrupts.requested():
                     break
-                if before < retries and isinstance(error, ProcessExpired | Interrupted):
-                    tell(f"{calls[index].name}: {how_it_ended(error)}; it is tried again")
-                    waiting.appendleft((index, before + 1))
+                if attempt.before < retries and isinstance(error, ProcessExpired | Interrupted):
+                    tell(f"{attempt.call.name}: {how_it_ended(error)}; it is tried again")
+                    again.append(replace(attempt, before=attempt.before + 1))
                 else:
-                    yield Outcome(index, None if error else future.result(), error)
+                    yield Outcome(attempt.index, None if error else future.result(), error)
             if interrupts.requested():
                 wait(running, timeout=_PATIENCE)
                 interrupts.check()
     finally:
         _kill(running)
+
+
+def _attempts(again: list[_Attempt], numbered: Iterator[tuple[int, Call]]) -> Iterator[_Attempt]:
+    """Yield what is to be made next: first what is made again."""
+    while True:
+        interrupts.check()
+        if again:
+            yield again.pop(0)
+        elif (item := next(numbered, None)) is not None:
+            interrupts.check()  # the signal may have come while the call was decided on
+            yield _Attempt(*item)
+        else:
+            return
 
 
 def how_it_ended(error: BaseException) -> str:
@@ -121,11 +149,11 @@ def how_it_ended(error: BaseException) -> str:
     return f"its process was killed by {name}{out_of_memory}"
 
 
-def _context() -> Any:
+def _context(preload: Sequence[str]) -> Any:
     if sys.platform == "darwin":  # whose libraries do not survive a fork; each process imports for itself
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_PRELOADED])
+    context.set_forkserver_preload([_PRELOADED, *preload])
     return context
 
 
