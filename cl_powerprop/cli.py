@@ -102,6 +102,8 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     tune.add_argument("--objective", default="validation_accuracy", metavar="METRICS", help=objective)
     tune.add_argument("--jobs", type=int, metavar="N", help="trials at a time (default: as many as a multirun has)")
     tune.add_argument("--no-pruning", action="store_true", help="let every trial learn all tasks")
+    again = "run the trials that failed before once more"
+    tune.add_argument("--retry-failed", action="store_true", help=again)
     compare = subcommands.add_parser(
         "compare",
         help="tables, forgetting curves and an HTML report over runs",

@@ -77,7 +77,12 @@ def tune(options: argparse.Namespace) -> int:
     from cl_powerprop.tuning.tune import tune as tune_settings
 
     return tune_settings(
-        options.overrides, options.trials, options.objective, jobs=options.jobs, prunes=not options.no_pruning
+        options.overrides,
+        options.trials,
+        options.objective,
+        jobs=options.jobs,
+        prunes=not options.no_pruning,
+        retries_failed=options.retry_failed,
     )
 
 

@@ -58,8 +58,8 @@ def learn(parts: Parts, results: Results) -> Results:
             measure.entered()
             results.flush()
             if index + 1 < len(parts.curriculum):
+                parts.watch(results)  # before a checkpoint, from which a run goes on without being asked again
                 parts.save(results)
-                parts.watch(results)
         parts.save(results)
         if parts.sparsity is not None:
             results.pruned(density_curve(parts.sparsity, partial(measure, "test", range(parts.n_tasks))))

@@ -30,7 +30,9 @@ UNFINISHED = 3
 """Exit code if nothing failed, and something is left to do."""
 
 COMPLETE, RUNNING, CUT_OFF, FAILED, WAITING = "complete", "running", "cut off", "failed", "waiting"
-_STATES = (COMPLETE, RUNNING, WAITING, CUT_OFF, FAILED)
+PRUNED = "pruned"
+_STATES = (COMPLETE, PRUNED, RUNNING, WAITING, CUT_OFF, FAILED)
+_DONE = (COMPLETE, PRUNED)
 _LONGEST = 100  # characters of a message
 _SECONDS_A_LOOK = 2.0
 _SECONDS_OF_REST = 20.0  # without any run at work, after which nobody watches on
@@ -42,7 +44,8 @@ class RunStatus:
 
     Attributes:
         name: of its folder, and of the job if it is one of a multirun.
-        state: complete, running, waiting (not begun), cut off (interrupted, or its process is gone), or failed.
+        state: complete, pruned (a trial that is not to learn all tasks), running, waiting (not begun), cut off
+            (interrupted, or its process is gone), or failed.
         progress: tasks and epochs that it has trained, as text.
         seconds_left: as the tasks before let expect; None if that is not known.
         message: the last one.
@@ -108,13 +111,13 @@ def _of_run(folder: Path, name: str, job: ListedJob | None) -> RunStatus:
         return RunStatus(name, CUT_OFF, message=as_line(f"run.json cannot be read: {error}", _LONGEST))
     record = record if isinstance(record, dict) else {}
     state = record.get("status")
-    if state not in (COMPLETE, FAILED):
+    if state not in (*_DONE, FAILED):
         state = RUNNING if holder_of(folder) is not None else FAILED if job and job.state == FAILED else CUT_OFF
     trained, total = (record.get(key) for key in ("trained_tasks", "n_tasks"))
     message = record.get("error") or (job.message if job and state == FAILED else "") or _last(record.get("messages"))
     progress, left = "", None
     if is_whole(trained, 0) and is_whole(total, 1):
-        epochs = _epochs(folder) if state != COMPLETE else 0
+        epochs = 0 if state in _DONE else _epochs(folder)
         progress = f"task {trained}/{total}" + (f" + {epochs} epochs" if epochs else "")
         if state == RUNNING and trained:
             left = _seconds(record) / trained * (total - trained)
@@ -193,7 +196,7 @@ def show(folder: Path, watch: bool = False) -> int:
     else:
         say(as_text(runs))
     states = {run.state for run in runs}
-    return FAULT if FAILED in states else 0 if states == {COMPLETE} else UNFINISHED
+    return FAULT if FAILED in states else 0 if states.issubset(_DONE) else UNFINISHED
 
 
 def _fitting(runs: Sequence[RunStatus], console: Console) -> Text:
@@ -201,4 +204,4 @@ def _fitting(runs: Sequence[RunStatus], console: Console) -> Text:
 
 
 def _is_open(runs: Sequence[RunStatus]) -> bool:
-    return any(run.state not in (COMPLETE, FAILED) for run in runs)
+    return any(run.state not in (*_DONE, FAILED) for run in runs)

@@ -158,12 +158,15 @@ def _settings(loaded: Runs) -> list[str]:
 
 
 def _unfinished(runs: pd.DataFrame) -> list[str]:
+    pruned = runs["status"] == "pruned"
     lines = []
-    for name, row in runs[runs["status"] != "complete"].iterrows():
+    for name, row in runs[(runs["status"] != "complete") & ~pruned].iterrows():
         reason = f" ({row['error']})" if isinstance(row["error"], str) else ""
         lines.append(
             f"{name}: {row['status']} after {row['trained_tasks']} of {row['n_tasks']} tasks{reason}, left out"
         )
+    if count := int(pruned.sum()):
+        lines.append(f"{count} pruned trial{'s' * (count > 1)} of cl-powerprop tune, left out")
     return lines
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cl_powerprop.analysis.matplotlib_elements import FORMATS, RC, lay_out, many_panels, one_panel, save_figure
 from cl_powerprop.analysis.style import COLOURS
+from cl_powerprop.tuning.study_file import number_of
 
 if TYPE_CHECKING:
     from cl_powerprop.tuning.study import Study
@@ -35,7 +36,7 @@ def _history(study: Study) -> Figure | None:
     complete = study.complete
     labels = [objective.metric.label for objective in study.objectives]
     figure, panels = many_panels(labels, f"{len(complete)} complete trials of {len(study.trials)}", 3.2, 4.6)
-    numbers = [trial.number for trial in complete]
+    numbers = [number_of(trial) for trial in complete]
     for index, (objective, axes) in enumerate(zip(study.objectives, panels, strict=True)):
         values = np.array([trial.values[index] for trial in complete])
         best = objective.sign * np.maximum.accumulate(objective.sign * values)

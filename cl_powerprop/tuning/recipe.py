@@ -1,5 +1,6 @@
 """The settings of a trial as a recipe, which `cl-powerprop run --config-dir DIR experiment=NAME` takes."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 
 from cl_powerprop.composition import compose
 from cl_powerprop.config import GROUPS, RunConfig, leave_out_places
-from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.files import write_file
 from cl_powerprop.naming import flat
 from cl_powerprop.privacy import redact_options
@@ -16,7 +17,7 @@ from cl_powerprop.privacy import redact_options
 FOLDER = "configs"  # for --config-dir, in the folder of the study
 
 
-def write_recipe(folder: Path, name: str, config: RunConfig, about: str) -> Path:
+def write_recipe(folder: Path, name: str, config: RunConfig, about: str) -> None:
     """Write the settings that differ from the defaults of the parts that a config names.
 
     Seed, device, loggers and what is tested stay open.
@@ -27,8 +28,8 @@ def write_recipe(folder: Path, name: str, config: RunConfig, about: str) -> Path
         config: whose settings they are.
         about: a line that describes it.
 
-    Returns:
-        The folder for `--config-dir`.
+    Raises:
+        RunFolderError: if a link would lead it out of the folder.
     """
     parts = {group: getattr(config, group).name for group in GROUPS}
     try:
@@ -43,10 +44,25 @@ def write_recipe(folder: Path, name: str, config: RunConfig, about: str) -> Path
             values[section] = given
     defaults = [{f"override /{group}": part} for group, part in parts.items()]
     text = yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False, allow_unicode=True)
-    path = folder / FOLDER / "experiment" / f"{name}.yaml"
+    path = _recipes(folder) / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, f"# @package _global_\n# {about}\n{text}".encode())
+
+
+def keep_recipes(folder: Path, names: Collection[str]) -> Path:
+    """Remove the recipes that an earlier call wrote, but for some; return the folder for `--config-dir`."""
+    for path in _recipes(folder).glob("trial_*.yaml"):
+        if path.stem not in names:
+            path.unlink()
     return folder / FOLDER
+
+
+def _recipes(folder: Path) -> Path:
+    path = folder / FOLDER / "experiment"
+    for each in (path.parent, path):
+        if each.is_symlink():
+            raise RunFolderError(f"{each} is a link; remove it")
+    return path
 
 
 def _options(config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.composition import compose
+from cl_powerprop.errors import StorageError, UserError
 from cl_powerprop.files import write_file
 from cl_powerprop.naming import heading, text
 from cl_powerprop.output import duration, say, say_table
+from cl_powerprop.process import FAULT, complain
 from cl_powerprop.shown import shell_word
-from cl_powerprop.tuning.recipe import write_recipe
+from cl_powerprop.tuning.recipe import keep_recipes, write_recipe
+from cl_powerprop.tuning.study_file import DEFAULTS, ERROR, SECONDS, number_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -29,15 +32,20 @@ def trial_line(trial: FrozenTrial, name: str, objectives: Sequence[Objective]) -
     """Return what became of a trial, in one line."""
     from optuna.trial import TrialState
 
-    start = f"trial {trial.number}: {name}: "
-    if "error" in trial.user_attrs:
-        return f"{start}failed: {trial.user_attrs['error']}"
+    start = f"trial {marked(trial)}: {name}: "
+    if ERROR in trial.user_attrs:
+        return f"{start}failed: {trial.user_attrs[ERROR]}"
     if trial.state == TrialState.PRUNED:
         (task, accuracy) = max(trial.intermediate_values.items())
         return f"{start}pruned after task {task}, validation accuracy {accuracy:.4f}"
     shown = zip(objectives, _shown(trial, objectives), strict=True)
     reached = ", ".join(f"{objective.metric.label} {value}" for objective, value in shown)
-    return f"{start}{reached}, {duration(trial.user_attrs.get('seconds', 0.0))}"
+    return f"{start}{reached}, {duration(trial.user_attrs.get(SECONDS, 0.0))}"
+
+
+def marked(trial: FrozenTrial) -> str:
+    """Return a trial's number, which says whether it has the defaults."""
+    return f"{number_of(trial)}{' (defaults)' if DEFAULTS in trial.user_attrs else ''}"
 
 
 def _shown(trial: FrozenTrial, objectives: Sequence[Objective]) -> list[str]:
@@ -47,28 +55,54 @@ def _shown(trial: FrozenTrial, objectives: Sequence[Objective]) -> list[str]:
     return [format_value(objective.metric, value) for objective, value in zip(objectives, values, strict=True)]
 
 
-def write_report(study: Study) -> bool:
-    """Write and print what the study found; return whether any trial is complete."""
+def write_report(study: Study) -> int:
+    """Write and print what the study found, and name what failed; return the exit code: 1 if any trial failed.
+
+    Raises:
+        StorageError: if something cannot be written.
+    """
+    try:
+        _write(study)
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise StorageError(f"what {study.folder} found cannot be written: {error.strerror or error}") from error
+    for trial in study.failed:
+        values = ", ".join(f"{key}={value}" for key, value in trial.params.items())
+        complain(f"trial {marked(trial)}: {values}: {trial.user_attrs[ERROR]}", FAULT)
+    if study.failed:
+        say(f"{len(study.failed)} failed: the same command with --retry-failed runs {_them(study.failed)} again")
+    return FAULT if study.failed or not study.complete else 0
+
+
+def _them(trials: Sequence[object]) -> str:
+    return "it" if len(trials) == 1 else "them"
+
+
+def _write(study: Study) -> None:
     from cl_powerprop.tuning.figures import draw_figures
 
     write_file(study.folder / "trials.csv", _table_file(study).encode())
     trials, best = study.trials, study.best()
-    states = [trial.state.name.lower().replace("fail", "failed") for trial in trials]
+    states = [_state(trial) for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    say(f"{len(trials)} trials: {counts}")
+    say(f"{len(trials)} trial{'s' * (len(trials) != 1)}: {counts}")
     if not best:
         say("no trial is complete: there is no best one")
-        return False
+        return
     _print(study, best)
-    configs = None
+    recipes = {"best": best[0], **{f"trial_{number_of(trial)}": trial for trial in best if len(best) > 1}}
     about = "found by cl-powerprop tune: the best trial, and with several objectives each one of the Pareto front"
-    for name, trial in [("best", best[0]), *((f"trial_{each.number}", each) for each in best if len(best) > 1)]:
-        config = compose(study.space.overrides(study.values(trial.number)))
-        configs = write_recipe(study.folder, name, config, about)
+    for name, trial in recipes.items():
+        write_recipe(study.folder, name, compose(study.space.overrides(trial.params)), about)
+    configs = keep_recipes(study.folder, recipes)
     draw_figures(study)
     say(f"table, figures and runs: {study.folder}")
     say(f"run the best settings by: cl-powerprop run --config-dir {shell_word(str(configs))} experiment=best")
-    return True
+
+
+def _state(trial: FrozenTrial) -> str:
+    return str(trial.state.name).lower().replace("fail", "failed")
 
 
 def _print(study: Study, best: Sequence[FrozenTrial]) -> None:
@@ -79,6 +113,7 @@ def _print(study: Study, best: Sequence[FrozenTrial]) -> None:
     first = study.objectives[0]
     ranked = sorted(study.complete, key=lambda trial: -first.sign * trial.values[0])
     rows = list(best) if front else ranked[:_MOST_ROWS]
+    rows += [trial for trial in ranked if DEFAULTS in trial.user_attrs and trial not in rows]
     ranges = [*study.space.ranges]
     table = Table(title="trials that no other one beats" if front else "the best trials, on validation data")
     for column in (
@@ -88,22 +123,24 @@ def _print(study: Study, best: Sequence[FrozenTrial]) -> None:
     ):
         table.add_column(Text(column), justify="right")
     for trial in rows:
-        cells = [str(trial.number), *(text(trial.params[key], 4) for key in ranges), *_shown(trial, study.objectives)]
+        cells = [marked(trial), *(text(trial.params[key], 4) for key in ranges), *_shown(trial, study.objectives)]
         table.add_row(*map(Text, cells))
     say_table(table, _WIDTH)
 
 
 def _table_file(study: Study) -> str:
     """Return all trials as CSV."""
-    front, complete = ({trial.number for trial in trials} for trials in (study.best(), study.complete))
+    front, complete = ({number_of(trial) for trial in trials} for trials in (study.best(), study.complete))
     names = [objective.metric.name for objective in study.objectives]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "state", *study.space.ranges, *names, "last_judged_after", "seconds", "best", "error"])
+    about = ["last_judged_after", "seconds", "best", "defaults", "error"]
+    writer.writerow(["trial", "state", *study.space.ranges, *names, *about])
     for trial in study.trials:
-        values: list[Any] = trial.values if trial.number in complete else [""] * len(names)
-        told = [max(trial.intermediate_values, default=""), trial.user_attrs.get("seconds", "")]
+        number, told = number_of(trial), trial.user_attrs
+        values: list[Any] = trial.values if number in complete else [""] * len(names)
         params = [trial.params.get(key, "") for key in study.space.ranges]
-        about = [int(trial.number in front), trial.user_attrs.get("error", "")]
-        writer.writerow([trial.number, trial.state.name.lower(), *params, *values, *told, *about])
+        cells = [max(trial.intermediate_values, default=""), told.get(SECONDS, ""), int(number in front)]
+        row = [number, _state(trial), *params, *values, *cells, int(DEFAULTS in told), told.get(ERROR, "")]
+        writer.writerow(row)
     return out.getvalue()

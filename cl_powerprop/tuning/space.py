@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Value = str | int | float
 
 _MOST_STEPS = 10_000  # values of a range with steps
+_MOST_SAMPLES = 30  # values of a choice that are tried out before any trial runs
 _OWN = {
     "seed": "every trial has the same seed; try the best settings with others afterwards",
     "run_dir": "it is the folder of all trials",
@@ -43,8 +44,8 @@ class Range(Protocol):
         """The range in one line: two that are equal have the same."""
 
     @property
-    def ends(self) -> tuple[Value, Value]:
-        """The first and the last value."""
+    def samples(self) -> Sequence[Value]:
+        """Some values that tell whether the option can have all of them: the first and the last are its ends."""
 
     @property
     def size(self) -> float:
@@ -53,8 +54,8 @@ class Range(Protocol):
     def value(self, index: int) -> Value:
         """Return one of finitely many values."""
 
-    def has(self, value: object) -> bool:
-        """Return whether this is one of the values."""
+    def find(self, value: object) -> Value | None:
+        """Return the value of the range that gives an option this one; None if there is none."""
 
     def distribution(self) -> BaseDistribution:
         """Return Optuna's name for it."""
@@ -71,8 +72,9 @@ class Choices:
         return f"choice({','.join(self.values)})"
 
     @property
-    def ends(self) -> tuple[Value, Value]:
-        return self.values[0], self.values[-1]
+    def samples(self) -> Sequence[Value]:
+        step = max(1, len(self.values) // _MOST_SAMPLES)
+        return [*self.values[:-1:step], self.values[-1]]
 
     @property
     def size(self) -> float:
@@ -81,8 +83,8 @@ class Choices:
     def value(self, index: int) -> Value:
         return self.values[index]
 
-    def has(self, value: object) -> bool:
-        return value in self.values
+    def find(self, value: object) -> Value | None:
+        return next((each for each in self.values if _read(each) == value), None)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
@@ -110,8 +112,9 @@ class Numbers:
         return f"from {self.low} to {self.high}{step}{', log' if self.log else ''}"
 
     @property
-    def ends(self) -> tuple[Value, Value]:
-        return self.low, self.high
+    def samples(self) -> Sequence[Value]:
+        between = self.low + (self.high - self.low) / math.pi  # no round number: some options have whole ones only
+        return (self.low, self.high) if isinstance(self.low, int) else (self.low, between, self.high)
 
     @property
     def size(self) -> float:
@@ -122,8 +125,12 @@ class Numbers:
     def value(self, index: int) -> Value:
         return self.low + index * (self.step or 0)
 
-    def has(self, value: object) -> bool:
-        return type(value) is type(self.low) and self.low <= value <= self.high
+    def find(self, value: object) -> Value | None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return None
+        found = type(self.low)(value)
+        off = 0 if self.step is None else (found - self.low) % self.step
+        return found if found == value and not off else None
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution, IntDistribution
@@ -151,14 +158,18 @@ class Space:
         return math.prod(each.size for each in self.ranges.values())
 
     def overrides(self, values: dict[str, Value]) -> list[str]:
-        """Return the overrides of a trial. Test data is not measured."""
-        given = [f"{key}={values[key]}" for key in self.ranges]
+        """Return the overrides of a trial; an option without a value keeps its own. Test data is not measured."""
+        given = [f"{key}={values[key]}" for key in self.ranges if key in values]
         return [*self.fixed, *given, "evaluation.schedule=never"]
 
-    def ends(self) -> tuple[dict[str, Value], dict[str, Value]]:
-        """Return the values at the first ends of all ranges, and at the last ones."""
-        first, last = zip(*(each.ends for each in self.ranges.values()), strict=True)
-        return dict(zip(self.ranges, first, strict=True)), dict(zip(self.ranges, last, strict=True))
+    def samples(self) -> Iterator[dict[str, Value]]:
+        """Yield combinations that tell whether all can be run: one option of the first is changed at a time."""
+        first = {key: each.samples[0] for key, each in self.ranges.items()}
+        yield first
+        for key, each in self.ranges.items():
+            for value in each.samples[1:]:
+                yield first | {key: value}
+        yield {key: each.samples[-1] for key, each in self.ranges.items()}
 
     def combination(self, index: int) -> dict[str, Value]:
         """Return one of finitely many combinations."""
@@ -215,6 +226,15 @@ def _check_own(word: str, override: Override) -> None:
         raise ConfigurationError(f"{name} cannot be tuned: {_OWN[name]}")
     if name in ("evaluation.schedule", "resume", "seeds_together"):
         raise ConfigurationError(f"{word}: tune sets {name} itself; leave it out")
+
+
+def _read(text: str) -> object:
+    """Return what Hydra reads in a value of a choice."""
+    try:
+        return float(text)
+    except ValueError:
+        value: Any = OverridesParser.create().parse_override(f"key={text}").value()
+        return getattr(value, "text", value)
 
 
 def _range(word: str, override: Override) -> Range:

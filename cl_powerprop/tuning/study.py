@@ -1,73 +1,30 @@
-"""The study: all trials in Optuna's SQLite file within the folder, and which values the next one has."""
+"""The study: all trials of a folder, and which values the next one has."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.run_folder import is_free, taken
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
 from cl_powerprop.tuning.space import Space, Value
+from cl_powerprop.tuning.study_file import AGAIN, DEFAULTS, ERROR, FILE, VOID, check_trials, number_of, open_study
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
-FILE = "study.db"
 RANDOM_TRIALS = 10  # before the sampler looks at what the ones before have reached
 
-_NAME = "tune"
-_ABOUT, _VOID = "cl_powerprop", "void"  # attributes of the study, and of a trial that was never to run
-_PATIENCE = 60.0  # seconds that a process waits for others to write
+_ABOUT = "cl_powerprop"  # attribute of the study: what all trials have in common
 _MOST_SEEDS = 2**32  # numpy's
-
-
-def check_optuna() -> None:
-    """Make sure that Optuna is installed.
-
-    Raises:
-        ConfigurationError: if it is not.
-    """
-    try:
-        import optuna
-        import sqlalchemy  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(f"tune needs {error.name}: pip install 'cl-powerprop[tune]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-
-
-def open_study(folder: Path, objectives: Sequence[Objective]) -> OptunaStudy:
-    """Return the study of a folder; a new one if there is none.
-
-    Raises:
-        RunFolderError: if its file cannot be read or written.
-    """
-    check_optuna()
-    import optuna
-    from sqlalchemy.engine import URL
-    from sqlalchemy.exc import SQLAlchemyError
-
-    file = folder / FILE
-    if file.is_symlink():
-        raise RunFolderError(f"{file} is a link")
-    # Halving by tasks: half of the trials go on after task 1, a quarter after task 2, and so on after 4, 8, ...
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-    url = URL.create("sqlite", database=str(file.absolute())).render_as_string(hide_password=False)
-    try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
-        directions = [objective.direction for objective in objectives]
-        return optuna.create_study(
-            storage=storage, study_name=_NAME, directions=directions, pruner=pruner, load_if_exists=True
-        )
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, OSError, ValueError) as error:
-        raise RunFolderError(as_line(f"{file} cannot be read or written: {error}")) from error
 
 
 class Study:
@@ -98,14 +55,15 @@ class Study:
         }
         self._check_same(about)
         self._distributions = {key: each.distribution() for key, each in space.ranges.items()}
+        check_trials(self.optuna, folder / FILE, self._distributions, objectives)
 
     def _check_same(self, about: dict[str, str]) -> None:
         before = self.optuna.user_attrs.get(_ABOUT)
-        if before is None:
+        if before is None and not self.optuna.get_trials(deepcopy=False):
             self.optuna.set_user_attr(_ABOUT, about)
             return
         if not isinstance(before, dict):
-            raise RunFolderError(f"{self.folder / FILE} is no study of cl-powerprop")
+            raise RunFolderError(f"{self.folder / FILE} is no study of cl-powerprop tune")
         differ = [
             f"{key} was {before.get(key, 'not given')} and is {about.get(key, 'not given')}"
             for key in {**before, **about}
@@ -113,41 +71,42 @@ class Study:
         ]
         if differ:
             shown = "; ".join(differ[:3]) + (f"; and {len(differ) - 3} more" if len(differ) > 3 else "")
-            raise RunFolderError(f"{self.folder} holds a study of other settings: {shown}; choose another run_dir")
+            raise RunFolderError(
+                as_line(f"{self.folder} holds a study of other settings: {shown}; choose another run_dir")
+            )
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials that ran, or are to run again, in the order of their numbers."""
-        from optuna.trial import TrialState
-
+        """All trials in the order of their numbers; of one that was tried again, the last try."""
         found = self.optuna.get_trials(deepcopy=False)
-        return [trial for trial in found if trial.state != TrialState.WAITING and _VOID not in trial.user_attrs]
+        last = {number_of(trial): trial for trial in found if VOID not in trial.user_attrs}
+        return [last[number] for number in sorted(last)]
+
+    def _in_state(self, name: str) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if trial.state.name == name]
 
     @property
     def complete(self) -> list[FrozenTrial]:
         """The trials that have learned all tasks."""
-        from optuna.trial import TrialState
+        return self._in_state("COMPLETE")
 
-        return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+    @property
+    def failed(self) -> list[FrozenTrial]:
+        """The trials that have failed."""
+        return self._in_state("FAIL")
+
+    @property
+    def of_defaults(self) -> FrozenTrial | None:
+        """The trial with the settings as they are without the ranges; None if the ranges do not hold them."""
+        return next((trial for trial in self.trials if DEFAULTS in trial.user_attrs), None)
 
     def trial(self, number: int) -> FrozenTrial:
         """Return one trial."""
-        return self.optuna.get_trials(deepcopy=False)[number]
+        return next(trial for trial in self.trials if number_of(trial) == number)
 
-    def values(self, number: int) -> dict[str, Value]:
-        """Return the values of a trial.
-
-        Raises:
-            RunFolderError: if the file has others than the ranges hold.
-        """
-        values: dict[str, Value] = self.trial(number).params
-        if not self._are_whole(values):
-            raise RunFolderError(f"{self.folder / FILE}: trial {number} has values that are in no range")
-        return values
-
-    def _are_whole(self, values: Mapping[str, Any]) -> bool:
-        ranges = self.space.ranges
-        return values.keys() == ranges.keys() and all(each.has(values[key]) for key, each in ranges.items())
+    def begin_with(self, defaults: Mapping[str, Value]) -> None:
+        """Enter a trial with the values that options have without the ranges."""
+        self._add(defaults, {DEFAULTS: True})
 
     def cut_off(self) -> list[int]:
         """Return the trials that have not ended; one whose values were not drawn yet is given up."""
@@ -156,62 +115,79 @@ class Study:
             if trial.state.is_finished():
                 continue
             if trial.params.keys() == self.space.ranges.keys():
-                numbers.append(trial.number)
+                numbers.append(number_of(trial))
             else:
-                self._give_up(trial.number)
+                self._give_up(trial)
         return numbers
 
     def ask(self) -> int | None:
         """Return a new trial, with values that none has had; None if there are no others."""
         known = {self._key(trial.params) for trial in self.trials}
-        while len(known) < self.space.size:
-            number = len(self.optuna.get_trials(deepcopy=False))
-            self.optuna.sampler = self._sampler(number)
-            trial = self.optuna.ask(self._distributions)
+        for attempt in itertools.count():
+            if len(known) >= self.space.size:
+                return None
+            # By how many there are, not by what Optuna has counted: a study that was killed proposes the same.
+            trial = self._ask(derive_seed(self._seed, "tune", len(known), attempt) % _MOST_SEEDS)
             if self._key(trial.params) not in known:
-                return int(trial.number)
-            self._give_up(trial.number)
-            if self.space.size < float("inf"):
-                self.optuna.enqueue_trial(self._untried(known, number))
+                return number_of(trial)
+            self._give_up(trial)
+            if self.space.size < math.inf:
+                return self._add(self._untried(known))
         return None
 
-    def _sampler(self, number: int) -> Any:
-        """Return the sampler for one trial: a study that goes on must not draw the same numbers again."""
+    def _ask(self, seed: int) -> FrozenTrial:
         from optuna.samplers import TPESampler
 
-        seed = derive_seed(self._seed, "tune", number) % _MOST_SEEDS
-        return TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, constant_liar=True)
+        self.optuna.sampler = TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, constant_liar=True)
+        number = self.optuna.ask(self._distributions).number
+        return self.optuna.get_trials(deepcopy=False)[number]
 
-    def _untried(self, known: set[tuple[Value, ...]], number: int) -> dict[str, Value]:
+    def _add(self, values: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> int:
+        """Enter a trial that is to run with given values, at once and whole; return its number."""
+        from optuna.trial import TrialState, create_trial
+
+        about = dict(attributes or {})
+        given = {key: values[key] for key in self._distributions}
+        self.optuna.add_trial(
+            create_trial(state=TrialState.RUNNING, params=given, distributions=self._distributions, user_attrs=about)
+        )
+        return number_of(self.optuna.get_trials(deepcopy=False)[-1])
+
+    def _untried(self, known: set[tuple[Value, ...]]) -> dict[str, Value]:
         """Return the first combination, from a random one on, that no trial has had."""
         size = int(self.space.size)
-        start = derive_seed(self._seed, "untried", number) % size
+        start = derive_seed(self._seed, "untried", len(known)) % size
         drawn = (self.space.combination((start + offset) % size) for offset in range(size))
         return next(values for values in drawn if self._key(values) not in known)
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Value, ...]:
         return tuple(values.get(key, "") for key in self.space.ranges)
 
-    def _give_up(self, number: int) -> None:
+    def _give_up(self, trial: FrozenTrial) -> None:
         from optuna.trial import Trial
 
-        Trial(self.optuna, self.trial(number)._trial_id).set_user_attr(_VOID, True)
-        self.fail(number, "it was not to run")
+        Trial(self.optuna, trial._trial_id).set_user_attr(VOID, True)
+        fail(self.optuna, trial.number, "it was not to run")
+
+    def retry(self, trial: FrozenTrial) -> None:
+        """Enter that a failed trial is tried again. Optuna takes no failure back: it is another entry of the file."""
+        kept = {DEFAULTS: True} if DEFAULTS in trial.user_attrs else {}
+        self._add(trial.params, {**kept, AGAIN: number_of(trial)})
 
     def fail(self, number: int, reason: str) -> None:
         """Enter that a trial has failed."""
-        fail(self.optuna, number, reason)
+        fail(self.optuna, self.trial(number).number, reason)
 
     def best(self) -> list[FrozenTrial]:
         """Return the trials that no other one beats in all objectives, the best in the first objective first."""
         first = self.objectives[0].sign
-        return sorted(self.optuna.best_trials, key=lambda trial: (-first * trial.values[0], trial.number))
+        return sorted(self.optuna.best_trials, key=lambda trial: (-first * trial.values[0], number_of(trial)))
 
 
-def fail(study: OptunaStudy, number: int, reason: str) -> None:
+def fail(study: OptunaStudy, entry: int, reason: str) -> None:
     """Enter that a trial has failed, and why."""
     from optuna.trial import Trial, TrialState
 
-    trial = study.get_trials(deepcopy=False)[number]
-    Trial(study, trial._trial_id).set_user_attr("error", as_line(reason))
-    study.tell(number, state=TrialState.FAIL)
+    trial = study.get_trials(deepcopy=False)[entry]
+    Trial(study, trial._trial_id).set_user_attr(ERROR, as_line(reason))
+    study.tell(entry, state=TrialState.FAIL)

@@ -1,23 +1,22 @@
 """One trial, in a process of its own: a run, whose results go to the study as they come."""
 
-import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cl_powerprop.composition import compose
 from cl_powerprop.errors import DivergedError, PrunedError, StorageError, UserError
-from cl_powerprop.interrupts import listening
-from cl_powerprop.process import FAULT, complain, leave_wandb
+from cl_powerprop.process import FAULT, leave_wandb
 from cl_powerprop.record import Job
-from cl_powerprop.registry import import_modules
-from cl_powerprop.tuning.objectives import DEFAULT, parse_objectives
-from cl_powerprop.tuning.processes import end_with_parent
-from cl_powerprop.tuning.study import fail, open_study
+from cl_powerprop.registry import find_plugins, import_modules
+from cl_powerprop.tuning.halving import halving
+from cl_powerprop.tuning.objectives import parse_objectives
+from cl_powerprop.tuning.study import fail
+from cl_powerprop.tuning.study_file import SECONDS, open_study, storing
+from cl_powerprop.workers import Workers
 
-PRELOAD = ("optuna", "cl_powerprop.experiment", "cl_powerprop.tuning.trial")
+PRELOAD = ("optuna.storages", "sqlalchemy.dialects.sqlite", "cl_powerprop.tuning.trial")
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Order:
     Attributes:
         folder: of the study.
         number: of the trial, and the name of its run folder.
+        entry: the trial's place in Optuna's file.
         name: what tells it from the others.
         overrides: of its config.
         objectives: as the command takes them.
@@ -36,6 +36,7 @@ class Order:
 
     folder: Path
     number: int
+    entry: int
     name: str
     overrides: Sequence[str]
     objectives: str
@@ -43,22 +44,25 @@ class Order:
     modules: Sequence[str]
 
 
-def can_prune(objectives: Sequence[Any]) -> bool:
-    """Return whether a trial can be judged before it ends: by validation accuracy, if that is all that counts."""
-    return [objective.metric.name for objective in objectives] == [DEFAULT]
+def run_trial(order: Order, workers: Workers, before: int) -> None:
+    """Run a trial and tell the study what came of it; one that a signal ends stays unfinished there.
 
+    Args:
+        order: what to run.
+        workers: the processes of all trials.
+        before: how many processes have died of this trial before; it goes on from its checkpoint in any case.
 
-def run_trial(order: Order) -> None:
-    """Run a trial and tell the study what came of it; one that a signal ends stays unfinished there."""
-    with listening(ends=True):
-        end_with_parent()
-        try:
+    Raises:
+        StorageError: if the disk is full, say; the trial goes on when there is room.
+        Interrupted: by a signal.
+    """
+    try:
+        with workers.at_work():
+            find_plugins(warn=False)
             import_modules(order.modules)
             _run(order)
-        except StorageError as error:  # the same trial goes on when there is room
-            sys.exit(complain(f"trial {order.number}: {error}", FAULT))
-        finally:
-            leave_wandb(FAULT)
+    finally:
+        leave_wandb(FAULT)
 
 
 def _run(order: Order) -> None:
@@ -68,7 +72,9 @@ def _run(order: Order) -> None:
 
     objectives = parse_objectives(order.objectives)
     study = open_study(order.folder, objectives)
-    trial = Trial(study, study.get_trials(deepcopy=False)[order.number]._trial_id)
+    trial = study.get_trials(deepcopy=False)[order.entry]
+    if trial.state.is_finished():  # its process has died when all was done
+        return
     try:
         result = run(
             compose(order.overrides),
@@ -76,32 +82,20 @@ def _run(order: Order) -> None:
             quiet=True,
             multirun=order.folder.name,
             job=Job(order.number, order.name, live=False),
-            watch=_halving(trial) if order.prunes else None,
+            watch=halving(study, order.entry, order.prunes),
         )
         values = [objective.of(result.record) for objective in objectives]
-        trial.set_user_attr("seconds", result.record["seconds"]["total"])
     except PrunedError:
-        study.tell(order.number, state=TrialState.PRUNED)
+        with storing():
+            study.tell(order.entry, state=TrialState.PRUNED)
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001, RUF100 (whatever it is, it costs no other trial)
         if not isinstance(error, UserError | DivergedError):
             traceback.print_exception(error)
-        fail(study, order.number, str(error) or type(error).__name__)
+        with storing():
+            fail(study, order.entry, str(error) or type(error).__name__)
     else:
-        study.tell(order.number, values)
-
-
-def _halving(trial: Any) -> Callable[[Any], None]:
-    """Return what reports the validation accuracy on all tasks so far, and ends a trial that is in the worse half."""
-
-    def watch(results: Any) -> None:
-        validation = results.evaluations.validation
-        if not validation:
-            return
-        accuracy = sum(validation.values()) / len(validation)
-        trial.report(accuracy, step=results.trained_tasks)
-        if trial.should_prune():
-            raise PrunedError(f"validation accuracy {accuracy:.4f} is in the worse half of the trials so far")
-
-    return watch
+        with storing():
+            Trial(study, trial._trial_id).set_user_attr(SECONDS, float(result.record["seconds"]["total"]))
+            study.tell(order.entry, values)

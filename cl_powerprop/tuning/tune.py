@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import signal
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cl_powerprop import naming
 from cl_powerprop.composition import compose
-from cl_powerprop.config import GROUPS, RunConfig, parallel_jobs
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.interrupts import Interrupted, check, requested, telling
+from cl_powerprop.config import parallel_jobs
+from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
+from cl_powerprop.interrupts import Interrupted, telling
+from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob, add_jobs
+from cl_powerprop.launching.processes import Call, Outcome, how_it_ended, outcomes
 from cl_powerprop.output import say
-from cl_powerprop.process import FAULT
 from cl_powerprop.registry import imported_modules
 from cl_powerprop.run_lock import RunLock
+from cl_powerprop.torchrun import place
+from cl_powerprop.tuning.defaults import find_defaults
+from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
-from cl_powerprop.tuning.processes import Processes
 from cl_powerprop.tuning.report import trial_line, write_report
+from cl_powerprop.tuning.settings import settings_of
 from cl_powerprop.tuning.space import parse_space
-from cl_powerprop.tuning.study import Study, check_optuna
-from cl_powerprop.tuning.trial import PRELOAD, Order, can_prune, run_trial
+from cl_powerprop.tuning.study import Study
+from cl_powerprop.tuning.study_file import ERROR, check_optuna, storing
+from cl_powerprop.tuning.trial import PRELOAD, Order, run_trial
+from cl_powerprop.workers import Workers
 
 if TYPE_CHECKING:
     from cl_powerprop.tuning.space import Value
 
-_ELSEWHERE = ("data.root", "data.download", "train.threads", "train.eval_batch_size")  # change no number
+_RETRIES = 1  # of a trial whose process has died
 
 
-def tune(words: Sequence[str], trials: int, objective: str, jobs: int | None = None, prunes: bool = True) -> int:
+def tune(
+    words: Sequence[str],
+    trials: int,
+    objective: str,
+    jobs: int | None = None,
+    prunes: bool = True,
+    retries_failed: bool = False,
+) -> int:
     """Run trials of the settings that some overrides leave open, until the study has so many; return the exit code.
 
     Args:
@@ -40,38 +52,38 @@ def tune(words: Sequence[str], trials: int, objective: str, jobs: int | None = N
         objective: what is tuned for, see :func:`~cl_powerprop.tuning.objectives.parse_objectives`.
         jobs: how many run at a time; None for as many as a multirun would.
         prunes: end trials after a task if they are not among the best so far.
+        retries_failed: run those that failed before once more.
 
     Raises:
         UserError: for settings that no trial can have, a missing extra, or a folder that holds something else.
+        StorageError: if something cannot be written, as on a full disk; the same command goes on.
         Interrupted: by a signal; the same command goes on.
     """
     for option, number in (("--trials", trials), ("--jobs", jobs)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{option} must be at least 1, not {number}")
+    if place().ranks > 1:
+        raise ConfigurationError("torchrun starts the processes of one run; call tune without it")
     space, objectives = parse_space(words), parse_objectives(objective)
     check_optuna()
-    first, last = space.ends()
-    config = compose(space.overrides(first))
-    for each in (config, compose(space.overrides(last))):
-        each.check()
-    folder = Path(config.run_dir)
-    with RunLock(folder).hold():
-        study = Study(folder, space, objectives, _settings(config), config.seed)
+    configs = [compose(space.overrides(values)) for values in space.samples()]
+    for config in configs:
+        config.check()
+    config, folder = configs[0], Path(configs[0].run_dir)
+    with RunLock(folder).hold(), tempfile.TemporaryDirectory(prefix="cl-powerprop-") as notes, storing():
+        workers = Workers(Path(notes), os.getpid())
+        study = Study(folder, space, objectives, settings_of(config), config.seed)
+        tuning = _Tuning(study, workers, prunes and can_prune(objectives))
+        if prunes and not can_prune(objectives):
+            say(f"no trial is pruned: that is for validation_accuracy as the only objective, not {objective}")
         at_a_time = jobs or parallel_jobs(config.device, config.train.threads)
         try:
-            with Processes(PRELOAD) as processes, telling(processes.tell):
-                _Tuning(study, processes, prunes and can_prune(objectives)).run(trials, at_a_time)
-        except Interrupted as stop:
+            with telling(workers.tell):
+                tuning.run(trials, at_a_time, retries_failed)
+        except (Interrupted, StorageError) as stop:
             stop.add_note("the same command goes on if run_dir names its folder")
             raise
-        return 0 if write_report(study) else FAULT
-
-
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return what all trials must have in common, by option."""
-    values = asdict(config)
-    flat = naming.flat({key: values[key] for key in (*GROUPS, "train")})
-    return {key: value for key, value in flat if key not in _ELSEWHERE} | {"seed": config.seed}
+        return write_report(study)
 
 
 def trial_name(values: dict[str, Value]) -> str:
@@ -84,55 +96,79 @@ class _Tuning:
 
     Args:
         study: that proposes them.
-        processes: to start them in.
+        workers: the processes of the trials.
         prunes: whether they may be ended after a task.
     """
 
-    def __init__(self, study: Study, processes: Processes, prunes: bool) -> None:
-        self._study, self._processes, self._prunes = study, processes, prunes
-        self._again = deque(study.cut_off())
-        self._retried: set[int] = set()
+    def __init__(self, study: Study, workers: Workers, prunes: bool) -> None:
+        self._study, self._workers, self._prunes = study, workers, prunes
+        self._begun: list[int] = []
 
-    def run(self, trials: int, at_a_time: int) -> None:
-        """Run until the study has so many trials, or all combinations are tried."""
-        while True:
-            while len(self._processes) < at_a_time and not requested():
-                number = self._next(trials)
-                if number is None:
-                    break
-                self._start(number)
-            if not self._processes:
-                break
-            for number, code in self._processes.wait().items():
-                self._ended(number, code)
-        check()
-        if (count := len(self._study.trials)) < trials:
+    def run(self, trials: int, at_a_time: int, retries_failed: bool) -> None:
+        """Run until the study has so many trials, or all combinations are tried.
+
+        Raises:
+            StorageError: if a trial cannot be written.
+            Interrupted: by a signal.
+        """
+        study = self._study
+        if not study.trials:
+            self._begin()
+        if retries_failed:
+            failed = study.failed
+            say(f"{len(failed)} of {len(study.trials)} trials failed before, and run again")
+            for trial in failed:
+                study.retry(trial)
+        left = study.cut_off()
+        calls = self._calls(left, trials)
+        for outcome in outcomes(run_trial, calls, at_a_time, _RETRIES, say, PRELOAD):
+            self._ended(self._begun[outcome.index], outcome)
+        if (count := len(study.trials)) < trials:
             say(f"all {count} combinations are tried")
 
-    def _next(self, trials: int) -> int | None:
-        if self._again:
-            return self._again.popleft()
-        return self._study.ask() if len(self._study.trials) < trials else None
+    def _begin(self) -> None:
+        defaults = find_defaults(self._study.space)
+        if defaults is None:
+            say("no trial has the settings as they are without the ranges: the ranges do not hold them")
+        else:
+            self._study.begin_with(defaults)
 
-    def _start(self, number: int) -> None:
+    def _calls(self, left: Sequence[int], trials: int) -> Iterator[Call]:
+        for number in left:
+            yield self._call(number)
+        while len(self._study.trials) < trials and (asked := self._study.ask()) is not None:
+            yield self._call(asked)
+
+    def _call(self, number: int) -> Call:
         study = self._study
-        values = study.values(number)
+        trial = study.trial(number)
+        folder = study.folder / str(number)
+        if folder.is_symlink():
+            raise RunFolderError(f"{folder} is a link; remove it")
         objectives = ",".join(objective.written for objective in study.objectives)
-        overrides = study.space.overrides(values)
-        name, modules = trial_name(values), imported_modules()
-        order = Order(study.folder, number, name, overrides, objectives, self._prunes, modules)
-        self._processes.start(number, run_trial, order)
+        overrides, name = study.space.overrides(trial.params), trial_name(trial.params)
+        order = Order(study.folder, number, trial.number, name, overrides, objectives, self._prunes, imported_modules())
+        self._list(number, name, WAITING, begins=not self._begun)
+        self._begun.append(number)
+        return Call((order, self._workers), f"trial {number}: {name}")
 
-    def _ended(self, number: int, code: int) -> None:
+    def _ended(self, number: int, outcome: Outcome) -> None:
+        if isinstance(outcome.error, StorageError):
+            raise outcome.error
         trial = self._study.trial(number)
         if not trial.state.is_finished():
-            if requested():  # it goes on with the next command
-                return
-            if number not in self._retried:
-                self._retried.add(number)
-                self._again.append(number)
-                return
-            said = f"killed by {signal.Signals(-code).name}" if code < 0 else f"its process ended with {code}"
-            self._study.fail(number, f"{said}, twice")
+            reason = "it was left unfinished" if outcome.error is None else how_it_ended(outcome.error)
+            self._study.fail(number, reason)
             trial = self._study.trial(number)
-        say(trial_line(trial, trial_name(trial.params), self._study.objectives))
+        error = trial.user_attrs.get(ERROR, "")
+        name = trial_name(trial.params)
+        self._list(number, name, FAILED if error else COMPLETE, error)
+        say(trial_line(trial, name, self._study.objectives))
+
+    def _list(self, number: int, name: str, state: str, message: str = "", begins: bool = False) -> None:
+        """Add to the list of jobs, which `status` reads."""
+        job = ListedJob(number, "", name, str(number), state, message)
+        try:
+            add_jobs(self._study.folder, [job], begins)
+        except OSError as error:
+            raise StorageError(f"the list of trials in {self._study.folder} cannot be written: {error}") from error

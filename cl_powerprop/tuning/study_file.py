@@ -1,0 +1,175 @@
+"""Optuna's SQLite file of a study: read only if it is what `tune` writes, and its errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
+from cl_powerprop.files import is_file
+from cl_powerprop.shown import as_line
+from cl_powerprop.tuning.objectives import Objective
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+FILE = "study.db"
+
+# Attributes of a trial: it was never to run; what it failed of; how long it took; it has the settings as they are
+# without the ranges; it tries again what the trial of this number has failed of.
+VOID, ERROR, SECONDS, DEFAULTS, AGAIN = "void", "error", "seconds", "defaults", "again"
+
+_NAME = "tune"
+_PATIENCE = 60.0  # seconds that a process waits for others to write
+_BESIDES = ("", "-journal", "-wal", "-shm")  # what SQLite's names of the file end with
+
+
+def check_optuna() -> None:
+    """Make sure that Optuna is installed.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    try:
+        import optuna
+        import sqlalchemy  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(f"tune needs {error.name}: pip install 'cl-powerprop[tune]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def open_study(folder: Path, objectives: Sequence[Objective]) -> OptunaStudy:
+    """Return the study of a folder; a new one if there is none.
+
+    Raises:
+        RunFolderError: if its file cannot be read or written.
+    """
+    check_optuna()
+    import optuna
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for suffix in _BESIDES:
+        file = folder / f"{FILE}{suffix}"
+        if os.path.lexists(file) and not is_file(file):
+            raise RunFolderError(f"{file} is a link, or no file; remove it")
+    file = folder / FILE
+    if file.exists():
+        _check_database(file)
+    url = URL.create("sqlite", database=str(file.absolute())).render_as_string(hide_password=False)
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
+        directions = [objective.direction for objective in objectives]
+        return optuna.create_study(storage=storage, study_name=_NAME, directions=directions, load_if_exists=True)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, OSError, LookupError, ValueError) as error:
+        raise RunFolderError(f"{file} cannot be read or written: {_reason(error)}") from error
+
+
+def _check_database(file: Path) -> None:
+    """Refuse a database in which Optuna's tables would be another program's, or do something when they are read."""
+    try:
+        # To be written, if it can be: what a kill has left half-written is put right when it is opened.
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as database:
+            kinds = dict(database.execute("SELECT name, type FROM sqlite_master"))
+    except sqlite3.Error as error:
+        raise RunFolderError(f"{file} cannot be read or written: {error}") from error
+    if kinds and ("studies" not in kinds or not {"table", "index"}.issuperset(kinds.values())):
+        raise RunFolderError(f"{file} is no study of cl-powerprop tune, but another program's")
+
+
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Let what is inside write to the study.
+
+    Raises:
+        StorageError: if it cannot, as on a full disk.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(f"{FILE} of the study cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what SQLite has said, without the statement that it was told."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return as_line(str(getattr(error, "orig", None) or error).partition("\n")[0])
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Return what a trial is called: one that is tried again keeps its number, and has another entry in the file."""
+    number: int = trial.user_attrs.get(AGAIN, trial.number)
+    return number
+
+
+def check_trials(
+    study: OptunaStudy,
+    file: Path,
+    distributions: Mapping[str, BaseDistribution],
+    objectives: Sequence[Objective],
+) -> None:
+    """Refuse trials that `tune` does not write: the file may be damaged, or anybody's.
+
+    Args:
+        study: that holds them.
+        file: what messages call it.
+        distributions: of the options that are tuned.
+        objectives: what is measured.
+
+    Raises:
+        RunFolderError: naming a trial, and what is wrong with it.
+    """
+    try:
+        wrong = next(
+            (
+                f"trial {trial.number} {found}"
+                for trial in study.get_trials(deepcopy=False)
+                if (found := _wrong_with(trial, distributions, len(objectives)))
+            ),
+            None,
+        )
+    except Exception as error:  # noqa: BLE001, RUF100 (what Optuna makes of a damaged row may be anything)
+        wrong = as_line(str(error).partition("\n")[0]) or type(error).__name__
+    if wrong:
+        raise RunFolderError(f"{file} is damaged, or no study of cl-powerprop tune: {wrong}")
+
+
+def _wrong_with(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], objectives: int) -> str | None:
+    from optuna.trial import TrialState
+
+    if trial.state == TrialState.WAITING:
+        return "was not begun"
+    is_drawn = VOID not in trial.user_attrs
+    if is_drawn and trial.state.is_finished() and trial.params.keys() != distributions.keys():
+        return "has other options"
+    if is_drawn and any(distributions.get(key) != each for key, each in trial.distributions.items()):
+        return "has values of other ranges"
+    if trial.state == TrialState.COMPLETE and not _are_numbers(trial.values or (), objectives):
+        return "has other values than its objectives"
+    reports = trial.intermediate_values
+    if not _are_numbers(reports.values(), len(reports)) or any(task < 1 for task in reports):
+        return "has impossible reports"
+    if trial.state == TrialState.PRUNED and not reports:
+        return "has no report that it was pruned by"
+    about = trial.user_attrs
+    kinds = {VOID: bool, ERROR: str, SECONDS: float, DEFAULTS: bool, AGAIN: int}
+    if any(not isinstance(about[key], kind) for key, kind in kinds.items() if key in about):
+        return "has impossible attributes"
+    return None
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return len(values) == count and all(math.isfinite(value) for value in values)
