@@ -54,6 +54,9 @@ class Range(Protocol):
     def value(self, index: int) -> Value:
         """Return one of finitely many values."""
 
+    def has(self, value: object) -> bool:
+        """Return whether this is one of the values."""
+
     def find(self, value: object) -> Value | None:
         """Return the value of the range that gives an option this one; None if there is none."""
 
@@ -82,6 +85,9 @@ class Choices:
 
     def value(self, index: int) -> Value:
         return self.values[index]
+
+    def has(self, value: object) -> bool:
+        return value in self.values
 
     def find(self, value: object) -> Value | None:
         return next((each for each in self.values if _read(each) == value), None)
@@ -124,6 +130,9 @@ class Numbers:
 
     def value(self, index: int) -> Value:
         return self.low + index * (self.step or 0)
+
+    def has(self, value: object) -> bool:
+        return type(value) is type(self.low) and self.find(value) == value
 
     def find(self, value: object) -> Value | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:

@@ -55,7 +55,7 @@ class Study:
         }
         self._check_same(about)
         self._distributions = {key: each.distribution() for key, each in space.ranges.items()}
-        check_trials(self.optuna, folder / FILE, self._distributions, objectives)
+        check_trials(self.optuna, folder / FILE, space.ranges, objectives)
 
     def _check_same(self, about: dict[str, str]) -> None:
         before = self.optuna.user_attrs.get(_ABOUT)

@@ -15,10 +15,10 @@ from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.files import is_file
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
+from cl_powerprop.tuning.space import Range
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 FILE = "study.db"
@@ -118,7 +118,7 @@ def number_of(trial: FrozenTrial) -> int:
 def check_trials(
     study: OptunaStudy,
     file: Path,
-    distributions: Mapping[str, BaseDistribution],
+    ranges: Mapping[str, Range],
     objectives: Sequence[Objective],
 ) -> None:
     """Refuse trials that `tune` does not write: the file may be damaged, or anybody's.
@@ -126,7 +126,7 @@ def check_trials(
     Args:
         study: that holds them.
         file: what messages call it.
-        distributions: of the options that are tuned.
+        ranges: of the options that are tuned.
         objectives: what is measured.
 
     Raises:
@@ -137,7 +137,7 @@ def check_trials(
             (
                 f"trial {trial.number} {found}"
                 for trial in study.get_trials(deepcopy=False)
-                if (found := _wrong_with(trial, distributions, len(objectives)))
+                if (found := _wrong_with(trial, ranges, len(objectives)))
             ),
             None,
         )
@@ -147,15 +147,15 @@ def check_trials(
         raise RunFolderError(f"{file} is damaged, or no study of cl-powerprop tune: {wrong}")
 
 
-def _wrong_with(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], objectives: int) -> str | None:
+def _wrong_with(trial: FrozenTrial, ranges: Mapping[str, Range], objectives: int) -> str | None:
     from optuna.trial import TrialState
 
     if trial.state == TrialState.WAITING:
         return "was not begun"
     is_drawn = VOID not in trial.user_attrs
-    if is_drawn and trial.state.is_finished() and trial.params.keys() != distributions.keys():
+    if is_drawn and trial.state.is_finished() and trial.params.keys() != ranges.keys():
         return "has other options"
-    if is_drawn and any(distributions.get(key) != each for key, each in trial.distributions.items()):
+    if is_drawn and not all(key in ranges and ranges[key].has(value) for key, value in trial.params.items()):
         return "has values of other ranges"
     if trial.state == TrialState.COMPLETE and not _are_numbers(trial.values or (), objectives):
         return "has other values than its objectives"

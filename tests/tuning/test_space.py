@@ -37,7 +37,7 @@ def test_all_combinations_are_counted_and_each_has_an_index() -> None:
     assert space.size == 12
     combinations = {tuple(space.combination(index).values()) for index in range(12)}
     assert len(combinations) == 12
-    assert all(space.ranges["train.epochs"].has(epochs) for epochs, *_ in combinations)
+    assert all(space.ranges["train.epochs"].find(epochs) == epochs for epochs, *_ in combinations)
     assert parse_space(["optimizer.lr=interval(0,1)"]).size == math.inf
 
 

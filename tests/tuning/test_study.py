@@ -1,5 +1,8 @@
 """The study: no combination twice, the same proposals for the same seed, and only one study in a folder."""
 
+import contextlib
+import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,8 @@ from cl_powerprop.errors import InUseError, RunFolderError
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.space import Space, parse_space
-from cl_powerprop.tuning.study import FILE, Study
+from cl_powerprop.tuning.study import Study
+from cl_powerprop.tuning.study_file import FILE, number_of
 from cl_powerprop.tuning.tune import tune
 
 pytest.importorskip("optuna")
@@ -29,7 +33,7 @@ def test_a_study_that_is_closed_and_opened_proposes_what_it_would_have(tmp_path:
             for _ in range(12 // parts):
                 number = study.ask()
                 assert number is not None
-                study.optuna.tell(number, study.values(number)["optimizer.lr"])
+                study.optuna.tell(number, study.trial(number).params["optimizer.lr"])
         return [trial.params for trial in study.trials]
 
     whole = proposals(tmp_path / "whole", 1)
@@ -41,7 +45,7 @@ def test_no_combination_is_tried_twice_and_all_are_tried(tmp_path: Path) -> None
     study = opened(tmp_path, FEW)
     asked = []
     while (number := study.ask()) is not None:
-        asked.append(tuple(study.values(number).values()))
+        asked.append(tuple(study.trial(number).params.values()))
         study.optuna.tell(number, 0.5)
     assert sorted(asked) == [(epochs, name) for epochs in (1, 2, 3) for name in ("epn", "naive")]
     assert len(study.trials) == 6
@@ -65,20 +69,6 @@ def test_the_front_is_what_no_other_trial_beats(tmp_path: Path) -> None:
     beaten = [any(a >= b and c <= d and (a, c) != (b, d) for a, c in points) for b, d in points]
     front = [point for point, is_beaten in zip(points, beaten, strict=True) if not is_beaten]
     assert [tuple(trial.values) for trial in study.best()] == sorted(front, reverse=True)
-
-
-def test_half_of_the_trials_go_on_after_a_task(tmp_path: Path) -> None:
-    study = opened(tmp_path)
-    reports = [0.5, 0.6, 0.4, 0.7, 0.65, 0.3]
-    went_on, so_far = [], []
-    for accuracy in reports:
-        trial = study.optuna.ask(study._distributions)
-        trial.report(accuracy, step=1)
-        so_far.append(accuracy)
-        kept = sorted(so_far, reverse=True)[: max(1, len(so_far) // 2)]
-        went_on.append(not trial.should_prune())
-        assert went_on[-1] == (accuracy >= kept[-1])
-        study.optuna.tell(trial, accuracy)
 
 
 def test_another_study_is_refused_and_named(tmp_path: Path) -> None:
@@ -116,10 +106,93 @@ def test_one_command_at_a_time_has_the_study(tmp_path: Path) -> None:
     assert not (tmp_path / FILE).exists()
 
 
-def test_values_that_are_in_no_range_are_refused(tmp_path: Path) -> None:
+def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
     study = opened(tmp_path)
-    number = study.ask()
-    assert number is not None
-    study.space = FEW
-    with pytest.raises(RunFolderError, match="in no range"):
-        study.values(number)
+    values = {"optimizer.lr": 0.5, "model.alpha": 2.0}
+    for number, change in enumerate(
+        [
+            "UPDATE trial_params SET param_value = 7",
+            "UPDATE trial_params SET distribution_json = 'x'",
+            "UPDATE trial_params SET param_name = '../lr' WHERE param_name = 'optimizer.lr'",
+            "UPDATE trial_values SET value_type = 'INF_POS', value = NULL",
+            "DELETE FROM trial_values",
+            "UPDATE trials SET state = 'NONE'",
+            "UPDATE trials SET state = 'WAITING'",
+            "UPDATE trials SET state = 'PRUNED'",
+            """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'again', '"../../x"')""",
+            """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'error', '3')""",
+            """INSERT INTO trial_intermediate_values VALUES (1, 1, -5, 0.5, 'FINITE')""",
+            "UPDATE studies SET study_name = 'other'; UPDATE studies SET study_name = 'tune'; DROP TABLE trial_values",
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        study = opened(folder)
+        study.begin_with(values)
+        study.optuna.tell(0, 0.5)
+        assert [trial.values for trial in opened(folder).trials] == [[0.5]]
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+            database.executescript(change)
+        with pytest.raises(RunFolderError, match=r"study\.db") as caught:
+            opened(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    for number, made in enumerate(["CREATE TABLE mine (x)", "CREATE VIEW studies AS SELECT 1"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+            database.executescript(made)
+        before = (folder / FILE).read_bytes()
+        with pytest.raises(RunFolderError, match="another program's"):
+            opened(folder)
+        assert (folder / FILE).read_bytes() == before
+    for name in ("study.db", "study.db-journal", "study.db-wal"):
+        folder = tmp_path / name
+        folder.mkdir()
+        opened(folder)
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        with pytest.raises(RunFolderError, match="no file"):
+            opened(folder)
+
+
+def test_a_failed_trial_that_is_tried_again_keeps_its_number(tmp_path: Path) -> None:
+    study = opened(tmp_path, FEW)
+    study.begin_with({"train.epochs": 1, "strategy": "epn"})
+    first = study.ask()
+    assert first == 1
+    study.fail(0, "no room")
+    study.optuna.tell(first, 0.4)
+    (failed,) = study.failed
+    study.retry(failed)
+    again = opened(tmp_path, FEW)
+    assert again.cut_off() == [0]
+    assert [number_of(trial) for trial in again.trials] == [0, 1]
+    assert again.trial(0).params == failed.params
+    assert again.of_defaults is not None
+    again.optuna.tell(again.trial(0).number, 0.6)
+    assert [number_of(trial) for trial in again.best()] == [0]
+    assert again.ask() == 3, "the second entry of trial 0 has taken a number"
+    assert again.failed == []
+
+
+def test_proposals_do_not_depend_on_when_a_study_was_killed(tmp_path: Path) -> None:
+    """Not even between two values of one trial."""
+
+    def proposals(folder: Path, killed_before: int) -> list[dict[str, object]]:
+        folder.mkdir()
+        study = opened(folder)
+        for index in range(14):
+            if index == killed_before:
+                study.optuna.ask()
+                study = opened(folder)
+                assert study.cut_off() == []
+            number = study.ask()
+            assert number is not None
+            trial = study.trial(number)
+            study.optuna.tell(trial.number, abs(trial.params["optimizer.lr"] - 0.3))
+        return [trial.params for trial in study.trials]
+
+    assert proposals(tmp_path / "whole", -1) == proposals(tmp_path / "killed", 12)
