@@ -18,7 +18,7 @@ from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import FileError, RunFolderError
 from cl_powerprop.files import open_file
-from cl_powerprop.launching.job_list import NAME, ListedJob, read_jobs
+from cl_powerprop.launching.job_list import COMPLETE, FAILED, NAME, PRUNED, WAITING, ListedJob, read_jobs
 from cl_powerprop.output import duration, say
 from cl_powerprop.process import FAULT
 from cl_powerprop.run_folder import CHECKPOINT
@@ -29,8 +29,7 @@ from cl_powerprop.tensor_header import is_whole, read_header
 UNFINISHED = 3
 """Exit code if nothing failed, and something is left to do."""
 
-COMPLETE, RUNNING, CUT_OFF, FAILED, WAITING = "complete", "running", "cut off", "failed", "waiting"
-PRUNED = "pruned"
+RUNNING, CUT_OFF = "running", "cut off"
 _STATES = (COMPLETE, PRUNED, RUNNING, WAITING, CUT_OFF, FAILED)
 _DONE = (COMPLETE, PRUNED)
 _LONGEST = 100  # characters of a message
@@ -110,7 +109,7 @@ def _of_run(folder: Path, name: str, job: ListedJob | None) -> RunStatus:
     except (OSError, ValueError, FileError) as error:
         return RunStatus(name, CUT_OFF, message=as_line(f"run.json cannot be read: {error}", _LONGEST))
     record = record if isinstance(record, dict) else {}
-    state = record.get("status")
+    state = PRUNED if job and job.state == PRUNED else record.get("status")
     if state not in (*_DONE, FAILED):
         state = RUNNING if holder_of(folder) is not None else FAILED if job and job.state == FAILED else CUT_OFF
     trained, total = (record.get(key) for key in ("trained_tasks", "n_tasks"))

@@ -16,7 +16,7 @@ from cl_powerprop.files import append, read_file
 from cl_powerprop.privacy import redact
 
 NAME = "jobs.jsonl"
-WAITING, COMPLETE, FAILED = "waiting", "complete", "failed"
+WAITING, COMPLETE, FAILED, PRUNED = "waiting", "complete", "failed", "pruned"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ListedJob:
         config: hash of its config.
         name: by what differs among the jobs.
         folder: of its run, or of those of its seeds, from the folder of the multirun.
-        state: waiting, complete or failed.
+        state: waiting, complete, failed; or pruned, as trials of `cl-powerprop tune` are, also one that has diverged.
         message: what it failed of.
     """
 

@@ -180,6 +180,9 @@ def _called(environment: Mapping[str, str], folder: str, function: Callable[...,
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        command = multiprocessing.parent_process()
+        if command is not None and not command.is_alive():
+            os._exit(1)  # nobody takes the result any more
 
 
 def _end_with_command() -> None:

@@ -32,15 +32,15 @@ def is_judged_after(tasks: int) -> bool:
     return tasks & (tasks - 1) == 0
 
 
-def halving(study: OptunaStudy, entry: int, prunes: bool) -> Callable[[Any], None]:
+def halving(study: OptunaStudy, entry: int) -> Callable[[Any], None]:
     """Return what reports the validation accuracy on all tasks so far, and ends a trial in the worse half.
 
-    Called again for the same task, as by a run that goes on from a checkpoint, it judges by the same reports.
+    Called again for the same task, as by a run that goes on from a checkpoint, it judges by the same reports. The trial
+    with the defaults goes on in any case, for it is what the others are compared with.
 
     Args:
         study: that holds the trial.
         entry: the trial's place in it.
-        prunes: whether it may be ended. The one with the defaults is not, for it is what others are compared with.
 
     Raises:
         StorageError: by what is returned, if nothing can be written.
@@ -61,7 +61,7 @@ def halving(study: OptunaStudy, entry: int, prunes: bool) -> Callable[[Any], Non
             number_of(trial): trial.intermediate_values[tasks] for trial in trials if tasks in trial.intermediate_values
         }
         reports.pop(number_of(own), None)
-        may_end = prunes and DEFAULTS not in own.user_attrs and is_judged_after(tasks)
+        may_end = DEFAULTS not in own.user_attrs and is_judged_after(tasks)
         if may_end and not is_in_better_half(accuracy, [*reports.values()]):
             raise PrunedError(f"validation accuracy {accuracy:.4f} is in the worse half of the trials so far")
 

@@ -34,7 +34,7 @@ def trial_line(trial: FrozenTrial, name: str, objectives: Sequence[Objective]) -
 
     start = f"trial {marked(trial)}: {name}: "
     if ERROR in trial.user_attrs:
-        return f"{start}failed: {trial.user_attrs[ERROR]}"
+        return f"{start}{state_of(trial)}: {trial.user_attrs[ERROR]}"
     if trial.state == TrialState.PRUNED:
         (task, accuracy) = max(trial.intermediate_values.items())
         return f"{start}pruned after task {task}, validation accuracy {accuracy:.4f}"
@@ -84,7 +84,7 @@ def _write(study: Study) -> None:
 
     write_file(study.folder / "trials.csv", _table_file(study).encode())
     trials, best = study.trials, study.best()
-    states = [_state(trial) for trial in trials]
+    states = [state_of(trial) for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     say(f"{len(trials)} trial{'s' * (len(trials) != 1)}: {counts}")
     if not best:
@@ -101,7 +101,8 @@ def _write(study: Study) -> None:
     say(f"run the best settings by: cl-powerprop run --config-dir {shell_word(str(configs))} experiment=best")
 
 
-def _state(trial: FrozenTrial) -> str:
+def state_of(trial: FrozenTrial) -> str:
+    """Return what has become of a trial: complete, pruned or failed."""
     return str(trial.state.name).lower().replace("fail", "failed")
 
 
@@ -141,6 +142,6 @@ def _table_file(study: Study) -> str:
         values: list[Any] = trial.values if number in complete else [""] * len(names)
         params = [trial.params.get(key, "") for key in study.space.ranges]
         cells = [max(trial.intermediate_values, default=""), told.get(SECONDS, ""), int(number in front)]
-        row = [number, _state(trial), *params, *values, *cells, int(DEFAULTS in told), told.get(ERROR, "")]
+        row = [number, state_of(trial), *params, *values, *cells, int(DEFAULTS in told), told.get(ERROR, "")]
         writer.writerow(row)
     return out.getvalue()

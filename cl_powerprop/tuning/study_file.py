@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FILE = "study.db"
 
-# Attributes of a trial: it was never to run; what it failed of; how long it took; it has the settings as they are
-# without the ranges; it tries again what the trial of this number has failed of.
+# Attributes of a trial: it was never to run; what it failed of, or that it diverged; how long it took; it has the
+# settings as they are without the ranges; it tries again what the trial of this number has failed of.
 VOID, ERROR, SECONDS, DEFAULTS, AGAIN = "void", "error", "seconds", "defaults", "again"
 
 _NAME = "tune"
@@ -162,7 +162,7 @@ def _wrong_with(trial: FrozenTrial, ranges: Mapping[str, Range], objectives: int
     reports = trial.intermediate_values
     if not _are_numbers(reports.values(), len(reports)) or any(task < 1 for task in reports):
         return "has impossible reports"
-    if trial.state == TrialState.PRUNED and not reports:
+    if trial.state == TrialState.PRUNED and not reports and ERROR not in trial.user_attrs:
         return "has no report that it was pruned by"
     about = trial.user_attrs
     kinds = {VOID: bool, ERROR: str, SECONDS: float, DEFAULTS: bool, AGAIN: int}

@@ -10,10 +10,11 @@ from cl_powerprop.errors import DivergedError, PrunedError, StorageError, UserEr
 from cl_powerprop.process import FAULT, leave_wandb
 from cl_powerprop.record import Job
 from cl_powerprop.registry import find_plugins, import_modules
+from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.halving import halving
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.study import fail
-from cl_powerprop.tuning.study_file import SECONDS, open_study, storing
+from cl_powerprop.tuning.study_file import ERROR, SECONDS, open_study, storing
 from cl_powerprop.workers import Workers
 
 PRELOAD = ("optuna.storages", "sqlalchemy.dialects.sqlite", "cl_powerprop.tuning.trial")
@@ -82,16 +83,20 @@ def _run(order: Order) -> None:
             quiet=True,
             multirun=order.folder.name,
             job=Job(order.number, order.name, live=False),
-            watch=halving(study, order.entry, order.prunes),
+            watch=halving(study, order.entry) if order.prunes else None,
         )
         values = [objective.of(result.record) for objective in objectives]
     except PrunedError:
         with storing():
             study.tell(order.entry, state=TrialState.PRUNED)
+    except DivergedError as error:  # as bad as settings can be, which the search is to learn from
+        with storing():
+            Trial(study, trial._trial_id).set_user_attr(ERROR, as_line(str(error)))
+            study.tell(order.entry, state=TrialState.PRUNED)
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001, RUF100 (whatever it is, it costs no other trial)
-        if not isinstance(error, UserError | DivergedError):
+        if not isinstance(error, UserError):
             traceback.print_exception(error)
         with storing():
             fail(study, order.entry, str(error) or type(error).__name__)

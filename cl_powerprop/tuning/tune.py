@@ -13,7 +13,7 @@ from cl_powerprop.composition import compose
 from cl_powerprop.config import parallel_jobs
 from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, telling
-from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob, add_jobs
+from cl_powerprop.launching.job_list import WAITING, ListedJob, add_jobs
 from cl_powerprop.launching.processes import Call, Outcome, how_it_ended, outcomes
 from cl_powerprop.output import say
 from cl_powerprop.registry import imported_modules
@@ -22,7 +22,7 @@ from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
-from cl_powerprop.tuning.report import trial_line, write_report
+from cl_powerprop.tuning.report import state_of, trial_line, write_report
 from cl_powerprop.tuning.settings import settings_of
 from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.study import Study
@@ -162,7 +162,7 @@ class _Tuning:
             trial = self._study.trial(number)
         error = trial.user_attrs.get(ERROR, "")
         name = trial_name(trial.params)
-        self._list(number, name, FAILED if error else COMPLETE, error)
+        self._list(number, name, state_of(trial), error)
         say(trial_line(trial, name, self._study.objectives))
 
     def _list(self, number: int, name: str, state: str, message: str = "", begins: bool = False) -> None:

@@ -37,16 +37,14 @@ def test_a_trial_is_judged_by_its_mean_over_the_tasks_so_far(tmp_path: Path) -> 
     study = open_study(tmp_path, parse_objectives("validation_accuracy"))
     for _ in range(3):
         study.ask()
-    halving(study, 0, True)(results([0.8]))
-    halving(study, 0, True)(results([0.8, 0.6]))
-    halving(study, 1, True)(results([0.9]))
+    halving(study, 0)(results([0.8]))
+    halving(study, 0)(results([0.8, 0.6]))
+    halving(study, 1)(results([0.9]))
     for _ in range(2):  # as after a kill just then
         with pytest.raises(PrunedError, match=r"0\.6500 is in the worse half"):
-            halving(study, 1, True)(results([0.9, 0.4]))
-    halving(study, 2, False)(results([0.1]))
-    halving(study, 2, True)(results([0.1, 0.1, 0.1]))  # not after three tasks
-    study.add_trial(running := study.get_trials()[2])
-    assert running.intermediate_values == {1: 0.1, 3: pytest.approx(0.1)}
+            halving(study, 1)(results([0.9, 0.4]))
+    halving(study, 2)(results([0.1, 0.1, 0.1]))  # not after three tasks
+    assert study.get_trials()[2].intermediate_values == {3: pytest.approx(0.1)}
     assert study.get_trials()[1].intermediate_values == {1: 0.9, 2: 0.65}
 
 
@@ -54,8 +52,8 @@ def test_the_defaults_are_never_pruned(tmp_path: Path) -> None:
     study = open_study(tmp_path, parse_objectives("validation_accuracy"))
     good, poor = study.ask(), study.ask()
     poor.set_user_attr(DEFAULTS, True)
-    halving(study, good.number, True)(results([0.9]))
-    halving(study, poor.number, True)(results([0.1]))
+    halving(study, good.number)(results([0.9]))
+    halving(study, poor.number)(results([0.1]))
     assert study.get_trials()[1].intermediate_values == {1: 0.1}
 
 

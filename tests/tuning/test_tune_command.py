@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from cl_powerprop.registry import metrics
 
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.slow
@@ -45,10 +48,14 @@ def test_the_best_settings_run_and_reach_the_same(tmp_path: Path) -> None:
     for row in rows:
         record = json.loads((tmp_path / "study" / row["trial"] / "run.json").read_text())
         assert record["status"] == row["state"]
-        curves = (tmp_path / "study" / row["trial"] / "curves.csv").read_text()
-        assert ",test," not in curves, "test data was measured"
-    for name in ("history.png", "importance.svg"):
-        assert (tmp_path / "study" / name).stat().st_size > 1000
+        measured = {name: value for name, value in record["metrics"].items() if value is not None}
+        assert not set(measured) & {metric.name for metric in metrics().values() if metric.needs_test}
+        for file in (tmp_path / "study" / row["trial"]).glob("*.csv"):
+            assert ",test," not in file.read_text(), "test data was measured"
+        matrix = (tmp_path / "study" / row["trial"] / "accuracy_matrix.csv").read_text()
+        assert not re.search(r"0\.\d", matrix)
+    assert (tmp_path / "study" / "history.png").stat().st_size > 1000
+    assert "(defaults)" in ended.stdout
 
     assert command(*words, folder=tmp_path).returncode == 0
     assert table(tmp_path / "study") == rows, "the same command runs nothing more"
@@ -56,9 +63,9 @@ def test_the_best_settings_run_and_reach_the_same(tmp_path: Path) -> None:
     run = ("run", "--config-dir", "study/configs", "experiment=best", "run_dir=best", "save_model=false")
     ended = command(*run, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    metrics = json.loads((tmp_path / "best" / "run.json").read_text())["metrics"]
-    assert metrics["validation_accuracy"] == float(best["validation_accuracy"])
-    assert metrics["average_accuracy"] is not None
+    reached = json.loads((tmp_path / "best" / "run.json").read_text())["metrics"]
+    assert reached["validation_accuracy"] == float(best["validation_accuracy"])
+    assert reached["average_accuracy"] is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -67,6 +74,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, number: int) -> None:
     words = ("tune", *TINY, *RANGES, "train.epochs=4", "--trials", "7", *objective, "--jobs", "2", "run_dir=study")
     process = start(*words, folder=tmp_path)
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("no trial is pruned")
     for _ in range(2):
         assert process.stdout.readline().startswith("trial ")
     process.send_signal(number)
@@ -85,16 +93,65 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, number: int) -> None:
     front = [row["trial"] for row in rows if row["best"] == "1"]
     assert {path.stem for path in (tmp_path / "study/configs/experiment").iterdir()} >= {"best"}
     assert front
-    assert (tmp_path / "study" / "front.png").exists()
+    for name in ("front.png", "importance.svg"):
+        assert (tmp_path / "study" / name).stat().st_size > 1000
+    assert "no trial is pruned" in ended.stdout
 
 
-def test_a_trial_that_fails_costs_no_other_one(tmp_path: Path) -> None:
+def test_a_trial_that_diverges_is_pruned(tmp_path: Path) -> None:
     words = ("tune", *TINY, "optimizer.lr=choice(0.2,1e6)", "--trials", "5", "run_dir=study", "--no-pruning")
     ended = command(*words, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert sorted(row["state"] for row in table(tmp_path / "study")) == ["complete", "fail"]
-    assert "lr 1000000.0: failed: training diverged" in ended.stdout
+    assert sorted(row["state"] for row in table(tmp_path / "study")) == ["complete", "pruned"]
+    assert "lr 1000000.0: pruned: training diverged" in ended.stdout
     assert "all 2 combinations are tried" in ended.stdout
+    assert "no trial has the settings as they are" in ended.stdout
+    status = command("status", "study", folder=tmp_path)
+    assert status.returncode == 0, status.stdout
+    assert status.stdout.endswith("2 runs: 1 complete, 1 pruned\n")
+
+
+def test_what_failed_is_named_and_runs_again_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(
+        """
+from dataclasses import dataclass
+from pathlib import Path
+from cl_powerprop.strategies.base import StrategyConfig, register_strategy
+from cl_powerprop.strategies.naive import Naive
+
+@dataclass(kw_only=True)
+class FussyConfig(StrategyConfig):
+    taste: int = 0
+
+@register_strategy("fussy", FussyConfig)
+class Fussy(Naive):
+    def plugins(self, context):
+        if self.config.taste == 2 and not Path("mended").exists():
+            raise ValueError("of taste")
+        return super().plugins(context)
+"""
+    )
+    words = ("--import", "other", "tune", *TINY, "strategy=fussy", "fussy.taste=range(0,3)", "--trials", "3")
+    words += ("run_dir=study", "--no-pruning")
+    for _ in range(2):
+        ended = command(*words, folder=tmp_path)
+        assert ended.returncode == 1, ended.stderr
+        assert ended.stderr.splitlines()[-1].startswith("cl-powerprop: error: trial ")
+        assert ended.stderr.splitlines()[-1].endswith(": fussy.taste=2: of taste")
+        assert "1 failed: the same command with --retry-failed runs it again" in ended.stdout
+    rows = table(tmp_path / "study")
+    assert (rows[0]["fussy.taste"], rows[0]["defaults"]) == ("0", "1")
+    failed = next(row for row in rows if row["state"] == "failed")
+    assert command("status", "study", folder=tmp_path).returncode == 1
+
+    (tmp_path / "mended").touch()
+    ended = command(*words, "--retry-failed", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of 3 trials failed before, and run again" in ended.stdout
+    (again,) = (row for row in table(tmp_path / "study") if row["trial"] == failed["trial"])
+    assert (again["state"], again["fussy.taste"], again["error"]) == ("complete", "2", "")
+    status = command("status", "study", folder=tmp_path)
+    assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "3 runs: 3 complete")
 
 
 def test_a_trial_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
