@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cl_powerprop.analysis.matplotlib_elements import FORMATS, RC, lay_out, many_panels, one_panel, save_figure
 from cl_powerprop.analysis.style import COLOURS
 from cl_powerprop.tuning.study_file import number_of
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from cl_powerprop.tuning.objectives import Objective
     from cl_powerprop.tuning.study import Study
 
-_BLUE, _ORANGE, _GREY = COLOURS[0], COLOURS[1], COLOURS[6]
+_BLUE, _ORANGE, _GREEN, _GREY = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[6]
 _LEAST = 4  # complete trials from which importances say something
+_SMALL = 8  # points, of a legend
 
 
 def draw_figures(study: Study) -> list[str]:
@@ -31,20 +38,48 @@ def draw_figures(study: Study) -> list[str]:
     return drawn
 
 
-def _history(study: Study) -> Figure | None:
-    """Draw each objective of all complete trials, and the best one so far."""
-    complete = study.complete
+def _titles(study: Study) -> list[str]:
+    """Return a title for each objective's panel: none if there is only one."""
     labels = [objective.metric.label for objective in study.objectives]
-    figure, panels = many_panels(labels, f"{len(complete)} complete trials of {len(study.trials)}", 3.2, 4.6)
+    return labels if len(labels) > 1 else [""]
+
+
+def _units(axis: Axis, objective: Objective) -> None:
+    if objective.metric.unit == "%":
+        axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _history(study: Study) -> Figure | None:
+    """Draw each objective of all complete trials, the best one so far, and which trials did not learn all tasks."""
+    complete, trials = study.complete, study.trials
+    title = f"{len(trials)} trials, of which {len(complete)} have learned all tasks"
+    figure, panels = many_panels(_titles(study), title, 3.4, 5.4)
     numbers = [number_of(trial) for trial in complete]
+    others = sorted({number_of(trial) for trial in trials} - set(numbers))
+    defaults = study.of_defaults
     for index, (objective, axes) in enumerate(zip(study.objectives, panels, strict=True)):
         values = np.array([trial.values[index] for trial in complete])
         best = objective.sign * np.maximum.accumulate(objective.sign * values)
+        if others:
+            axes.plot(
+                others,
+                [0.0] * len(others),
+                "|",
+                color=_GREY,
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+                label="pruned, or failed",
+            )
+        if defaults is not None and defaults in complete:
+            axes.axhline(defaults.values[index], color=_GREEN, linestyle="--", linewidth=1, label="defaults")
+        last = number_of(trials[-1])
+        axes.step([*numbers, last], [*best, best[-1]], where="post", color=_ORANGE, label="best so far")
         axes.plot(numbers, values, "o", color=_BLUE, markersize=4, label="trial")
-        axes.step(numbers, best, where="post", color=_ORANGE, label="best so far")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trial")
         axes.set_ylabel(objective.metric.label)
-        axes.legend(fontsize=8)
+        _units(axes.yaxis, objective)
+    panels[0].legend(fontsize=_SMALL, loc="best")
     return figure
 
 
@@ -56,11 +91,16 @@ def _importance(study: Study) -> Figure | None:
     varied = [key for key in study.space.ranges if len({trial.params[key] for trial in complete}) > 1]
     if len(complete) < _LEAST or not varied:
         return None
-    labels = [objective.metric.label for objective in study.objectives]
-    figure, panels = many_panels(labels, "importance of each option (fANOVA)", 0.6 + 0.4 * len(varied), 4.6)
+    title = f"importance of each option, by fANOVA over {len(complete)} trials"
+    figure, panels = many_panels(_titles(study), title, 0.8 + 0.4 * len(varied), 4.8)
     for index, axes in enumerate(panels):
+        label = study.objectives[index].metric.label
+        axes.set_xlim(0.0, 1.0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel(f"share of the variance of {label}")
         if len({trial.values[index] for trial in complete}) < 2:
-            axes.set_title(f"{labels[index]}: the same in all trials", fontsize=8)
+            axes.set_title(f"{label}: the same in all trials", fontsize=_SMALL)
+            axes.set_yticks([])
             continue
         shares = get_param_importances(
             study.optuna,
@@ -69,25 +109,32 @@ def _importance(study: Study) -> Figure | None:
             target=lambda trial, which=index: trial.values[which],
         )
         names = list(reversed(shares))
-        axes.barh(names, [shares[name] for name in names], color=_BLUE)
-        axes.set_xlim(0.0, 1.0)
+        axes.barh(names, [shares[name] for name in names], color=_BLUE, height=0.6)
+        axes.grid(False, axis="y")
     return figure
 
 
 def _front(study: Study) -> Figure | None:
-    """Draw the first two objectives against each other."""
+    """Draw the first two objectives against each other, and the bound that the front sets."""
     if len(study.objectives) < 2:
         return None
     first, second = study.objectives[:2]
     figure, axes = one_panel(f"{first.metric.label} and {second.metric.label}")
-    complete = study.complete
-    axes.plot(*_points(complete), "o", color=_GREY, markersize=4, label="trial")
-    axes.plot(*_points(study.best()), "o-", color=_ORANGE, markersize=5, label="no other trial beats it in all")
+    axes.plot(*_points(study.complete), "o", color=_GREY, markersize=4, label="trial")
+    best = study.best()
+    # From one trial to the next worse one in the first objective, the second stays what the better one reached.
+    axes.step(*_points(best), where="post", color=_ORANGE, linewidth=1)
+    axes.plot(*_points(best), "o", color=_ORANGE, markersize=6, label="no other trial beats it in all objectives")
+    defaults = study.of_defaults
+    if defaults is not None and defaults in study.complete:
+        axes.plot(*_points([defaults]), "D", color=_GREEN, markersize=6, label="defaults")
     axes.set_xlabel(first.metric.label)
     axes.set_ylabel(second.metric.label)
-    axes.legend(fontsize=8)
+    _units(axes.xaxis, first)
+    _units(axes.yaxis, second)
+    axes.legend(fontsize=_SMALL)
     return figure
 
 
-def _points(trials: list) -> tuple[list[float], list[float]]:  # type: ignore[type-arg]
+def _points(trials: Sequence[FrozenTrial]) -> tuple[list[float], list[float]]:
     return [trial.values[0] for trial in trials], [trial.values[1] for trial in trials]
