@@ -26,6 +26,11 @@ def catalogue(group: str | None = None) -> dict[str, dict[str, str]]:
     return {group: listed[group]()}
 
 
+def launchers() -> list[str]:
+    """Return the choices of `hydra/launcher`, without those of Hydra plugins: ours, and Hydra's own."""
+    return [*_ours("hydra/launcher"), "basic"]
+
+
 def _choices(group: str) -> dict[str, str]:
     return _ours(group) | _of_others(group)
 

@@ -26,7 +26,7 @@ _FLAGS = (
     "--hydra-help",
 )
 _SHOWN = ("job", "hydra", "all")  # what `run --cfg` can show
-_LAUNCHERS = {"hydra/launcher": ("processes", "basic")}
+_LAUNCHERS = {"hydra/launcher": ("processes", "slurm", "ray", "basic")}
 
 
 def candidates(words: Sequence[str], parsers: Mapping[str, argparse.ArgumentParser]) -> list[str]:

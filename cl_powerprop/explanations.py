@@ -4,7 +4,7 @@ import difflib
 import re
 from typing import Any
 
-from cl_powerprop.catalogue import catalogue
+from cl_powerprop.catalogue import catalogue, launchers
 from cl_powerprop.config import GROUPS
 from cl_powerprop.errors import unknown_choice, unknown_option
 from cl_powerprop.options import options
@@ -16,6 +16,9 @@ def explain_composition_error(error: Exception) -> str:
     """Say in one line what is wrong with a command line that Hydra could not compose, naming the choices."""
     message = str(error)
     missing = getattr(error, "missing_cfg_file", None)
+    if isinstance(missing, str) and missing.startswith("hydra/launcher/"):
+        name = missing.removeprefix("hydra/launcher/").removesuffix(".yaml")
+        return f"unknown hydra/launcher {name!r}; choose from: {', '.join(launchers())}, or install its plugin"
     if isinstance(missing, str) and "/" in missing:
         group, _, name = missing.removesuffix(".yaml").partition("/")
         choices = catalogue().get(group)
@@ -28,6 +31,8 @@ def explain_composition_error(error: Exception) -> str:
     parent = getattr(cause, "parent_node", None)
     if key == "logger":  # options of a logger that was not chosen
         return f"options of a logger need the logger: add 'logger=[{'|'.join(catalogue()['logger'])}]'"
+    if key and str(key).startswith("hydra.") and parent is not None and not len(parent):
+        return f"unknown option {key!r}; to add it, write +{key}=VALUE"
     if key and parent is not None and "not in struct" in str(cause):
         return explain_unknown(str(key), [str(name) for name in parent])
     if ambiguous := re.match("Ambiguous value for argument '(.*)'", message):

@@ -35,8 +35,10 @@ _OF_HYDRA = re.compile(  # what is harmless of what Hydra knows of a job; the en
     r"|job\.(?:name|num|id|override_dirname|config_name))\s*\}"
 )
 _LAUNCHER = re.compile(r"override\s+/?hydra/launcher")
-_LAUNCHERS = {
+LAUNCHERS = {
     "processes": "hydra_plugins.cl_powerprop.ProcessLauncher",
+    "slurm": "hydra_plugins.cl_powerprop.SlurmLauncher",
+    "ray": "hydra_plugins.cl_powerprop.RayLauncher",
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
@@ -122,7 +124,7 @@ def _is_launcher(default: Any) -> bool:
     match default:
         case dict() if len(default) == 1:
             ((key, value),) = default.items()
-            return isinstance(key, str) and _LAUNCHER.fullmatch(key) is not None and value in (*_LAUNCHERS,)
+            return isinstance(key, str) and _LAUNCHER.fullmatch(key) is not None and value in (*LAUNCHERS,)
     return False
 
 
@@ -184,7 +186,7 @@ def _load_configuration(
     if any(source.provider in _ADDED for source in composed.hydra.runtime.config_sources):
         own = [word for word in overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
         launcher = composed.hydra.runtime.choices.get("hydra/launcher")
-        if _LAUNCHERS.get(launcher) == OmegaConf.select(composed, "hydra.launcher._target_"):
+        if LAUNCHERS.get(launcher) == OmegaConf.select(composed, "hydra.launcher._target_"):
             own.append(f"hydra/launcher={launcher}")
         if _of_hydra(composed) not in (_of_hydra(compose("run", own)), _of_hydra(compose(None, own))):
             raise ConfigurationError(

@@ -28,7 +28,7 @@ from cl_powerprop.failures import Failure, Failures
 from cl_powerprop.hydra_files import write_once
 from cl_powerprop.hydra_guard import guard, refuse_code
 from cl_powerprop.interrupts import SIGNALS, Interrupted, saving, telling
-from cl_powerprop.launching.launcher import register
+from cl_powerprop.launching.launcher import ENGINES, register
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.record import Job
@@ -95,9 +95,9 @@ def _retrying(words: Sequence[str]) -> list[str]:
         )
     if not any(word.startswith(("run_dir=", "hydra.sweep.dir=")) for word in left):
         raise ConfigurationError("--retry-failed needs the multirun's folder: run_dir=DIR, as before")
-    others = [word for word in left if word.startswith("hydra/launcher=") and word != "hydra/launcher=processes"]
-    if others:
-        raise ConfigurationError(f"--retry-failed is for hydra/launcher=processes, the default, not {others[-1]}")
+    chosen = [name for word in left for key, _, name in [word.partition("=")] if key == "hydra/launcher"]
+    if chosen and chosen[-1] not in ENGINES:
+        raise ConfigurationError(f"--retry-failed is for hydra/launcher={'|'.join(ENGINES)}, not {chosen[-1]}")
     return [*left, "hydra.launcher.only_failed=true"]
 
 

@@ -1,65 +1,81 @@
-"""Hydra's launcher of the jobs of a multirun on this machine, each in a process of its own."""
+"""Hydra's launchers of the jobs of a multirun: one plans which are left, and an engine runs them."""
 
 import logging
-import os
-import pickle
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, run_job, setup_globals
-from hydra.errors import HydraException
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pebble import ProcessExpired
 
-from cl_powerprop.errors import ConfigurationError, FileError, ProcessDiedError, StorageError, UserError
-from cl_powerprop.explanations import explain_composition_error
+from cl_powerprop.errors import ConfigurationError, FileError, ProcessDiedError, unknown_option
 from cl_powerprop.failures import Failure, Failures
+from cl_powerprop.hydra_guard import LAUNCHERS
 from cl_powerprop.launching.composing import compose_once
+from cl_powerprop.launching.engine import Call, Engine, Outcome, outcomes
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, ListedJob, add_jobs, read_jobs
+from cl_powerprop.launching.jobs import failure_of, returned, run_job
 from cl_powerprop.launching.planning import PlannedJob, plan
-from cl_powerprop.launching.processes import Call, how_it_ended, outcomes
+from cl_powerprop.launching.processes import ProcessEngine
+from cl_powerprop.launching.ray_cluster import RayEngine
+from cl_powerprop.launching.slurm import SlurmEngine
 from cl_powerprop.naming import job_name
 from cl_powerprop.output import say
 
 log = logging.getLogger("cl_powerprop")
 
-# Hydra takes launchers only of modules below `hydra_plugins`, all of which it imports each time that it starts.
-TARGET = "hydra_plugins.cl_powerprop.ProcessLauncher"
+ENGINES: dict[str, type[Any]] = {"processes": ProcessEngine, "slurm": SlurmEngine, "ray": RayEngine}
+"""Kinds of engines by the choice of `hydra/launcher`."""
 
 
-class ProcessLauncher(Launcher):  # type: ignore[misc]
-    """Runs each job in a process of its own, and none that is complete.
+class JobLauncher(Launcher):  # type: ignore[misc]
+    """Runs the jobs that are not complete.
 
     Args:
         failures: what jobs have failed of.
-        n_jobs: how many at a time; -1 for one a core.
-        retries: how often a job whose process has died goes on from its checkpoint.
+        kind: of the engine that runs them.
         only_failed: run only jobs that failed before.
+        settings: of the engine.
     """
 
-    def __init__(self, failures: Failures, n_jobs: int = 1, retries: int = 1, only_failed: bool = False) -> None:
-        self.failures = failures
-        self.n_jobs, self.retries, self.only_failed = n_jobs, retries, only_failed
+    def __init__(self, failures: Failures, kind: type[Any], only_failed: bool = False, **settings: Any) -> None:
+        self.failures, self.kind, self.only_failed = failures, kind, only_failed
+        self.settings = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in settings.items()
+        }
+        self.engine: Engine
         self.config: DictConfig
         self.hydra_context: HydraContext
         self.task_function: TaskFunction
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._check()  # before the sweeper writes anything
+        self.engine = self._engine()  # before the sweeper writes anything
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
+    def _engine(self) -> Engine:
+        """Return the engine.
+
+        Raises:
+            ConfigurationError: for a setting that it does not have, or that cannot work.
+        """
+        known = [each.name for each in fields(self.kind) if each.init]
+        for name in self.settings:
+            if name not in known:
+                raise ConfigurationError(unknown_option(f"hydra.launcher.{name}", [*known, "only_failed"]))
+        engine: Engine = self.kind(**self.settings)
+        engine.check()
+        return engine
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs that are left, and return what each returned; None of those that are not run.
+        """Run the jobs that are left, and return what each returned; of a complete one, what it returned before.
 
         Raises:
             Interrupted: if a signal has arrived.
@@ -74,25 +90,11 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
             which = "failed before, and run again" if self.only_failed else "are left to run"
             say(f"{len(left)} of {len(jobs)} jobs {which}")
         _add(sweep, [job.listed for job in left if job.is_listed], begins=True)
-        returned = dict(self._run(left, sweep))
-        return [returned.get(job.listed.job, _returned(None)) for job in jobs]
+        results = dict(self._run(left, sweep))
+        return [results.get(job.listed.job) or returned(job.objective()) for job in jobs]
 
     def _is_left(self, job: PlannedJob) -> bool:
         return job.state == FAILED if self.only_failed else job.state != COMPLETE
-
-    def _check(self) -> None:
-        """Refuse settings that cannot work.
-
-        Raises:
-            ConfigurationError: naming the option.
-        """
-        for option, least, special in (("n_jobs", 1, -1), ("retries", 0, 0)):
-            value = getattr(self, option)
-            is_whole = isinstance(value, int) and not isinstance(value, bool)
-            if not is_whole or (value < least and value != special):
-                raise ConfigurationError(
-                    f"hydra.launcher.{option} must be a whole number of at least {least}, not {value!r}"
-                )
 
     def _plan(self, job_overrides: Sequence[Sequence[str]], first: int, sweep: Path) -> list[PlannedJob]:
         before = HydraConfig.instance().cfg
@@ -117,18 +119,22 @@ class ProcessLauncher(Launcher):  # type: ignore[misc]
     def _run(self, jobs: Sequence[PlannedJob], sweep: Path) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, and yield the number of each with what it returned."""
         calls = [Call((self.task_function, self.hydra_context.callbacks, job.pickled), _title(job)) for job in jobs]
-        at_a_time = (os.cpu_count() or 1) if self.n_jobs == -1 else self.n_jobs
-        for outcome in outcomes(_run_job, calls, at_a_time, self.retries, say):
+        for outcome in outcomes(self.engine, run_job, calls, say):
             job = jobs[outcome.index]
-            failure = self._failure(job, outcome.error)
+            failure = self._failure(job, outcome)
             state = COMPLETE if failure is None else FAILED
             if job.is_listed:
                 _add(sweep, [replace(job.listed, state=state, message="" if failure is None else failure.message)])
-            yield job.listed.job, _returned(None) if outcome.error else outcome.result
+            yield job.listed.job, returned(None) if outcome.result is None else outcome.result.returned
 
-    def _failure(self, job: PlannedJob, error: BaseException | None) -> Failure | None:
+    def _failure(self, job: PlannedJob, outcome: Outcome) -> Failure | None:
         """Return what a job has failed of, which its process may have written down; from then on it is named."""
-        failure = self.failures.of(job.listed.job) if error is None else Failure.of(_explained(error))
+        if outcome.died is not None:
+            failure: Failure | None = Failure.of(ProcessDiedError(outcome.died))
+        elif outcome.error is not None:
+            failure = failure_of(outcome.error)
+        else:
+            failure = outcome.result.failure or self.failures.of(job.listed.job)
         if failure is not None:
             failure = replace(failure, job=_title(job))
             self.failures.add(job.listed.job, failure)
@@ -150,22 +156,6 @@ def _name(config: DictConfig, overrides: Sequence[str], swept: Collection[str]) 
     return job_name(row, given, swept)
 
 
-def _explained(error: BaseException) -> BaseException:
-    """Return an error of a job's process as one that a user can read."""
-    match error:
-        case ProcessExpired():
-            return ProcessDiedError(how_it_ended(error))
-        case HydraException() | OmegaConfBaseException():
-            return ConfigurationError(explain_composition_error(error))
-        case OSError() if not isinstance(error, UserError | StorageError):  # of Hydra, which makes the run folder
-            return ConfigurationError(f"the run folder cannot be made: {error.filename}: {error.strerror}")
-    return error
-
-
-def _returned(value: Any) -> JobReturn:
-    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
-
-
 def _add(sweep: Path, jobs: Sequence[ListedJob], begins: bool = False) -> None:
     """Add to the list of jobs, if that can be written: no job depends on it."""
     try:
@@ -174,38 +164,13 @@ def _add(sweep: Path, jobs: Sequence[ListedJob], begins: bool = False) -> None:
         log.warning("the list of jobs in %s cannot be written: %s", sweep, error)
 
 
-def _run_job(task_function: TaskFunction, callbacks: Any, pickled: bytes, before: int) -> JobReturn:
-    """Run a job in this process.
-
-    Args:
-        task_function: of Hydra.
-        callbacks: of Hydra.
-        pickled: the job's composed config.
-        before: how many times it was tried before.
-    """
-    setup_globals()
-    config = pickle.loads(pickled)
-    if before:
-        config.resume = "auto"
-    version.setbase(config.hydra.runtime.version_base)
-    HydraConfig.instance().set_config(config)
-    JobRuntime.instance().set("name", config.hydra.job.name)
-    returned = run_job(
-        task_function=task_function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        hydra_context=HydraContext(config_loader=None, callbacks=callbacks),
-    )
-    returned.cfg = returned.hydra_cfg = None  # nobody reads them
-    return returned
-
-
 def register(failures: Failures) -> None:
-    """Make the launcher known to Hydra in this process, and let Hydra compose the jobs of a multirun fast.
+    """Make the launchers known to Hydra in this process, and let Hydra compose the jobs of a multirun fast.
 
     Args:
         failures: what jobs have failed of.
     """
-    Plugins.instance().class_name_to_class[TARGET] = partial(ProcessLauncher, failures=failures)
+    for name, kind in ENGINES.items():
+        # Hydra takes launchers only of modules below `hydra_plugins`, all of which it imports each time that it starts.
+        Plugins.instance().class_name_to_class[LAUNCHERS[name]] = partial(JobLauncher, failures=failures, kind=kind)
     compose_once()

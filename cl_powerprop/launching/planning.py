@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -31,6 +32,7 @@ class PlannedJob:
         state: complete, failed, or waiting for what was not begun or was cut off.
         is_listed: it belongs into the list; not if its number is another job's, as by ``resume=never``.
         pickled: its composed config.
+        runs: folders of its runs, one for each seed that is trained together.
     """
 
     listed: ListedJob
@@ -38,6 +40,13 @@ class PlannedJob:
     state: str
     is_listed: bool
     pickled: bytes
+    runs: Sequence[Path]
+
+    def objective(self) -> float | None:
+        """Return the validation accuracy that a complete job has reached, as the job itself did; else None."""
+        reached = [_validation_accuracy(folder) for folder in self.runs] if self.state == COMPLETE else [None]
+        values = [value for value in reached if value is not None]
+        return fmean(values) if len(values) == len(reached) else None
 
 
 def plan(
@@ -68,8 +77,9 @@ def plan(
         number = _number(config, sweep, first + index, known.get(key, []), listed, spare, resumes)
         path = _settle(config, number)
         job = ListedJob(number, key, name, os.path.relpath(path, sweep))
-        state = state_of(path, config, listed.get(number)) if resumes else WAITING
-        planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config)))
+        runs = _runs(path, config)
+        state = combined([status_in(run) for run in runs], listed.get(number)) if resumes else WAITING
+        planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config), runs))
     return planned
 
 
@@ -129,11 +139,10 @@ def _settle(config: DictConfig, number: int) -> Path:
     return Path(str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir")))
 
 
-def state_of(path: Path, config: DictConfig, listed: ListedJob | None) -> str:
-    """Return whether a job is complete, has failed, or waits: was not begun yet, or was cut off."""
+def _runs(path: Path, config: DictConfig) -> list[Path]:
+    """Return the folders of a job's runs."""
     together = OmegaConf.select(config, "seeds_together") or 1
-    folders = [path] if together == 1 else [path / f"seed_{config.seed + index}" for index in range(together)]
-    return combined([status_in(folder) for folder in folders], listed)
+    return [path] if together == 1 else [path / f"seed_{config.seed + index}" for index in range(together)]
 
 
 def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:
@@ -147,8 +156,18 @@ def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:
 
 def status_in(folder: Path) -> str:
     """Return the status of the run in a folder; nothing if there is none that can be read."""
+    return str(_record(folder).get("status", ""))
+
+
+def _validation_accuracy(folder: Path) -> float | None:
+    metrics = _record(folder).get("metrics")
+    value = metrics.get("validation_accuracy") if isinstance(metrics, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
         record = read_json(folder / "run.json")
     except (OSError, ValueError, FileError):
-        return ""
-    return str(record.get("status", "")) if isinstance(record, dict) else ""
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -43,7 +43,7 @@ class MultirunDisplay(JobFolders):
         self._temporary = tempfile.TemporaryDirectory()
         self._told = Path(self._temporary.name)
         self._before = set(_run_folders(config, self._told))
-        in_processes = "n_jobs" in config.hydra.launcher
+        in_processes = any(option in config.hydra.launcher for option in ("n_jobs", "retries"))
         if in_processes and config.progress and console.is_terminal:
             self._bars = _JobBars(config, self._told, self._before, console)
             self._bars.start()

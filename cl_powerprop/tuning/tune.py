@@ -13,8 +13,9 @@ from cl_powerprop.composition import compose
 from cl_powerprop.config import parallel_jobs
 from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, telling
+from cl_powerprop.launching.engine import Call, Outcome, outcomes
 from cl_powerprop.launching.job_list import WAITING, ListedJob, add_jobs
-from cl_powerprop.launching.processes import Call, Outcome, how_it_ended, outcomes
+from cl_powerprop.launching.processes import ProcessEngine, how_it_ended
 from cl_powerprop.output import say
 from cl_powerprop.registry import imported_modules
 from cl_powerprop.run_lock import RunLock
@@ -121,7 +122,7 @@ class _Tuning:
                 study.retry(trial)
         left = study.cut_off()
         calls = self._calls(left, trials)
-        for outcome in outcomes(run_trial, calls, at_a_time, _RETRIES, say, PRELOAD):
+        for outcome in outcomes(ProcessEngine(at_a_time, _RETRIES, PRELOAD), run_trial, calls, say):
             self._ended(self._begun[outcome.index], outcome)
         if (count := len(study.trials)) < trials:
             say(f"all {count} combinations are tried")

@@ -19,8 +19,9 @@ from cl_powerprop import hydra_run
 from cl_powerprop.failures import Failures
 from cl_powerprop.launching import composing
 from cl_powerprop.launching.job_list import NAME, ListedJob, add_jobs, read_jobs
-from cl_powerprop.launching.launcher import ProcessLauncher
+from cl_powerprop.launching.launcher import JobLauncher
 from cl_powerprop.launching.planning import PlannedJob, config_hash, plan
+from cl_powerprop.launching.processes import ProcessEngine
 
 assert hydra_run  # registers what configs look up
 
@@ -141,7 +142,7 @@ def test_many_jobs_cost_little(loader: Any, tmp_path: Path) -> None:
     composing.compose_once()
     failures = Failures(tmp_path / "failures")
     failures.folder.mkdir()
-    launcher = ProcessLauncher(failures, n_jobs=2)
+    launcher = JobLauncher(failures, ProcessEngine, n_jobs=2)
     launcher.setup(hydra_context=HydraContext(loader, Callbacks(None)), task_function=stub, config=master)
     assert [each.return_value for each in launcher.launch(jobs[:2], 0)] == [0.0, 1.0]  # starts the server
     start = time.process_time()

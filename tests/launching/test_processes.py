@@ -11,7 +11,8 @@ import pytest
 from pebble import ProcessExpired
 
 from cl_powerprop.failures import Failure, Failures
-from cl_powerprop.launching.processes import Call, how_it_ended, outcomes
+from cl_powerprop.launching.engine import Call, outcomes
+from cl_powerprop.launching.processes import ProcessEngine, how_it_ended
 
 
 def call(what: str, folder: str, before: int) -> tuple[str, int]:
@@ -34,7 +35,7 @@ def test_each_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     kinds = ["fine", "dies", "dies once", "leaves", "raises", "stops", "fine"]
     told: list[str] = []
     calls = [Call((kind, str(tmp_path)), f"{index} {kind}") for index, kind in enumerate(kinds)]
-    found = {outcome.index: outcome for outcome in outcomes(call, calls, 3, 1, told.append)}
+    found = {outcome.index: outcome for outcome in outcomes(ProcessEngine(3, 1), call, calls, told.append)}
     assert sorted(found) == list(range(len(kinds)))
     assert [found[index].result for index in (0, 2, 6)] == [("fine", 0), ("dies once", 1), ("fine", 0)]
     errors = {index: outcome.error for index, outcome in found.items() if outcome.error}
@@ -43,6 +44,9 @@ def test_each_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     }
     assert how_it_ended(errors[1]) == "its process was killed by SIGKILL, as the system does when memory runs out"
     assert how_it_ended(errors[3]) == "its process ended by itself, with code 3"
+    assert {index: found[index].died for index in errors} == {
+        **{1: how_it_ended(errors[1]), 3: how_it_ended(errors[3]), 4: None, 5: None}
+    }
     assert sorted(line.partition(":")[0] for line in told) == ["1 dies", "2 dies once", "3 leaves"]
     assert {path.name for path in tmp_path.glob("*-1")} == {"dies-1", "dies once-1", "leaves-1"}, "a mistake is final"
 
@@ -50,7 +54,7 @@ def test_each_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_process_has_the_environment_and_folder_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OF_NOW", "1")
     monkeypatch.chdir(tmp_path)
-    (outcome,) = outcomes(where, [Call((), "where")], 1, 0, pytest.fail)
+    (outcome,) = outcomes(ProcessEngine(1, 0), where, [Call((), "where")], pytest.fail)
     assert outcome.result == ("1", str(tmp_path))
 
 
@@ -60,7 +64,7 @@ def where(before: int) -> tuple[str | None, str]:
 
 def test_no_call_begins_once_nobody_asks(tmp_path: Path) -> None:
     calls = [Call(("fine", str(tmp_path)), str(index)) for index in range(50)]
-    running = outcomes(call, calls, 1, 0, pytest.fail)
+    running = outcomes(ProcessEngine(1, 0), call, calls, pytest.fail)
     next(running)
     running.close()  # type: ignore[attr-defined]
     begun = len(list(tmp_path.iterdir()))
