@@ -25,7 +25,7 @@ _SMALLEST_STORE = 80_000_000  # bytes; the jobs keep nothing in it
 
 @dataclass
 class RayEngine:
-    """Makes calls as tasks of Ray, each in a process of its own.
+    """Makes calls as tasks of Ray, whose processes make one after the other; on a GPU, each has one of its own.
 
     Attributes:
         address: HOST:PORT of a cluster, auto for that of this machine; None starts a Ray for this command.
@@ -103,7 +103,6 @@ class RayEngine:
             num_gpus=self.num_gpus,
             resources=dict(self.resources),
             max_retries=0,  # the command makes a call again itself, and says so
-            max_calls=1,  # a process for each
             **memory,
         )(_make)
         environment = {name: value for name, value in os.environ.items() if name.startswith("CL_POWERPROP_")}
@@ -153,7 +152,7 @@ class RayEngine:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             with _signals_kept():
-                ray.init(**{"address": self.address, **own, **quiet, **self.init})
+                ray.init(**{"address": self.address or "local", **own, **quiet, **self.init})
         except Exception as error:  # noqa: BLE001, RUF100 (Ray has many of its own)
             what = "Ray cannot be started" if self.address is None else f"no Ray cluster answers at {self.address}"
             said = " ".join(str(error).split()) or type(error).__name__
