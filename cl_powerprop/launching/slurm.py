@@ -5,6 +5,7 @@ into the queue again.
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -116,7 +117,8 @@ class SlurmEngine:
         for first in range(0, len(groups), self.array_size):
             part = groups[first : first + self.array_size]
             try:
-                jobs = executor.map_array(group, [list(calls[each]) for each in part])
+                with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what its error has too
+                    jobs = executor.map_array(group, [list(calls[each]) for each in part])
             except (RuntimeError, OSError) as error:  # submitit's, with what sbatch has said
                 raise ConfigurationError(f"sbatch has refused the jobs: {error}") from None
             self._jobs += [(job, futures[each]) for job, each in zip(jobs, part, strict=True)]

@@ -25,7 +25,7 @@ def start(*words: str) -> "subprocess.Popen[str]":
 
 def ended(*words: str) -> tuple[int, str, str]:
     process = start(*words)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=150)
     return process.returncode, printed, errors
 
 
