@@ -31,6 +31,12 @@ def launchers() -> list[str]:
     return [*_ours("hydra/launcher"), "basic"]
 
 
+def launchers_with(option: str) -> list[str]:
+    """Return those of our choices of `hydra/launcher` that have an option."""
+    files = _files("hydra/launcher")
+    return [file.stem for file in files if f"\n{option}:" in file.read_text(encoding="utf-8")]
+
+
 def _choices(group: str) -> dict[str, str]:
     return _ours(group) | _of_others(group)
 

@@ -4,7 +4,7 @@ import difflib
 import re
 from typing import Any
 
-from cl_powerprop.catalogue import catalogue, launchers
+from cl_powerprop.catalogue import catalogue, launchers, launchers_with
 from cl_powerprop.config import GROUPS
 from cl_powerprop.errors import unknown_choice, unknown_option
 from cl_powerprop.options import options
@@ -33,6 +33,8 @@ def explain_composition_error(error: Exception) -> str:
         return f"options of a logger need the logger: add 'logger=[{'|'.join(catalogue()['logger'])}]'"
     if key and str(key).startswith("hydra.") and parent is not None and not len(parent):
         return f"unknown option {key!r}; to add it, write +{key}=VALUE"
+    if key and str(key).startswith("hydra.launcher.") and (owners := launchers_with(str(key).rpartition(".")[2])):
+        return f"unknown option {key!r} of this launcher; {' and '.join(f'hydra/launcher={each}' for each in owners)} has it"
     if key and parent is not None and "not in struct" in str(cause):
         return explain_unknown(str(key), [str(name) for name in parent])
     if ambiguous := re.match("Ambiguous value for argument '(.*)'", message):

@@ -85,7 +85,11 @@ def _run_commands() -> list[tuple[str, str]]:
 def test_every_run_in_a_document_fits_the_config(document: str, line: str) -> None:
     from cl_powerprop.composition import compose
 
-    words = [word for word in shlex.split(line)[2:] if "=" in word and not word.startswith(("-", "hydra/"))]
+    words = [
+        word
+        for word in shlex.split(line)[2:]
+        if "=" in word and not word.startswith(("-", "hydra/", "hydra.launcher."))
+    ]
     for job in jobs([word for word in words if "..." not in word]):
         compose(job).check()
 
