@@ -34,7 +34,7 @@ def explain_composition_error(error: Exception) -> str:
     if key and str(key).startswith("hydra.") and parent is not None and not len(parent):
         return f"unknown option {key!r}; to add it, write +{key}=VALUE"
     if key and str(key).startswith("hydra.launcher.") and (owners := launchers_with(str(key).rpartition(".")[2])):
-        return f"unknown option {key!r} of this launcher; {' and '.join(f'hydra/launcher={each}' for each in owners)} has it"
+        return f"unknown option {key!r} of this launcher; it is one of hydra/launcher={'|'.join(owners)}"
     if key and parent is not None and "not in struct" in str(cause):
         return explain_unknown(str(key), [str(name) for name in parent])
     if ambiguous := re.match("Ambiguous value for argument '(.*)'", message):

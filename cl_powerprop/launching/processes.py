@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pebble import ProcessExpired
@@ -27,7 +27,7 @@ _NAME = "cl-powerprop job"
 _PRELOADED = "cl_powerprop.launching.preloaded"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ProcessEngine:
     """Makes each call in a process of its own.
 
@@ -39,7 +39,7 @@ class ProcessEngine:
 
     n_jobs: int = 1
     retries: int = 1
-    preload: Sequence[str] = ()
+    preload: Sequence[str] = field(default=(), init=False)
 
     def check(self) -> None:
         check_whole("n_jobs", self.n_jobs, 1, -1)

@@ -122,7 +122,9 @@ class _Tuning:
                 study.retry(trial)
         left = study.cut_off()
         calls = self._calls(left, trials)
-        for outcome in outcomes(ProcessEngine(at_a_time, _RETRIES, PRELOAD), run_trial, calls, say):
+        engine = ProcessEngine(at_a_time, _RETRIES)
+        engine.preload = PRELOAD
+        for outcome in outcomes(engine, run_trial, calls, say):
             self._ended(self._begun[outcome.index], outcome)
         if (count := len(study.trials)) < trials:
             say(f"all {count} combinations are tried")

@@ -1,9 +1,11 @@
 """Launchers without training: what they return, what they are given, and what they refuse in one line."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from cl_powerprop.hydra_guard import LAUNCHERS
 from cl_powerprop.launching.job_list import read_jobs
 from cl_powerprop.launching.launcher import ENGINES, JobLauncher
 
-from ..docs.documents import ROOT
+from ..docs.documents import ROOT, read
 from . import stubs
 
 assert hydra_run  # registers what configs look up
@@ -125,6 +127,7 @@ def test_settings_that_cannot_work(name: str, settings: dict[str, Any], said: st
             (SLURM,),
             "needs a machine with SLURM's sbatch and srun; hydra.launcher.cluster=local runs the jobs on this one",
         ),
+        (("hydra.launcher.partition=gpu",), "of this launcher; it is one of hydra/launcher=slurm"),
         (("hydra/launcher=lsf",), "unknown hydra/launcher 'lsf'; choose from: processes, ray, slurm, basic"),
         ((RAY, "hydra.launcher.init.num_cpus=2"), "to add it, write +hydra.launcher.init.num_cpus=VALUE"),
         (
@@ -155,6 +158,17 @@ def test_an_extra_that_is_not_installed(name: str, module: str, tmp_path: Path) 
     (line,) = done.stderr.splitlines()
     assert line.endswith(f"pip install 'cl-powerprop[{name}]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_document_names_options_that_there_are() -> None:
+    named = set(re.findall(r"hydra\.launcher\.(\w+)", read("docs/cluster.md")))
+    for table, name in zip(read("docs/cluster.md").split("| `hydra.launcher.` |")[1:], ("slurm", "ray"), strict=True):
+        rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[2:]]
+        options = {option for row in rows for option in re.findall(r"`(\w+)`", row)}
+        assert len(options) > 5
+        assert options <= {field.name for field in fields(ENGINES[name])}
+        named |= options
+    assert named <= {field.name for kind in ENGINES.values() for field in fields(kind)}
 
 
 def test_engines_are_imported_when_they_are_used() -> None:
