@@ -65,9 +65,9 @@ def tune(name: str, runs: Path) -> None:
 
 def compared(runs: Path) -> list[dict[str, object]]:
     """Return the validation accuracy of the best settings and of the defaults for each new seed."""
-    words = ["run", "-m", *SETTINGS, "evaluation.schedule=never", f"seed={','.join(map(str, SEEDS))}"]
-    call([*words, "--config-dir", "accuracy/configs", "experiment=best", "run_dir=best"], runs)
-    call([*words, "run_dir=defaults"], runs)
+    words = [*SETTINGS, "evaluation.schedule=never", f"seed={','.join(map(str, SEEDS))}"]
+    call(["run", "-m", "--config-dir", "accuracy/configs", "experiment=best", *words, "run_dir=best"], runs)
+    call(["run", "-m", *words, "run_dir=defaults"], runs)
     found = []
     for settings in ("best", "defaults"):
         for path in sorted((runs / settings).glob("*/run.json")):

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cl_powerprop.analysis.matplotlib_elements import FORMATS, RC, lay_out, many_panels, one_panel, save_figure
+from cl_powerprop.analysis.matplotlib_elements import FORMATS, RC, lay_out, many_panels, save_figure
 from cl_powerprop.analysis.style import COLOURS
 from cl_powerprop.tuning.study_file import number_of
 
@@ -64,9 +64,10 @@ def _history(study: Study) -> Figure | None:
             axes.plot(
                 others,
                 [0.0] * len(others),
-                "|",
+                "x",
                 color=_GREY,
-                transform=axes.get_xaxis_transform(),
+                markersize=4,
+                transform=axes.get_xaxis_transform(),  # on the axis, for they have no value
                 clip_on=False,
                 label="pruned, or failed",
             )
@@ -115,25 +116,35 @@ def _importance(study: Study) -> Figure | None:
 
 
 def _front(study: Study) -> Figure | None:
-    """Draw the first two objectives against each other, and the bound that the front sets."""
+    """Draw the first two objectives against each other, once for all trials and once around the front."""
     if len(study.objectives) < 2:
-        return None
+        return None  # what is best in one alone stands in the history
     first, second = study.objectives[:2]
-    figure, axes = one_panel(f"{first.metric.label} and {second.metric.label}")
-    axes.plot(*_points(study.complete), "o", color=_GREY, markersize=4, label="trial")
-    best = study.best()
-    # From one trial to the next worse one in the first objective, the second stays what the better one reached.
-    axes.step(*_points(best), where="post", color=_ORANGE, linewidth=1)
-    axes.plot(*_points(best), "o", color=_ORANGE, markersize=6, label="no other trial beats it in all objectives")
-    defaults = study.of_defaults
-    if defaults is not None and defaults in study.complete:
-        axes.plot(*_points([defaults]), "D", color=_GREEN, markersize=6, label="defaults")
-    axes.set_xlabel(first.metric.label)
-    axes.set_ylabel(second.metric.label)
-    _units(axes.xaxis, first)
-    _units(axes.yaxis, second)
-    axes.legend(fontsize=_SMALL)
+    best, defaults = study.best(), study.of_defaults
+    compared = [*best, *([defaults] if defaults in study.complete else [])]
+    title = f"{first.metric.label} and {second.metric.label}"
+    figure, panels = many_panels(["all trials", "the best ones"], title, 3.8, 4.8)
+    for axes in panels:
+        axes.plot(*_points(study.complete), "o", color=_GREY, markersize=4, label="trial")
+        # From one trial to the next worse one in the first objective, the second stays what the better one reached.
+        axes.step(*_points(best), where="post", color=_ORANGE, linewidth=1)
+        axes.plot(*_points(best), "o", color=_ORANGE, markersize=6, label="no other trial beats it in all objectives")
+        axes.plot(*_points(compared[len(best) :]), "D", color=_GREEN, markersize=6, label="defaults")
+        axes.set_xlabel(first.metric.label)
+        axes.set_ylabel(second.metric.label)
+        _units(axes.xaxis, first)
+        _units(axes.yaxis, second)
+    across, up = _points(compared)
+    panels[1].set_xlim(_around(across))
+    panels[1].set_ylim(_around(up))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=_SMALL)
     return figure
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of an axis that shows some values with a margin."""
+    margin = 0.1 * (max(values) - min(values)) or 0.01 * abs(values[0]) or 1.0
+    return min(values) - margin, max(values) + margin
 
 
 def _points(trials: Sequence[FrozenTrial]) -> tuple[list[float], list[float]]:
