@@ -98,6 +98,22 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, number: int) -> None:
     assert "no trial is pruned" in ended.stdout
 
 
+def test_with_one_process_a_study_that_was_killed_has_the_same_trials(tmp_path: Path) -> None:
+    words = ("tune", *TINY, *RANGES, "--trials", "13", "--jobs", "1")
+    assert command(*words, "run_dir=whole", folder=tmp_path).returncode == 0
+    for ended in (2, 5):
+        process = start(*words, "run_dir=killed", folder=tmp_path)
+        assert process.stdout is not None
+        for _ in range(ended):
+            assert process.stdout.readline().startswith("trial ")
+        process.kill()
+        process.communicate(timeout=60)
+    assert command(*words, "run_dir=killed", folder=tmp_path).returncode == 0
+    whole, killed = ([row | {"seconds": ""} for row in table(tmp_path / name)] for name in ("whole", "killed"))
+    assert killed == whole
+    assert {row["state"] for row in whole} == {"complete", "pruned"}
+
+
 def test_a_trial_that_diverges_is_pruned(tmp_path: Path) -> None:
     words = ("tune", *TINY, "optimizer.lr=choice(0.2,1e6)", "--trials", "5", "run_dir=study", "--no-pruning")
     ended = command(*words, folder=tmp_path)
