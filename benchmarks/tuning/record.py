@@ -5,7 +5,7 @@ python benchmarks/tuning/record.py                  # as recorded, into the fold
 1. A study of 30 trials, two at a time, of gamma, learning rate and alpha; the command is killed by SIGKILL when ten
    trials have ended, and given again.
 2. One of the same settings with two objectives: validation accuracy, and the capacity used.
-3. The best settings of the first study and the defaults on seeds that no search has seen, on validation data.
+3. The best settings of each study and the defaults on seeds that no search has seen, on validation data.
 
 The studies and runs are kept in ``--runs``: a call that was cut off goes on.
 """
@@ -64,30 +64,32 @@ def tune(name: str, runs: Path) -> None:
 
 
 def compared(runs: Path) -> list[dict[str, object]]:
-    """Return the validation accuracy of the best settings and of the defaults for each new seed."""
+    """Return what the best settings of each study and the defaults reach with each new seed."""
     words = [*SETTINGS, "evaluation.schedule=never", f"seed={','.join(map(str, SEEDS))}"]
-    call(["run", "-m", "--config-dir", "accuracy/configs", "experiment=best", *words, "run_dir=best"], runs)
+    for name in OBJECTIVES:
+        best = ["--config-dir", f"{name}/configs", "experiment=best"]
+        call(["run", "-m", *best, *words, f"run_dir=best_of_{name}"], runs)
     call(["run", "-m", *words, "run_dir=defaults"], runs)
     found = []
-    for settings in ("best", "defaults"):
+    for settings in (*(f"best_of_{name}" for name in OBJECTIVES), "defaults"):
         for path in sorted((runs / settings).glob("*/run.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
-            reached = record["metrics"]
-            row = {"settings": settings, "seed": record["seed"], "validation_accuracy": reached["validation_accuracy"]}
-            found.append(row | {"capacity_used": reached["capacity_used"]})
+            metrics = {name: round(record["metrics"][name], 6) for name in ("validation_accuracy", "capacity_used")}
+            found.append({"settings": settings, "seed": record["seed"]} | metrics)
     return found
 
 
-def interval(rows: Sequence[dict[str, object]]) -> str:
-    """Return the mean gain of the best settings over the seeds, with its 95 % paired t-interval."""
-    by = {(row["settings"], row["seed"]): float(str(row["validation_accuracy"])) for row in rows}
-    gains = [by["best", seed] - by["defaults", seed] for seed in SEEDS]
-    mean, half = statistics.mean(gains), T * statistics.stdev(gains) / len(gains) ** 0.5
-    means = {name: statistics.mean(by[name, seed] for seed in SEEDS) for name in ("best", "defaults")}
-    return (
-        f"seeds {SEEDS}: best {means['best']:.4f}, defaults {means['defaults']:.4f}, "
-        f"gain {mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})"
-    )
+def intervals(rows: Sequence[dict[str, object]]) -> Iterator[str]:
+    """Yield, as rows of a table, means over the seeds and their difference to the defaults with a paired t-interval."""
+    yield "| settings | | mean | more than the defaults (95 %) |"
+    yield "| --- | --- | --- | --- |"
+    for settings in dict.fromkeys(row["settings"] for row in rows):
+        for metric in ("validation_accuracy", "capacity_used"):
+            value = {(row["settings"], row["seed"]): float(str(row[metric])) for row in rows}
+            gains = [value[settings, seed] - value["defaults", seed] for seed in SEEDS]
+            mean, half = statistics.mean(gains), T * statistics.stdev(gains) / len(gains) ** 0.5
+            more = "" if settings == "defaults" else f"{mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})"
+            yield f"| {settings} | {metric} | {statistics.mean(value[settings, seed] for seed in SEEDS):.4f} | {more} |"
 
 
 def main() -> None:
@@ -109,7 +111,7 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(interval(rows))
+    print(*intervals(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,10 @@ def test_unfinished_and_failed_runs_are_reported_and_left_out(tmp_path: Path) ->
     write_run(tmp_path / "x", "naive", 7, status="running", record={"trained_tasks": 1})
     write_run(tmp_path / "y", "naive", 8, status="failed", record={"error": "training diverged", "trained_tasks": 2})
     write_run(tmp_path / "z", "epn", 3, record={"diverged_tasks": [1, 2]})
+    for name in ("p", "q"):
+        write_run(tmp_path / name, "naive", 9, status="pruned", record={"error": "worse", "trained_tasks": 1})
     lines = compared(tmp_path).warnings
+    assert [line for line in lines if "pruned" in line] == ["2 pruned trials of cl-powerprop tune, left out"]
     assert "x: running after 1 of 3 tasks, left out" in lines
     assert "y: failed after 2 of 3 tasks (training diverged), left out" in lines
     assert "z: no better than guessing on task(s) 1, 2, which count anyway" in lines

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_each_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     }
     assert sorted(line.partition(":")[0] for line in told) == ["1 dies", "2 dies once", "3 leaves"]
     assert {path.name for path in tmp_path.glob("*-1")} == {"dies-1", "dies once-1", "leaves-1"}, "a mistake is final"
+
+
+def test_the_next_call_is_asked_for_when_a_process_is_free(tmp_path: Path) -> None:
+    ended: list[int] = []
+    asked: list[int] = []
+
+    def calls() -> Iterator[Call]:
+        for index in range(6):
+            assert index - len(ended) < 2, "asked for before there was room"
+            asked.append(index)
+            yield Call(("dies once" if index == 1 else "fine", str(tmp_path / str(index))), str(index))
+
+    for index in range(6):
+        (tmp_path / str(index)).mkdir()
+    for outcome in outcomes(call, calls(), 2, 1, lambda _: None):
+        assert outcome.error is None
+        ended.append(outcome.index)
+    assert asked == sorted(ended) == list(range(6))
 
 
 def test_a_process_has_the_environment_and_folder_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

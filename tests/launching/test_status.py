@@ -78,12 +78,33 @@ def test_seeds_together_have_a_line_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "code"), [(["complete"], 0), (["complete", "interrupted"], 3), (["interrupted", "failed"], 1)]
+    ("states", "code"),
+    [
+        (["complete"], 0),
+        (["complete", "interrupted"], 3),
+        (["interrupted", "failed"], 1),
+        (["complete", "pruned"], 0),
+        (["pruned", "interrupted"], 3),
+    ],
 )
 def test_exit_codes(tmp_path: Path, states: list[str], code: int) -> None:
     for number, state in enumerate(states):
         write(tmp_path / str(number), status=state)
     assert show(tmp_path) == code
+
+
+def test_trials_that_are_pruned_are_done(tmp_path: Path) -> None:
+    listed(tmp_path, 0, state="pruned")
+    listed(tmp_path, 1, state="pruned", message="training diverged")
+    write(tmp_path / "0", status="pruned", error="in the worse half")
+    write(tmp_path / "1", status="failed", error="training diverged")
+    assert statuses(tmp_path) == [
+        RunStatus("0: epn, seed 0", "pruned", "task 2/10", None, "in the worse half"),
+        RunStatus("1: epn, seed 1", "pruned", "task 2/10", None, "training diverged"),
+    ]
+    assert as_text(statuses(tmp_path)).endswith("2 runs: 2 pruned")
+    listed(tmp_path, 1)  # as it is tried again
+    assert [run.state for run in statuses(tmp_path)] == ["pruned", "failed"]
 
 
 def test_nothing_strange_reaches_the_terminal(tmp_path: Path) -> None:
