@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,18 @@ from cl_powerprop.seeding import derive_seed
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
 from cl_powerprop.tuning.space import Space, Value
-from cl_powerprop.tuning.study_file import AGAIN, DEFAULTS, ERROR, FILE, VOID, check_trials, number_of, open_study
+from cl_powerprop.tuning.study_file import (
+    AGAIN,
+    DEFAULTS,
+    ERROR,
+    FILE,
+    OWN,
+    VOID,
+    check_trials,
+    is_new,
+    number_of,
+    open_study,
+)
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -44,7 +54,7 @@ class Study:
     def __init__(
         self, folder: Path, space: Space, objectives: Sequence[Objective], settings: Mapping[str, Any], seed: int
     ) -> None:
-        if not os.path.lexists(folder / FILE) and not is_free(folder):
+        if is_new(folder) and not is_free(folder, OWN):
             raise taken(folder)
         self.folder, self.space, self.objectives, self._seed = folder, space, objectives, seed
         self.optuna = open_study(folder, objectives)

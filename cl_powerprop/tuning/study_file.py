@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FILE = "study.db"
+OWN = (FILE, f"{FILE}-journal", f"{FILE}-wal", f"{FILE}-shm")  # with what SQLite has beside it
 
 # Attributes of a trial: it was never to run; what it failed of, or that it diverged; how long it took; it has the
 # settings as they are without the ranges; it tries again what the trial of this number has failed of.
@@ -29,7 +30,6 @@ VOID, ERROR, SECONDS, DEFAULTS, AGAIN = "void", "error", "seconds", "defaults", 
 
 _NAME = "tune"
 _PATIENCE = 60.0  # seconds that a process waits for others to write
-_BESIDES = ("", "-journal", "-wal", "-shm")  # what SQLite's names of the file end with
 
 
 def check_optuna() -> None:
@@ -47,6 +47,12 @@ def check_optuna() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
+def is_new(folder: Path) -> bool:
+    """Return whether a folder has no study yet; an empty file is one that a kill has left as it was made."""
+    file = folder / FILE
+    return not os.path.lexists(file) or (is_file(file) and not file.stat().st_size)
+
+
 def open_study(folder: Path, objectives: Sequence[Objective]) -> OptunaStudy:
     """Return the study of a folder; a new one if there is none.
 
@@ -58,8 +64,8 @@ def open_study(folder: Path, objectives: Sequence[Objective]) -> OptunaStudy:
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import SQLAlchemyError
 
-    for suffix in _BESIDES:
-        file = folder / f"{FILE}{suffix}"
+    for name in OWN:
+        file = folder / name
         if os.path.lexists(file) and not is_file(file):
             raise RunFolderError(f"{file} is a link, or no file; remove it")
     file = folder / FILE

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cl_powerprop.composition import compose
-from cl_powerprop.errors import DivergedError, PrunedError, StorageError, UserError
+from cl_powerprop.errors import DivergedError, InUseError, PrunedError, StorageError, UserError
 from cl_powerprop.process import FAULT, leave_wandb
 from cl_powerprop.record import Job
 from cl_powerprop.registry import find_plugins, import_modules
@@ -93,7 +93,7 @@ def _run(order: Order) -> None:
         with storing():
             Trial(study, trial._trial_id).set_user_attr(ERROR, as_line(str(error)))
             study.tell(order.entry, state=TrialState.PRUNED)
-    except StorageError:
+    except (StorageError, InUseError):  # for the command to decide
         raise
     except Exception as error:  # noqa: BLE001, RUF100 (whatever it is, it costs no other trial)
         if not isinstance(error, UserError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING
 from cl_powerprop import naming
 from cl_powerprop.composition import compose
 from cl_powerprop.config import parallel_jobs
-from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
+from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, telling
 from cl_powerprop.launching.engine import Call, Outcome, outcomes
-from cl_powerprop.launching.job_list import WAITING, ListedJob, add_jobs
+from cl_powerprop.launching.job_list import NAME, WAITING, ListedJob, add_jobs
 from cl_powerprop.launching.processes import ProcessEngine, how_it_ended
 from cl_powerprop.output import say
 from cl_powerprop.registry import imported_modules
-from cl_powerprop.run_lock import RunLock
+from cl_powerprop.run_lock import RunLock, holder_of
 from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cl_powerprop.tuning.space import Value
 
 _RETRIES = 1  # of a trial whose process has died
+_PATIENCE, _LOOK = 15.0, 0.1  # seconds that processes without a command have to end, and between two looks
 
 
 def tune(
@@ -120,14 +122,21 @@ class _Tuning:
             say(f"{len(failed)} of {len(study.trials)} trials failed before, and run again")
             for trial in failed:
                 study.retry(trial)
-        left = study.cut_off()
-        calls = self._calls(left, trials)
+        self._await(study.cut_off())
+        calls = self._calls(study.cut_off(), trials)
         engine = ProcessEngine(at_a_time, _RETRIES)
         engine.preload = PRELOAD
         for outcome in outcomes(engine, run_trial, calls, say):
             self._ended(self._begun[outcome.index], outcome)
         if (count := len(study.trials)) < trials:
             say(f"all {count} combinations are tried")
+
+    def _await(self, numbers: Sequence[int]) -> None:
+        """Wait for processes of an earlier command that was killed: they write their last checkpoints."""
+        folders = [self._study.folder / str(number) for number in numbers]
+        end = time.monotonic() + _PATIENCE
+        while any(holder_of(folder) is not None for folder in folders) and time.monotonic() < end:
+            time.sleep(_LOOK)
 
     def _begin(self) -> None:
         defaults = find_defaults(self._study.space)
@@ -173,5 +182,7 @@ class _Tuning:
         job = ListedJob(number, "", name, str(number), state, message)
         try:
             add_jobs(self._study.folder, [job], begins)
+        except FileError as error:
+            raise RunFolderError(f"{self._study.folder / NAME} is a link, or no file; remove it") from error
         except OSError as error:
             raise StorageError(f"the list of trials in {self._study.folder} cannot be written: {error}") from error

@@ -78,6 +78,8 @@ def _call(line: str) -> None:
         given = {word.partition("=")[0] for word in words}
         if "benchmark=single" in words:  # it is one task
             given.add("benchmark.n_tasks")
+        if "--retry-failed" in words:  # the launcher that knows what has failed
+            given.add("hydra/launcher")
         words += [f"{key}={value}" for key, value in SMALL.items() if key not in given and "experiment" not in given]
     try:
         command(words)

@@ -90,6 +90,11 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="never overwritten"):
         opened(tmp_path)
+    (tmp_path / FILE).touch()  # as a power cut may leave it
+    with pytest.raises(RunFolderError, match="never overwritten"):
+        opened(tmp_path)
+    (tmp_path / "other.txt").unlink()
+    assert opened(tmp_path).trials == []
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
