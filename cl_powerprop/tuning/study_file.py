@@ -174,6 +174,8 @@ def _wrong_with(trial: FrozenTrial, ranges: Mapping[str, Range], objectives: int
     kinds = {VOID: bool, ERROR: str, SECONDS: float, DEFAULTS: bool, AGAIN: int}
     if any(not isinstance(about[key], kind) for key, kind in kinds.items() if key in about):
         return "has impossible attributes"
+    if AGAIN in about and not 0 <= about[AGAIN] < trial.number:
+        return "tries again what does not exist"
     return None
 
 

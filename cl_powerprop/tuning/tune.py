@@ -15,7 +15,7 @@ from cl_powerprop.config import parallel_jobs
 from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError, StorageError
 from cl_powerprop.interrupts import Interrupted, telling
 from cl_powerprop.launching.engine import Call, Outcome, outcomes
-from cl_powerprop.launching.job_list import NAME, WAITING, ListedJob, add_jobs
+from cl_powerprop.launching.job_list import NAME, WAITING, ListedJob, add_jobs, read_jobs
 from cl_powerprop.launching.processes import ProcessEngine, how_it_ended
 from cl_powerprop.output import say
 from cl_powerprop.registry import imported_modules
@@ -28,7 +28,7 @@ from cl_powerprop.tuning.report import state_of, trial_line, write_report
 from cl_powerprop.tuning.settings import settings_of
 from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.study import Study
-from cl_powerprop.tuning.study_file import ERROR, check_optuna, storing
+from cl_powerprop.tuning.study_file import ERROR, check_optuna, number_of, storing
 from cl_powerprop.tuning.trial import PRELOAD, Order, run_trial
 from cl_powerprop.workers import Workers
 
@@ -123,6 +123,7 @@ class _Tuning:
             for trial in failed:
                 study.retry(trial)
         self._await(study.cut_off())
+        self._catch_up()
         calls = self._calls(study.cut_off(), trials)
         engine = ProcessEngine(at_a_time, _RETRIES)
         engine.preload = PRELOAD
@@ -137,6 +138,14 @@ class _Tuning:
         end = time.monotonic() + _PATIENCE
         while any(holder_of(folder) is not None for folder in folders) and time.monotonic() < end:
             time.sleep(_LOOK)
+
+    def _catch_up(self) -> None:
+        """Enter in the list of jobs what ended when an earlier command was gone."""
+        listed = read_jobs(self._study.folder)
+        for trial in self._study.trials:
+            number, state = number_of(trial), state_of(trial)
+            if trial.state.is_finished() and (number not in listed or listed[number].state != state):
+                self._list(number, trial_name(trial.params), state, trial.user_attrs.get(ERROR, ""))
 
     def _begin(self) -> None:
         defaults = find_defaults(self._study.space)
@@ -160,7 +169,7 @@ class _Tuning:
         objectives = ",".join(objective.written for objective in study.objectives)
         overrides, name = study.space.overrides(trial.params), trial_name(trial.params)
         order = Order(study.folder, number, trial.number, name, overrides, objectives, self._prunes, imported_modules())
-        self._list(number, name, WAITING, begins=not self._begun)
+        self._list(number, name, WAITING)
         self._begun.append(number)
         return Call((order, self._workers), f"trial {number}: {name}")
 
@@ -177,11 +186,11 @@ class _Tuning:
         self._list(number, name, state_of(trial), error)
         say(trial_line(trial, name, self._study.objectives))
 
-    def _list(self, number: int, name: str, state: str, message: str = "", begins: bool = False) -> None:
+    def _list(self, number: int, name: str, state: str, message: str = "") -> None:
         """Add to the list of jobs, which `status` reads."""
         job = ListedJob(number, "", name, str(number), state, message)
         try:
-            add_jobs(self._study.folder, [job], begins)
+            add_jobs(self._study.folder, [job], begins=not self._begun)
         except FileError as error:
             raise RunFolderError(f"{self._study.folder / NAME} is a link, or no file; remove it") from error
         except OSError as error:

@@ -98,7 +98,9 @@ def test_the_server_can_be_forked() -> None:
         "import sys, threading, torch\n"
         "def refuse(*_): sys.exit('CUDA')\n"
         "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, refuse)\n"
-        "import cl_powerprop.launching.preloaded\n"
+        "import importlib, cl_powerprop.launching.preloaded\n"
+        "from cl_powerprop.tuning.trial import PRELOAD\n"
+        "for module in PRELOAD: importlib.import_module(module)\n"
         "sys.exit(threading.active_count() - 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -125,6 +125,7 @@ def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
             "UPDATE trials SET state = 'WAITING'",
             "UPDATE trials SET state = 'PRUNED'",
             """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'again', '"../../x"')""",
+            """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'again', '7')""",
             """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'error', '3')""",
             """INSERT INTO trial_intermediate_values VALUES (1, 1, -5, 0.5, 'FINITE')""",
             "UPDATE studies SET study_name = 'other'; UPDATE studies SET study_name = 'tune'; DROP TABLE trial_values",
