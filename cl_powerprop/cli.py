@@ -61,10 +61,21 @@ def _dispatch(words: list[str]) -> int:
         return run_command(words[1:])
     parsers = _parsers()
     if words[:1] == ["tune"]:  # overrides may stand between its options
-        options = parsers["tune"].parse_intermixed_args(words[1:])
+        options = parsers["tune"].parse_intermixed_args(_with_objective(words[1:]))
     else:
         options = parsers[""].parse_args(words)
     return int(options.call(options))
+
+
+def _with_objective(words: Sequence[str]) -> list[str]:
+    """Return the words of a command with an objective that begins with `-` bound to its option: it is no option."""
+    found: list[str] = []
+    for word in words:
+        if found[-1:] == ["--objective"]:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _parsers() -> dict[str, argparse.ArgumentParser]:
