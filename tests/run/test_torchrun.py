@@ -165,16 +165,6 @@ def test_a_signal_stops_all_at_the_same_moment_and_the_same_command_goes_on(
     assert (code, errors) == (0, [])
     assert f"run: going on after 0 of 1 tasks and {begun.task['epochs']} epochs of the next" in printed
     assert_same(Path("run"), together / "whole")
-    if told == "one":
-        return
-    before = tree(Path("run"))
-    code, printed, errors = output_of(launch(*words))
-    assert (code, errors) == (0, [])
-    assert printed.count("run: complete") == 1
-    assert tree(Path("run")) == before
-    code, _, (line,) = output_of(launch(*words, "seed=1"))
-    assert code != 0
-    assert "holds a run with other settings: seed was 0 and is 1" in line
 
 
 FAILING = """
@@ -218,23 +208,51 @@ def test_all_fail_together_and_one_says_why(fails: str, how: str, tmp_path: Path
     assert said in record["error"]
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("train.batch_size=25",), "train.batch_size=25 does not divide among 2 processes"),
-        (("-m", "seed=0,1"), "call it once for each run, without -m"),
-        (("references=[untrained]",), "several processes train no references; run this once without torchrun"),
-        (("strategy=joint", "model.heads=per_task"), "the heads of single tasks"),
-    ],
-)
-def test_what_several_processes_cannot_do_is_one_line(words: Sequence[str], said: str, tmp_path: Path) -> None:
-    flags = [word for word in words if word.startswith("-")]
-    rest = [word for word in words if word not in flags]
-    code, printed, errors = output_of(launch("-m", "cl_powerprop", "run", *flags, *SMALL, *rest, cwd=tmp_path))
-    assert code != 0
+REFUSED = {
+    "batch": (("train.batch_size=25",), "train.batch_size=25 does not divide among 2 processes"),
+    "multirun": (("-m", "seed=0,1"), "call it once for each run, without -m"),
+    "references": (
+        ("references=[untrained]",),
+        "several processes train no references; run this once without torchrun",
+    ),
+    "heads": (("strategy=joint", "model.heads=per_task"), "the heads of single tasks"),
+    # The last one: the first process alone refuses it, and the other one sees that it has ended.
+    "settings": ((*SLOW, "seed=1", "run_dir=whole"), "seed was 0 and is 1; choose another run_dir"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(together: Path) -> dict[str, tuple[list[int], str, list[str]]]:
+    """How commands of two processes ended: the exit codes of both, and what they printed, errors line by line."""
+    before = tree(together / "whole")
+    commands = {"complete": ["run", *SLOW, "run_dir=whole"]}
+    commands |= {name: ["run", *SMALL, *words] for name, (words, _) in REFUSED.items()}
+    (together / "commands.json").write_text(json.dumps(commands))
+    process = launch(str(Path(__file__).with_name("several_commands.py")), ".", cwd=together)
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    assert tree(together / "whole") == before
+    found = {}
+    for name in commands:
+        each = [json.loads((together / f"{name}-{rank}.json").read_text()) for rank in range(RANKS)]
+        codes, printed, complaints = zip(*each, strict=True)
+        found[name] = ([*codes], "".join(printed), "".join(complaints).splitlines())
+    return found
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_several_processes_cannot_do_is_one_line(name: str, ended: Any) -> None:
+    codes, printed, errors = ended[name]
+    assert 0 not in codes
     (line,) = errors
-    assert said in line
+    assert REFUSED[name][1] in line
     assert "task 1" not in printed
+
+
+def test_a_complete_run_is_left_as_it_is(ended: Any) -> None:
+    codes, printed, errors = ended["complete"]
+    assert (codes, errors) == ([0, 0], [])
+    assert printed.count("whole: complete") == 1
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
