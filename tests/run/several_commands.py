@@ -24,15 +24,16 @@ def ended(seconds: float) -> NoReturn:
 
 def call(words: list[str], into: Path) -> tuple[int, str, str]:
     """Return exit code, what was printed, and what was printed to stderr."""
-    torchrun.voice.__init__()
+    type(torchrun.voice).__init__(torchrun.voice)
     streams, files = (sys.stdout, sys.stderr), [into.with_suffix(f".{name}") for name in ("out", "err")]
     kept = [os.dup(number) for number in (1, 2)]
     for number, file in zip((1, 2), files, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    code: str | int | None = 0
     try:
-        code = main(words)
+        main(words)
     except SystemExit as error:
-        code = error.code  # type: ignore[assignment]
+        code = error.code
     for stream in (sys.stdout, sys.stderr, *streams):
         stream.flush()
     sys.stdout, sys.stderr = streams
