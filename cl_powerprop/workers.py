@@ -27,7 +27,9 @@ class Workers:
 
     def are_elsewhere(self) -> bool:
         """Return whether this process is one of them, and not the command's own."""
-        return os.getpid() != self.command
+        return (
+            os.getpid() != self.command or not self.folder.exists()
+        )  # a process of another machine may have its number
 
     def are_told(self) -> bool:
         """Return whether the command has passed on a signal."""

@@ -132,6 +132,8 @@ class SlurmEngine:
             if job.done():
                 self._jobs.remove((job, futures))
                 _settle(job, futures)
+                for file in (job.paths.submitted_pickle, job.paths.result_pickle):  # they have the whole command
+                    file.unlink(missing_ok=True)
         self._next_look = time.monotonic() + _LOOK
 
     def how_it_died(self, error: BaseException) -> str | None:

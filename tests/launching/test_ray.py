@@ -16,6 +16,7 @@ from cl_powerprop.launching.ray_cluster import RayEngine
 
 from ..docs.documents import ROOT
 from . import stubs
+from .conftest import Serial
 from .sweeps import LONG, QUICK, ended, numbers, start, wait_for_checkpoint
 from .test_sweeps import record
 
@@ -47,21 +48,20 @@ def cluster() -> Iterator[str]:
         nodes.shutdown()
 
 
-def test_eight_runs_on_two_nodes_are_those_of_a_serial_sweep(cluster: str) -> None:
+def test_eight_runs_on_two_nodes_are_those_of_a_serial_sweep(cluster: str, serial: Serial) -> None:
     words = (*QUICK, "seed=range(8)")
-    assert ended(*words, "run_dir=serial", "hydra/launcher=basic")[0] == 0
     on_ray = (*words, "run_dir=sweep", RAY, f"hydra.launcher.address={cluster}")
     code, printed, errors = ended(*on_ray)
     assert (code, errors) == (0, "")
     assert "pid=" not in printed, "nothing of Ray's own"
-    assert numbers("sweep") == numbers("serial")
+    assert numbers("sweep") == serial(QUICK, 8)
     code, printed, errors = ended(*on_ray)
     assert (code, errors) == (0, "")
     assert "0 of 8 jobs are left to run" in printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_is_gone_goes_on_from_its_checkpoint(cluster: str, number: int) -> None:
+def test_a_worker_that_is_gone_goes_on_from_its_checkpoint(cluster: str, number: int, serial: Serial) -> None:
     words = (*LONG, "seed=0,1", "run_dir=sweep", RAY, f"hydra.launcher.address={cluster}")
     process = start(*words)
     run = wait_for_checkpoint("sweep", process)
@@ -70,8 +70,7 @@ def test_a_worker_that_is_gone_goes_on_from_its_checkpoint(cluster: str, number:
     assert (process.returncode, errors) == (0, "")
     assert re.search(rf"job {run.name}: naive, seed {run.name}: .*; it is tried again", printed)
     assert len(record(run)["resumed"]) == 1  # type: ignore[arg-type]
-    assert ended(*LONG, "seed=0,1", "run_dir=serial", "hydra/launcher=basic")[0] == 0
-    assert numbers("sweep") == numbers("serial")
+    assert numbers("sweep") == serial(LONG, 2)
 
 
 def test_no_process_outlives_the_command() -> None:

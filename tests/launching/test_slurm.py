@@ -14,6 +14,7 @@ from cl_powerprop.launching.slurm import SlurmEngine
 
 from ..docs.documents import ROOT
 from . import slurm_stand_in, stubs
+from .conftest import Serial
 from .sweeps import LONG, QUICK, ended, numbers, start, wait_for_checkpoint
 from .test_sweeps import record
 
@@ -44,19 +45,19 @@ def submitted(process: psutil.Process) -> list[psutil.Process]:
     return [each for each in process.children(recursive=True) if "submitit.core._submit" in each.cmdline()]
 
 
-def test_eight_runs_are_those_of_a_serial_sweep() -> None:
+def test_eight_runs_are_those_of_a_serial_sweep(serial: Serial) -> None:
     words = (*QUICK, "seed=range(8)")
-    assert ended(*words, "run_dir=serial", "hydra/launcher=basic")[0] == 0
     code, printed, errors = ended(*words, *LOCAL, "hydra.launcher.runs_per_job=4", "run_dir=sweep")
     assert (code, errors) == (0, "")
     assert "2 local jobs are queued" in printed
-    assert numbers("sweep") == numbers("serial")
+    assert not list(Path("sweep").rglob("*.pkl")), "they would hold what the command was given"
+    assert numbers("sweep") == serial(QUICK, 8)
     code, printed, errors = ended(*words, *LOCAL, "run_dir=sweep")
     assert (code, errors) == (0, "")
     assert "0 of 8 jobs are left to run" in printed
 
 
-def test_a_job_whose_time_is_up_is_queued_again() -> None:
+def test_a_job_whose_time_is_up_is_queued_again(serial: Serial) -> None:
     process = start(*LONG, "seed=0,1", "run_dir=sweep", *LOCAL, "hydra.launcher.runs_per_job=2")
     run = wait_for_checkpoint("sweep", process)
     (job,) = submitted(psutil.Process(process.pid))
@@ -66,8 +67,7 @@ def test_a_job_whose_time_is_up_is_queued_again() -> None:
     assert len(record(run)["resumed"]) == 1  # type: ignore[arg-type]
     (log,) = Path("sweep/.submitit").glob("[0-9]*/*_log.out")
     assert "Requeued job" in log.read_text()
-    assert ended(*LONG, "seed=0,1", "run_dir=serial", "hydra/launcher=basic")[0] == 0
-    assert numbers("sweep") == numbers("serial")
+    assert numbers("sweep") == serial(LONG, 2)
 
 
 def test_a_job_whose_time_was_up_too_often_has_failed() -> None:
@@ -90,7 +90,7 @@ def test_a_job_whose_time_was_up_too_often_has_failed() -> None:
     assert len(record(run)["resumed"]) == 1  # type: ignore[arg-type]
 
 
-def test_what_is_submitted(stand_in: Path) -> None:
+def test_what_is_submitted(stand_in: Path, serial: Serial) -> None:
     words = (
         *("partition=gpu", "account=lab", "timeout_min=90", "gpus_per_node=1", "mem_gb=8", "cpus_per_run=2"),
         *("runs_per_job=2", "array_parallelism=3", "signal_delay_s=60", "setup=['module load cuda']"),
@@ -109,12 +109,11 @@ def test_what_is_submitted(stand_in: Path) -> None:
     }
     assert {f"#SBATCH --{option}" for option in expected} <= set(lines)
     assert lines.index("export SUBMITIT_PREEMPT_SIGNAL=USR1") + 1 == lines.index("module load cuda")
-    assert ended(*QUICK, "seed=range(8)", "run_dir=serial", "hydra/launcher=basic")[0] == 0
-    assert numbers("sweep") == numbers("serial")
+    assert numbers("sweep") == serial(QUICK, 8)
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGUSR1,), (signal.SIGTERM, signal.SIGUSR1)])
-def test_a_preempted_job_is_queued_again(stand_in: Path, signals: tuple[int, ...]) -> None:
+def test_a_preempted_job_is_queued_again(stand_in: Path, signals: tuple[int, ...], serial: Serial) -> None:
     """Every process of the job gets the signal, as SLURM has it."""
     process = start(*LONG, "seed=0", "run_dir=sweep", SLURM)
     run = wait_for_checkpoint("sweep", process)
@@ -128,8 +127,7 @@ def test_a_preempted_job_is_queued_again(stand_in: Path, signals: tuple[int, ...
     assert (process.returncode, errors) == (0, "")
     assert "scontrol requeue 123" in (stand_in / "calls").read_text()
     assert len(record(run)["resumed"]) == 1  # type: ignore[arg-type]
-    assert ended(*LONG, "seed=0", "run_dir=serial", "hydra/launcher=basic")[0] == 0
-    assert numbers("sweep") == numbers("serial")
+    assert numbers("sweep") == serial(LONG, 1)
 
 
 def test_calls_are_cancelled(stand_in: Path, tmp_path: Path) -> None:
