@@ -70,6 +70,8 @@ class JobLauncher(Launcher):  # type: ignore[misc]
         for name in self.settings:
             if name not in known:
                 raise ConfigurationError(unknown_option(f"hydra.launcher.{name}", [*known, "only_failed"]))
+        if not isinstance(self.only_failed, bool):
+            raise ConfigurationError(f"hydra.launcher.only_failed must be true or false, not {self.only_failed!r}")
         engine: Engine = self.kind(**self.settings)
         engine.check()
         return engine

@@ -17,6 +17,7 @@ from cl_powerprop.errors import ConfigurationError, ProcessDiedError
 from cl_powerprop.interrupts import SIGNALS, Interrupted
 from cl_powerprop.launching.engine import PATIENCE
 from cl_powerprop.launching.settings import check_number, check_text, check_whole
+from cl_powerprop.output import say
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 _SECONDS_TO_CONNECT = 6.0
@@ -62,6 +63,10 @@ class RayEngine:
         for option in ("resources", "init"):
             if not isinstance(value := getattr(self, option), Mapping):
                 raise ConfigurationError(f"hydra.launcher.{option} must have names and values, not {value!r}")
+        for name, amount in self.resources.items():
+            check_number(f"resources.{name}", amount, 0)
+        if own := [option for option in ("address", "object_store_memory") if option in self.init]:
+            raise ConfigurationError(f"hydra.launcher.init.{own[0]} is given as hydra.launcher.{own[0]}")
         if self.object_store_memory is not None:
             check_whole("object_store_memory", self.object_store_memory, _SMALLEST_STORE)
         _import_ray()
@@ -98,6 +103,7 @@ class RayEngine:
     def start(self, function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> list["Future[Any]"]:
         ray = self._connected()
         memory = {} if self.memory_gb is None else {"memory": int(self.memory_gb * 2**30)}
+        self._check_room(ray, {"CPU": self.num_cpus, "GPU": self.num_gpus, **memory, **self.resources})
         task = ray.remote(
             num_cpus=self.num_cpus,
             num_gpus=self.num_gpus,
@@ -110,6 +116,20 @@ class RayEngine:
         futures: list[Future[Any]] = [each.future() for each in begun]
         self._running |= dict(zip(futures, begun, strict=True))
         return futures
+
+    def _check_room(self, ray: Any, wanted: Mapping[str, float]) -> None:
+        """Say it if no machine has what a run takes, for Ray waits in silence.
+
+        Raises:
+            ConfigurationError: if none will ever have it.
+        """
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        if any(all(machine.get(name, 0) >= amount for name, amount in wanted.items()) for machine in machines):
+            return
+        named = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items() if amount)
+        if self.address is None:
+            raise ConfigurationError(f"this machine has no room for a run as hydra.launcher wants it: {named}")
+        say(f"no machine of the Ray cluster has what a run takes ({named}); the jobs wait for one")
 
     def look(self) -> None:
         """Forget what has ended."""

@@ -165,6 +165,10 @@ class SlurmEngine:
                 "hydra/launcher=slurm needs a machine with SLURM's sbatch and srun; hydra.launcher.cluster=local runs "
                 "the jobs on this one"
             ) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"hydra.launcher.folder={self.folder} cannot be made: {error.strerror or error}"
+            ) from None
         executor.update_parameters(
             name="cl-powerprop",
             timeout_min=self.timeout_min,

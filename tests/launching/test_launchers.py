@@ -100,6 +100,10 @@ def test_a_folder_of_configs_may_choose_each_launcher() -> None:
         ("ray", {"address": "head:0"}, "must be HOST:PORT"),
         ("ray", {"address": "auto", "object_store_memory": 10**8}, "object_store_memory must be null with"),
         ("ray", {"object_store_memory": 5}, "object_store_memory must be a whole number of at least 80000000"),
+        ("ray", {"init": {"address": "auto"}}, "init.address is given as hydra.launcher.address"),
+        ("ray", {"only_failed": "maybe"}, "only_failed must be true or false, not 'maybe'"),
+        ("slurm", {"cluster": "local", "folder": "/dev/null/%j"}, "folder=/dev/null/%j cannot be made"),
+        ("ray", {"resources": {"a100": "x"}}, "resources.a100 must be a number of at least 0, not 'x'"),
         ("ray", {"resources": [1]}, "resources must have names and values"),
         ("ray", {"n_jobs": 3}, "unknown option 'hydra.launcher.n_jobs'; .*num_cpus"),
         ("slurm", {"cluster": "lsf"}, "hydra.launcher.cluster must be one of slurm, local, not 'lsf'"),
@@ -128,6 +132,7 @@ def test_settings_that_cannot_work(name: str, settings: dict[str, Any], said: st
             "needs a machine with SLURM's sbatch and srun; hydra.launcher.cluster=local runs the jobs on this one",
         ),
         (("hydra.launcher.partition=gpu",), "of this launcher; it is one of hydra/launcher=slurm"),
+        ((RAY, "hydra.launcher.num_gpus=64"), "no room for a run as hydra.launcher wants it: CPU 1, GPU 64"),
         (("hydra/launcher=lsf",), "unknown hydra/launcher 'lsf'; choose from: processes, ray, slurm, basic"),
         ((RAY, "hydra.launcher.init.num_cpus=2"), "to add it, write +hydra.launcher.init.num_cpus=VALUE"),
         (
@@ -142,7 +147,7 @@ def test_mistakes_are_one_line(words: tuple[str, ...], said: str, tmp_path: Path
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("sweep/[0-9]*")), "no run has begun"
 
 
 @pytest.mark.slow
