@@ -92,6 +92,10 @@ class SlurmEngine:
         for option in ("partition", "account", "qos", "constraint", "folder"):
             if (value := getattr(self, option)) is not None:
                 check_text(option, value)
+        if "%" in self.folder.replace("%j", "", 1):  # SLURM would read %t, %A and others as its own
+            raise ConfigurationError(
+                f"hydra.launcher.folder, by default below run_dir, must have no % but for %j, not {self.folder!r}"
+            )
         for command in _texts("setup", self.setup):
             check_text("setup", command)
         if not isinstance(self.additional_parameters, Mapping):

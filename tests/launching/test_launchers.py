@@ -103,6 +103,7 @@ def test_a_folder_of_configs_may_choose_each_launcher() -> None:
         ("ray", {"init": {"address": "auto"}}, "init.address is given as hydra.launcher.address"),
         ("ray", {"only_failed": "maybe"}, "only_failed must be true or false, not 'maybe'"),
         ("slurm", {"cluster": "local", "folder": "/dev/null/%j"}, "folder=/dev/null/%j cannot be made"),
+        ("slurm", {"cluster": "local", "folder": "50%a/%j"}, "must have no % but for %j, not '50%a/%j'"),
         ("ray", {"resources": {"a100": "x"}}, "resources.a100 must be a number of at least 0, not 'x'"),
         ("ray", {"resources": [1]}, "resources must have names and values"),
         ("ray", {"n_jobs": 3}, "unknown option 'hydra.launcher.n_jobs'; .*num_cpus"),
