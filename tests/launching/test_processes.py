@@ -64,7 +64,7 @@ def test_the_next_call_is_asked_for_when_a_process_is_free(tmp_path: Path) -> No
 
     for index in range(6):
         (tmp_path / str(index)).mkdir()
-    for outcome in outcomes(call, calls(), 2, 1, lambda _: None):
+    for outcome in outcomes(ProcessEngine(2, 1), call, calls(), lambda _: None):
         assert outcome.error is None
         ended.append(outcome.index)
     assert asked == sorted(ended) == list(range(6))
