@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 TINY = (
@@ -13,9 +14,9 @@ TINY = (
 QUICK, LONG = ("train.epochs=1",), ("train.epochs=20",)
 
 
-def start(*words: str) -> "subprocess.Popen[str]":
+def start(*words: str, common: Sequence[str] = TINY) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "cl_powerprop", "run", "-m", *TINY, *words],
+        [sys.executable, "-m", "cl_powerprop", "run", "-m", *common, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -23,8 +24,8 @@ def start(*words: str) -> "subprocess.Popen[str]":
     )
 
 
-def ended(*words: str) -> tuple[int, str, str]:
-    process = start(*words)
+def ended(*words: str, common: Sequence[str] = TINY) -> tuple[int, str, str]:
+    process = start(*words, common=common)
     printed, errors = process.communicate(timeout=150)
     return process.returncode, printed, errors
 

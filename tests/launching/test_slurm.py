@@ -65,7 +65,7 @@ def test_a_job_whose_time_is_up_is_queued_again(serial: Serial) -> None:
     _, errors = process.communicate(timeout=150)
     assert (process.returncode, errors) == (0, "")
     assert len(record(run)["resumed"]) == 1  # type: ignore[arg-type]
-    (log,) = Path("sweep/.submitit").glob("[0-9]*/*_log.out")
+    (log,) = Path("sweep/.submitit").rglob("*_log.out")
     assert "Requeued job" in log.read_text()
     assert numbers("sweep") == serial(LONG, 2)
 

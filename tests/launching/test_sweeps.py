@@ -1,5 +1,6 @@
 """Multiruns whose processes die, are told to stop, or fail: nothing is lost, and the same command runs what is left."""
 
+import functools
 import json
 import os
 import random
@@ -15,6 +16,8 @@ import psutil
 import pytest
 
 from ..run.conftest import tree
+from . import sweeps
+from .sweeps import numbers
 
 pytestmark = pytest.mark.slow
 
@@ -29,20 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def start(*words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "cl_powerprop", "run", "-m", *WORDS, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def ended(*words: str) -> tuple[int, str, str]:
-    process = start(*words)
-    printed, errors = process.communicate(timeout=300)
-    return process.returncode, printed, errors
+start = functools.partial(sweeps.start, common=WORDS)
+ended = functools.partial(sweeps.ended, common=WORDS)
 
 
 def record(folder: Path) -> dict[str, object]:
@@ -51,12 +42,6 @@ def record(folder: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     return found
-
-
-def numbers(sweep: str) -> dict[int, bytes]:
-    """What was measured, by the job's number."""
-    folders = [path for path in Path(sweep).iterdir() if path.is_dir()]
-    return {int(path.name): (path / "accuracy_matrix.csv").read_bytes() for path in folders}
 
 
 def trainers(sweep: str) -> Iterator[int]:
