@@ -114,8 +114,8 @@ class RunConfig(RunOptions):
             sink.check()
 
     def _check_seeds_together(self) -> None:
-        if not 1 <= self.seeds_together <= _MOST_SEEDS:
-            raise ConfigurationError(f"seeds_together must be from 1 to {_MOST_SEEDS}, not {self.seeds_together}")
+        if not 1 <= self.seeds_together <= MOST_SEEDS:
+            raise ConfigurationError(f"seeds_together must be from 1 to {MOST_SEEDS}, not {self.seeds_together}")
         if self.seeds_together == 1:
             return
         if place().ranks > 1:
@@ -170,7 +170,7 @@ GROUPS = ("benchmark", "data", "model", "strategy", "optimizer", "sparsity")
 OPTIONAL = {"sparsity": "none"}  # what a config without the group has: those of earlier versions are without it
 REFERENCES = ("joint", "independent", "untrained")
 RESUME = ("auto", "never")
-_MOST_SEEDS = 1024  # that are trained together
+MOST_SEEDS = 1024  # that are trained together
 BEGINNING = "defaults:\n  - base\n  - _self_\n\n"  # of each config that is written
 RUN_DIR = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"  # the default, which is written instead of a user's own
 

@@ -46,6 +46,7 @@ guard()
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
     words = _retrying(words)
+    _refuse_whole_sections(words)
     refuse_code(words)
     if place().ranks > 1 and _is_multirun(words):
         raise ConfigurationError("torchrun starts the processes of one run; call it once for each run, without -m")
@@ -78,6 +79,19 @@ def run_command(words: list[str]) -> int:
         finally:
             sys.argv = before
         return _report(failures)
+
+
+def _refuse_whole_sections(words: Sequence[str]) -> None:
+    """Refuse a value for all of Hydra's launcher or sweeper, for which Hydra has no message of its own.
+
+    Raises:
+        ConfigurationError: naming how they are chosen.
+    """
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in ("hydra.launcher", "hydra.sweeper"):
+            name = key.replace(".", "/")
+            raise ConfigurationError(f"{word}: choose one by {name}=NAME, and its options by {key}.OPTION=VALUE")
 
 
 def _is_multirun(words: Sequence[str]) -> bool:

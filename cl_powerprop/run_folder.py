@@ -157,6 +157,11 @@ class UnwrittenFolder(RunFolder):
         """Remove nothing."""
 
 
+def seed_folder(path: Path, seed: int) -> Path:
+    """Return the run folder of a seed among several that are trained together."""
+    return path / f"seed_{seed}"
+
+
 def make_room(folder: Path) -> bool:
     """Remove the previous checkpoint of a run if there is a newer one, and return whether there was."""
     if not (is_file(folder / CHECKPOINT) and is_file(folder / PREVIOUS_CHECKPOINT)):

@@ -17,7 +17,7 @@ from cl_powerprop.errors import DivergedError, RunFolderError, SeedError, Storag
 from cl_powerprop.experiment import Result, run
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.record import Job
-from cl_powerprop.run_folder import CHECKPOINT, taken
+from cl_powerprop.run_folder import CHECKPOINT, seed_folder, taken
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.seed_group import SeedGroup
 from cl_powerprop.shown import as_line
@@ -56,7 +56,7 @@ def run_together(
     path = Path(config.run_dir if path is None else path)
     config.check()
     seeds = range(config.seed, config.seed + config.seeds_together)
-    folders = [folder_of(path, seed) for seed in seeds]
+    folders = [seed_folder(path, seed) for seed in seeds]
     with interrupts.called(), contextlib.ExitStack() as after:
         interrupts.check()
         _refuse_taken(path)
@@ -75,11 +75,6 @@ def run_together(
             calls.append(partial(run, own, folder, quiet, multirun or path.name, known, group))
         with _saying_what_next(path):
             return _results(dict(zip(seeds, group.lockstep.run(calls), strict=True)))
-
-
-def folder_of(path: Path, seed: int) -> Path:
-    """Return the run folder of a seed."""
-    return path / f"seed_{seed}"
 
 
 def _refuse_taken(path: Path) -> None:

@@ -162,7 +162,7 @@ def as_text(runs: Sequence[RunStatus], rows: int | None = None) -> str:
 
 
 def _most_telling(runs: Sequence[RunStatus], most: int) -> list[RunStatus]:
-    first = (RUNNING, FAILED, CUT_OFF, WAITING, COMPLETE)
+    first = (RUNNING, FAILED, CUT_OFF, PRUNED, WAITING, COMPLETE)
     kept = {id(run) for run in sorted(runs, key=lambda run: first.index(run.state))[: max(1, most)]}
     return [run for run in runs if id(run) in kept]
 

@@ -14,9 +14,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from cl_powerprop.config import MOST_SEEDS
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import FileError
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob
+from cl_powerprop.run_folder import seed_folder
 
 # Sections and options in which a run that goes on need not be the one that was begun.
 _NO_MATTER = ("hydra", "run_dir", "resume", "progress", "logger", "checkpoint", "references_dir")
@@ -78,7 +80,10 @@ def plan(
         path = _settle(config, number)
         job = ListedJob(number, key, name, os.path.relpath(path, sweep))
         runs = _runs(path, config)
-        state = combined([status_in(run) for run in runs], listed.get(number)) if resumes else WAITING
+        # What is not in the list as this job's may be a run with other settings: the job itself finds out.
+        before = listed.get(number)
+        is_own = resumes and before is not None and (before.config, before.folder) == (job.config, job.folder)
+        state = combined([status_in(run) for run in runs], before) if is_own else WAITING
         planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config), runs))
     return planned
 
@@ -140,9 +145,11 @@ def _settle(config: DictConfig, number: int) -> Path:
 
 
 def _runs(path: Path, config: DictConfig) -> list[Path]:
-    """Return the folders of a job's runs."""
-    together = OmegaConf.select(config, "seeds_together") or 1
-    return [path] if together == 1 else [path / f"seed_{config.seed + index}" for index in range(together)]
+    """Return the folders of a job's runs; a mistake in what says how many there are is the job's own to tell."""
+    together, seed = OmegaConf.select(config, "seeds_together"), OmegaConf.select(config, "seed")
+    if type(together) is not int or type(seed) is not int or not 1 < together <= MOST_SEEDS:
+        return [path]
+    return [seed_folder(path, seed + index) for index in range(together)]
 
 
 def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:

@@ -19,7 +19,10 @@ def check_whole(option: str, value: Any, least: int, special: int | None = None)
     """
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not is_whole or (value < least and (special is None or value != special)):
-        raise ConfigurationError(f"hydra.launcher.{option} must be a whole number of at least {least}, not {value!r}")
+        or_special = "" if special is None else f", or {special}"
+        raise ConfigurationError(
+            f"hydra.launcher.{option} must be a whole number of at least {least}{or_special}, not {value!r}"
+        )
 
 
 def check_number(option: str, value: Any, least: float) -> None:

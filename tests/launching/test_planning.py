@@ -172,3 +172,27 @@ def test_damaged_lines_of_the_list_are_left_out(tmp_path: Path) -> None:
             file.write(json.dumps(values | bad).encode() + b"\n")
     assert read_jobs(tmp_path) == dict(enumerate(jobs))
     assert read_jobs(tmp_path / "nowhere") == {}
+
+
+def test_a_folder_that_the_list_does_not_have_as_the_jobs_own_is_not_taken_for_it(loader: Any, tmp_path: Path) -> None:
+    """It may be a run with other settings, which the job itself refuses."""
+    for number in (0, 1):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "run.json").write_text('{"status": "complete"}')
+    words = [f"run_dir={tmp_path}", "seed=0"], [f"run_dir={tmp_path}", "seed=1"]
+
+    def states() -> list[str]:
+        configs = iter([(config, "name") for config in composed(loader, *words)])
+        return [job.state for job in plan(configs, 0, 2, tmp_path, read_jobs(tmp_path), resumes=True)]
+
+    assert states() == ["waiting", "waiting"]
+    own = config_hash(composed(loader, words[1])[0])
+    add_jobs(tmp_path, [ListedJob(0, "other", "n", "0"), ListedJob(1, own, "n", "1")])
+    assert states() == ["waiting", "complete"]
+
+
+@pytest.mark.parametrize("words", [["seeds_together=-1"], ["seeds_together=abc"], ["seeds_together=1000000000"]])
+def test_a_mistake_in_the_number_of_seeds_is_left_to_the_job(loader: Any, words: list[str], tmp_path: Path) -> None:
+    configs = iter([(config, "name") for config in composed(loader, [*words, f"run_dir={tmp_path}", "seed=0"])])
+    (job,) = plan(configs, 0, 1, tmp_path, {}, resumes=True)
+    assert (job.state, job.objective()) == ("waiting", None)

@@ -8,7 +8,8 @@ import pytest
 import cl_powerprop
 from cl_powerprop.errors import ConfigurationError, RunFolderError
 from cl_powerprop.experiment import Result, run
-from cl_powerprop.seeds_together import folder_of, run_together
+from cl_powerprop.run_folder import seed_folder
+from cl_powerprop.seeds_together import run_together
 
 from ..conftest import Command, tree
 from .conftest import DIGITS, digits, record
@@ -19,7 +20,7 @@ def test_one_run_is_not_several() -> None:
         cl_powerprop.run(digits("seeds_together=2"), "run")
     (result,) = cl_powerprop.run_together([*DIGITS, "strategy=naive", "seed=4", "train.epochs=1"], "group", quiet=True)
     assert isinstance(result, Result)
-    assert result.path == folder_of(Path("group"), 4)
+    assert result.path == seed_folder(Path("group"), 4)
 
 
 def test_a_folder_with_a_run_is_refused(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
