@@ -9,6 +9,7 @@ from cl_powerprop.analysis.finding import find_run_folders
 from cl_powerprop.analysis.summary import print_runs
 from cl_powerprop.errors import DivergedError, RankError, RunFolderError, StorageError, UserError
 from cl_powerprop.interrupts import saving
+from cl_powerprop.launching.job_list import is_study
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
 from cl_powerprop.shown import as_line, printable
@@ -100,6 +101,8 @@ def _go_on(folder: Path, root: str | None) -> bool:
     if begun.record.get("status") == "pruned":
         say(f"{printable(str(folder))}: pruned, and left as it is")
         return False
+    if is_study(study := folder.resolve().parent):
+        raise RunFolderError(f"it is a trial of {study.name}, with which the same `cl-powerprop tune` goes on")
     config = begun.config(log.warning)
     config.resume = "auto"
     if root is not None:

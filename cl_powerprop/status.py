@@ -109,7 +109,8 @@ def _of_run(folder: Path, name: str, job: ListedJob | None) -> RunStatus:
     except (OSError, ValueError, FileError) as error:
         return RunStatus(name, CUT_OFF, message=as_line(f"run.json cannot be read: {error}", _LONGEST))
     record = record if isinstance(record, dict) else {}
-    state = PRUNED if job and job.state == PRUNED else record.get("status")
+    is_judged = job is not None and (job.state == PRUNED or (job.state == FAILED and not job.config))  # as a trial
+    state = job.state if job and is_judged else record.get("status")
     if state not in (*_DONE, FAILED):
         state = RUNNING if holder_of(folder) is not None else FAILED if job and job.state == FAILED else CUT_OFF
     trained, total = (record.get(key) for key in ("trained_tasks", "n_tasks"))
@@ -162,7 +163,7 @@ def as_text(runs: Sequence[RunStatus], rows: int | None = None) -> str:
 
 
 def _most_telling(runs: Sequence[RunStatus], most: int) -> list[RunStatus]:
-    first = (RUNNING, FAILED, CUT_OFF, PRUNED, WAITING, COMPLETE)
+    first = (RUNNING, FAILED, CUT_OFF, WAITING, PRUNED, COMPLETE)
     kept = {id(run) for run in sorted(runs, key=lambda run: first.index(run.state))[: max(1, most)]}
     return [run for run in runs if id(run) in kept]
 

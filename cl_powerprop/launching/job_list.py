@@ -5,6 +5,7 @@ has done stands in its own `run.json`; the list knows those too that never got a
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,8 @@ from cl_powerprop.files import append, read_file
 from cl_powerprop.privacy import redact
 
 NAME = "jobs.jsonl"
+STUDY = "study.db"
+"""Beside the list if the jobs are the trials of a study of `cl-powerprop tune`."""
 WAITING, COMPLETE, FAILED, PRUNED = "waiting", "complete", "failed", "pruned"
 
 
@@ -25,7 +28,7 @@ class ListedJob:
 
     Attributes:
         job: its number.
-        config: hash of its config.
+        config: hash of its config; "" for a trial, which may have failed although its run is complete.
         name: by what differs among the jobs.
         folder: of its run, or of those of its seeds, from the folder of the multirun.
         state: waiting, complete, failed; or pruned, as trials of `cl-powerprop tune` are, also one that has diverged.
@@ -42,6 +45,11 @@ class ListedJob:
     def path(self, sweep: Path) -> Path:
         """Return its folder, below that of the multirun."""
         return sweep / self.folder
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a folder is that of a study: its trials are for `cl-powerprop tune` to run."""
+    return os.path.lexists(folder / STUDY)
 
 
 def read_jobs(sweep: Path) -> dict[int, ListedJob]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import RunFolderError
+from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.run_folder import is_free, taken
 from cl_powerprop.seeding import derive_seed
 from cl_powerprop.shown import as_line
@@ -18,7 +19,6 @@ from cl_powerprop.tuning.study_file import (
     AGAIN,
     DEFAULTS,
     ERROR,
-    FILE,
     OWN,
     VOID,
     check_trials,
@@ -65,7 +65,7 @@ class Study:
         }
         self._check_same(about)
         self._distributions = {key: each.distribution() for key, each in space.ranges.items()}
-        check_trials(self.optuna, folder / FILE, space.ranges, objectives)
+        check_trials(self.optuna, folder / STUDY, space.ranges, objectives)
 
     def _check_same(self, about: dict[str, str]) -> None:
         before = self.optuna.user_attrs.get(_ABOUT)
@@ -73,7 +73,7 @@ class Study:
             self.optuna.set_user_attr(_ABOUT, about)
             return
         if not isinstance(before, dict):
-            raise RunFolderError(f"{self.folder / FILE} is no study of cl-powerprop tune")
+            raise RunFolderError(f"{self.folder / STUDY} is no study of cl-powerprop tune")
         differ = [
             f"{key} was {before.get(key, 'not given')} and is {about.get(key, 'not given')}"
             for key in {**before, **about}

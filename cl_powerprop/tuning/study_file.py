@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import ConfigurationError, RunFolderError, StorageError
 from cl_powerprop.files import is_file
+from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
 from cl_powerprop.tuning.space import Range
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
-FILE = "study.db"
-OWN = (FILE, f"{FILE}-journal", f"{FILE}-wal", f"{FILE}-shm")  # with what SQLite has beside it
+OWN = (STUDY, f"{STUDY}-journal", f"{STUDY}-wal", f"{STUDY}-shm")  # with what SQLite has beside it
 
 # Attributes of a trial: it was never to run; what it failed of, or that it diverged; how long it took; it has the
 # settings as they are without the ranges; it tries again what the trial of this number has failed of.
@@ -49,7 +49,7 @@ def check_optuna() -> None:
 
 def is_new(folder: Path) -> bool:
     """Return whether a folder has no study yet; an empty file is one that a kill has left as it was made."""
-    file = folder / FILE
+    file = folder / STUDY
     return not os.path.lexists(file) or (is_file(file) and not file.stat().st_size)
 
 
@@ -68,7 +68,7 @@ def open_study(folder: Path, objectives: Sequence[Objective]) -> OptunaStudy:
         file = folder / name
         if os.path.lexists(file) and not is_file(file):
             raise RunFolderError(f"{file} is a link, or no file; remove it")
-    file = folder / FILE
+    file = folder / STUDY
     if file.exists():
         _check_database(file)
     url = URL.create("sqlite", database=str(file.absolute())).render_as_string(hide_password=False)
@@ -105,7 +105,7 @@ def storing() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(f"{FILE} of the study cannot be written: {_reason(error)}") from error
+        raise StorageError(f"{STUDY} of the study cannot be written: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -107,6 +107,17 @@ def test_trials_that_are_pruned_are_done(tmp_path: Path) -> None:
     assert [run.state for run in statuses(tmp_path)] == ["pruned", "failed"]
 
 
+def test_a_trial_that_was_complete_and_failed_all_the_same_has_failed(tmp_path: Path) -> None:
+    """As by an objective that the run has no value of; a job of a multirun may have been finished by `resume`."""
+    for number, config in enumerate(["", "c"]):
+        listed(tmp_path, number, config=config, state="failed", message="the run has no sparsity")
+        write(tmp_path / str(number), status="complete", trained_tasks=10)
+    trial, job = statuses(tmp_path)
+    assert (trial.state, trial.message) == ("failed", "the run has no sparsity")
+    assert job.state == "complete"
+    assert show(tmp_path) == 1
+
+
 def test_nothing_strange_reaches_the_terminal(tmp_path: Path) -> None:
     listed(tmp_path, 0, name="\x1b[31mred", message="\x1b]0;x\x07\n" * 99, state="failed")
     write(tmp_path / "a\x1b[2J", messages=["\x1b[2J", 3], seconds=[], n_tasks=True)
@@ -133,9 +144,11 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_on_a_small_screen_what_is_at_work_or_failed_comes_first() -> None:
-    states = ["complete"] * 5 + ["waiting", "failed", "running", "waiting", "cut off"]
+    states = ["complete"] * 4 + ["pruned", "waiting", "failed", "running", "waiting", "cut off"]
     runs = [RunStatus(str(number), state) for number, state in enumerate(states)]
     *lines, summary = as_text(runs, rows=5).splitlines()
     assert [line.split()[0] for line in lines] == ["5", "6", "7", "9"], "in their own order"
-    assert summary == "10 runs: 5 complete, 1 running, 2 waiting, 1 cut off, 1 failed, 6 of which are not shown"
+    assert (
+        summary == "10 runs: 4 complete, 1 pruned, 1 running, 2 waiting, 1 cut off, 1 failed, 6 of which are not shown"
+    )
     assert as_text(runs, rows=11) == as_text(runs)

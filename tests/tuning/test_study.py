@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from cl_powerprop.errors import InUseError, RunFolderError
+from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import Study
-from cl_powerprop.tuning.study_file import FILE, number_of
+from cl_powerprop.tuning.study_file import number_of
 from cl_powerprop.tuning.tune import tune
 
 pytest.importorskip("optuna")
@@ -83,14 +84,14 @@ def test_another_study_is_refused_and_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"no database" * 100)
+    (tmp_path / STUDY).write_bytes(b"no database" * 100)
     with pytest.raises(RunFolderError, match=r"study\.db cannot be read"):
         opened(tmp_path)
-    (tmp_path / FILE).unlink()
+    (tmp_path / STUDY).unlink()
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="never overwritten"):
         opened(tmp_path)
-    (tmp_path / FILE).touch()  # as a power cut may leave it
+    (tmp_path / STUDY).touch()  # as a power cut may leave it
     with pytest.raises(RunFolderError, match="never overwritten"):
         opened(tmp_path)
     (tmp_path / "other.txt").unlink()
@@ -99,7 +100,7 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / FILE).symlink_to(tmp_path / "elsewhere.db")
+    (tmp_path / "study" / STUDY).symlink_to(tmp_path / "elsewhere.db")
     with pytest.raises(RunFolderError, match="is a link"):
         opened(tmp_path / "study")
     assert not (tmp_path / "elsewhere.db").exists()
@@ -108,7 +109,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_one_command_at_a_time_has_the_study(tmp_path: Path) -> None:
     with RunLock(tmp_path).hold(), pytest.raises(InUseError):
         tune(["data=digits", "optimizer.lr=interval(0.1,1)", f"run_dir={tmp_path}"], 1, "validation_accuracy")
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / STUDY).exists()
 
 
 def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
         study.begin_with(values)
         study.optuna.tell(0, 0.5)
         assert [trial.values for trial in opened(folder).trials] == [[0.5]]
-        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+        with contextlib.closing(sqlite3.connect(folder / STUDY)) as database:
             database.executescript(change)
         with pytest.raises(RunFolderError, match=r"study\.db") as caught:
             opened(folder)
@@ -148,12 +149,12 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     for number, made in enumerate(["CREATE TABLE mine (x)", "CREATE VIEW studies AS SELECT 1"]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+        with contextlib.closing(sqlite3.connect(folder / STUDY)) as database:
             database.executescript(made)
-        before = (folder / FILE).read_bytes()
+        before = (folder / STUDY).read_bytes()
         with pytest.raises(RunFolderError, match="another program's"):
             opened(folder)
-        assert (folder / FILE).read_bytes() == before
+        assert (folder / STUDY).read_bytes() == before
     for name in ("study.db", "study.db-journal", "study.db-wal"):
         folder = tmp_path / name
         folder.mkdir()
