@@ -1,5 +1,7 @@
-"""What the trials of a study are to have in common."""
+"""The settings of a trial that change what it reaches."""
 
+import hashlib
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -14,3 +16,8 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     values = asdict(config)
     listed = flat({key: values[key] for key in (*GROUPS, "train")})
     return {key: value for key, value in listed if key not in _ELSEWHERE} | {"seed": config.seed}
+
+
+def settings_hash(config: RunConfig) -> str:
+    """Return the same for two configs if and only if these settings are the same."""
+    return hashlib.sha256(json.dumps(settings_of(config), sort_keys=True).encode()).hexdigest()[:16]

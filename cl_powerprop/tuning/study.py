@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import RunFolderError
 from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.run_folder import is_free, taken
-from cl_powerprop.seeding import derive_seed
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
+from cl_powerprop.tuning.proposals import combinations, proposals
 from cl_powerprop.tuning.space import Space, Value
 from cl_powerprop.tuning.study_file import (
     AGAIN,
+    CONFIG,
     DEFAULTS,
     ERROR,
     OWN,
-    VOID,
     check_trials,
     is_new,
     number_of,
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
-RANDOM_TRIALS = 10  # before the sampler looks at what the ones before have reached
-
 _ABOUT = "cl_powerprop"  # attribute of the study: what all trials have in common
-_MOST_SEEDS = 2**32  # numpy's
+_MOST_LOOKED_AT = 50  # new values, of which each would give an earlier trial's config
 
 
 class Study:
@@ -46,17 +44,25 @@ class Study:
         objectives: what is measured.
         settings: what all trials have in common, by option; must be the same when the study goes on.
         seed: that proposals are drawn from.
+        config: returns the same for values that give the same config.
 
     Raises:
         RunFolderError: if the folder holds something else, a study of other settings, or one that cannot be read.
     """
 
     def __init__(
-        self, folder: Path, space: Space, objectives: Sequence[Objective], settings: Mapping[str, Any], seed: int
+        self,
+        folder: Path,
+        space: Space,
+        objectives: Sequence[Objective],
+        settings: Mapping[str, Any],
+        seed: int,
+        config: Callable[[dict[str, Value]], str],
     ) -> None:
         if is_new(folder) and not is_free(folder, OWN):
             raise taken(folder)
-        self.folder, self.space, self.objectives, self._seed = folder, space, objectives, seed
+        self.folder, self.space, self.objectives = folder, space, objectives
+        self._seed, self._config = seed, config
         self.optuna = open_study(folder, objectives)
         about = {
             "objective": ",".join(objective.written for objective in objectives),
@@ -89,7 +95,7 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         """All trials in the order of their numbers; of one that was tried again, the last try."""
         found = self.optuna.get_trials(deepcopy=False)
-        last = {number_of(trial): trial for trial in found if VOID not in trial.user_attrs}
+        last = {number_of(trial): trial for trial in found}
         return [last[number] for number in sorted(last)]
 
     def _in_state(self, name: str) -> list[FrozenTrial]:
@@ -119,65 +125,37 @@ class Study:
         self._add(defaults, {DEFAULTS: True})
 
     def cut_off(self) -> list[int]:
-        """Return the trials that have not ended; one whose values were not drawn yet is given up."""
-        numbers = []
-        for trial in self.trials:
-            if trial.state.is_finished():
-                continue
-            if trial.params.keys() == self.space.ranges.keys():
-                numbers.append(number_of(trial))
-            else:
-                self._give_up(trial)
-        return numbers
+        """Return the trials that have not ended."""
+        return [number_of(trial) for trial in self.trials if not trial.state.is_finished()]
 
     def ask(self) -> int | None:
-        """Return a new trial, with values that none has had; None if there are no others."""
-        known = {self._key(trial.params) for trial in self.trials}
-        for attempt in itertools.count():
-            if len(known) >= self.space.size:
-                return None
-            # By how many there are, not by what Optuna has counted: a study that was killed proposes the same.
-            trial = self._ask(derive_seed(self._seed, "tune", len(known), attempt) % _MOST_SEEDS)
-            if self._key(trial.params) not in known:
-                return number_of(trial)
-            self._give_up(trial)
-            if self.space.size < math.inf:
-                return self._add(self._untried(known))
-        return None
+        """Return a new trial, with settings that none has had; None if no others are found."""
+        trials = self.trials
+        if len(trials) >= self.space.size:
+            return None
+        tried = [trial.params for trial in trials]
+        known = {trial.user_attrs.get(CONFIG) for trial in trials}
+        new = (values for values in self._candidates(len(trials)) if values not in tried)
+        found = (values for values in itertools.islice(new, _MOST_LOOKED_AT) if self._config(values) not in known)
+        values = next(found, None)
+        return None if values is None else self._add(values)
 
-    def _ask(self, seed: int) -> FrozenTrial:
-        from optuna.samplers import TPESampler
-
-        self.optuna.sampler = TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, constant_liar=True)
-        number = self.optuna.ask(self._distributions).number
-        return self.optuna.get_trials(deepcopy=False)[number]
+    def _candidates(self, count: int) -> Iterator[dict[str, Value]]:
+        proposed = proposals(self.optuna, self._distributions, self._seed, count)
+        if math.isinf(self.space.size):
+            return proposed
+        return itertools.chain(itertools.islice(proposed, 1), combinations(self.space, self._seed, count))
 
     def _add(self, values: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> int:
         """Enter a trial that is to run with given values, at once and whole; return its number."""
         from optuna.trial import TrialState, create_trial
 
-        about = dict(attributes or {})
         given = {key: values[key] for key in self._distributions}
+        about = {CONFIG: self._config(given), **(attributes or {})}
         self.optuna.add_trial(
             create_trial(state=TrialState.RUNNING, params=given, distributions=self._distributions, user_attrs=about)
         )
         return number_of(self.optuna.get_trials(deepcopy=False)[-1])
-
-    def _untried(self, known: set[tuple[Value, ...]]) -> dict[str, Value]:
-        """Return the first combination, from a random one on, that no trial has had."""
-        size = int(self.space.size)
-        start = derive_seed(self._seed, "untried", len(known)) % size
-        drawn = (self.space.combination((start + offset) % size) for offset in range(size))
-        return next(values for values in drawn if self._key(values) not in known)
-
-    def _key(self, values: Mapping[str, Any]) -> tuple[Value, ...]:
-        return tuple(values.get(key, "") for key in self.space.ranges)
-
-    def _give_up(self, trial: FrozenTrial) -> None:
-        from optuna.trial import Trial
-
-        Trial(self.optuna, trial._trial_id).set_user_attr(VOID, True)
-        fail(self.optuna, trial.number, "it was not to run")
 
     def retry(self, trial: FrozenTrial) -> None:
         """Enter that a failed trial is tried again. Optuna takes no failure back: it is another entry of the file."""

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 OWN = (STUDY, f"{STUDY}-journal", f"{STUDY}-wal", f"{STUDY}-shm")  # with what SQLite has beside it
 
-# Attributes of a trial: it was never to run; what it failed of, or that it diverged; how long it took; it has the
-# settings as they are without the ranges; it tries again what the trial of this number has failed of.
-VOID, ERROR, SECONDS, DEFAULTS, AGAIN = "void", "error", "seconds", "defaults", "again"
+# Attributes of a trial: what its config is known by; what it failed of, or that it diverged; how long it took; it
+# has the settings as they are without the ranges; it tries again what the trial of this number has failed of.
+CONFIG, ERROR, SECONDS, DEFAULTS, AGAIN = "config", "error", "seconds", "defaults", "again"
 
 _NAME = "tune"
 _PATIENCE = 60.0  # seconds that a process waits for others to write
@@ -139,16 +139,19 @@ def check_trials(
         RunFolderError: naming a trial, and what is wrong with it.
     """
     try:
-        wrong = next(
-            (
-                f"trial {trial.number} {found}"
-                for trial in study.get_trials(deepcopy=False)
-                if (found := _wrong_with(trial, ranges, len(objectives)))
-            ),
-            None,
+        trials = study.get_trials(deepcopy=False)
+        found = (
+            f"trial {trial.number} {wrong}"
+            for trial in trials
+            if (wrong := _wrong_with(trial, ranges, len(objectives)))
         )
+        wrong = next(found, None)
+        if [direction.name.lower() for direction in study.directions] != [each.direction for each in objectives]:
+            wrong = "it has other directions than its objectives"
+        elif [trial.number for trial in trials] != list(range(len(trials))):
+            wrong = "a trial is missing"
     except Exception as error:  # noqa: BLE001, RUF100 (what Optuna makes of a damaged row may be anything)
-        wrong = as_line(str(error).partition("\n")[0]) or type(error).__name__
+        wrong = as_line(str(error).partition("\n")[0]) or f"a row cannot be read ({type(error).__name__})"
     if wrong:
         raise RunFolderError(f"{file} is damaged, or no study of cl-powerprop tune: {wrong}")
 
@@ -158,10 +161,9 @@ def _wrong_with(trial: FrozenTrial, ranges: Mapping[str, Range], objectives: int
 
     if trial.state == TrialState.WAITING:
         return "was not begun"
-    is_drawn = VOID not in trial.user_attrs
-    if is_drawn and trial.state.is_finished() and trial.params.keys() != ranges.keys():
+    if trial.params.keys() != ranges.keys():
         return "has other options"
-    if is_drawn and not all(key in ranges and ranges[key].has(value) for key, value in trial.params.items()):
+    if not all(ranges[key].has(value) for key, value in trial.params.items()):
         return "has values of other ranges"
     if trial.state == TrialState.COMPLETE and not _are_numbers(trial.values or (), objectives):
         return "has other values than its objectives"
@@ -171,7 +173,7 @@ def _wrong_with(trial: FrozenTrial, ranges: Mapping[str, Range], objectives: int
     if trial.state == TrialState.PRUNED and not reports and ERROR not in trial.user_attrs:
         return "has no report that it was pruned by"
     about = trial.user_attrs
-    kinds = {VOID: bool, ERROR: str, SECONDS: float, DEFAULTS: bool, AGAIN: int}
+    kinds = {CONFIG: str, ERROR: str, SECONDS: float, DEFAULTS: bool, AGAIN: int}
     if any(not isinstance(about[key], kind) for key, kind in kinds.items() if key in about):
         return "has impossible attributes"
     if AGAIN in about and not 0 <= about[AGAIN] < trial.number:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.report import state_of, trial_line, write_report
-from cl_powerprop.tuning.settings import settings_of
+from cl_powerprop.tuning.settings import settings_hash, settings_of
 from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.study import Study
 from cl_powerprop.tuning.study_file import ERROR, check_optuna, number_of, storing
@@ -33,7 +34,7 @@ from cl_powerprop.tuning.trial import PRELOAD, Order, run_trial
 from cl_powerprop.workers import Workers
 
 if TYPE_CHECKING:
-    from cl_powerprop.tuning.space import Value
+    from cl_powerprop.tuning.space import Space, Value
 
 _RETRIES = 1  # of a trial whose process has died
 _PATIENCE, _LOOK = 15.0, 0.1  # seconds that processes without a command have to end, and between two looks
@@ -75,7 +76,7 @@ def tune(
     config, folder = configs[0], Path(configs[0].run_dir)
     with RunLock(folder).hold(), tempfile.TemporaryDirectory(prefix="cl-powerprop-") as notes, storing():
         workers = Workers(Path(notes), os.getpid())
-        study = Study(folder, space, objectives, settings_of(config), config.seed)
+        study = Study(folder, space, objectives, settings_of(config), config.seed, partial(_config, space))
         tuning = _Tuning(study, workers, prunes and can_prune(objectives))
         if prunes and not can_prune(objectives):
             say(f"no trial is pruned: that is for validation_accuracy as the only objective, not {objective}")
@@ -94,6 +95,14 @@ def trial_name(values: dict[str, Value]) -> str:
     return ", ".join(f"{naming.heading(key, [*values])} {naming.text(value, 4)}" for key, value in values.items())
 
 
+def _config(space: Space, values: dict[str, Value]) -> str:
+    """Return the same for values that give the same config, as if an option is of a part that is not chosen."""
+    try:
+        return settings_hash(compose(space.overrides(values)))
+    except ConfigurationError:  # which the trial itself will say
+        return str(values)
+
+
 class _Tuning:
     """Asks for trials, starts each in a process, and sees what became of it.
 
@@ -108,7 +117,7 @@ class _Tuning:
         self._begun: list[int] = []
 
     def run(self, trials: int, at_a_time: int, retries_failed: bool) -> None:
-        """Run until the study has so many trials, or all combinations are tried.
+        """Run until the study has so many trials, or no other settings are found to try.
 
         Raises:
             StorageError: if a trial cannot be written.
@@ -130,7 +139,7 @@ class _Tuning:
         for outcome in outcomes(engine, run_trial, calls, say):
             self._ended(self._begun[outcome.index], outcome)
         if (count := len(study.trials)) < trials:
-            say(f"all {count} combinations are tried")
+            say(f"no other settings are found to try: there are {count} trials")
 
     def _await(self, numbers: Sequence[int]) -> None:
         """Wait for processes of an earlier command that was killed: they write their last checkpoints."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from cl_powerprop.errors import InUseError, RunFolderError
 from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tuning.objectives import parse_objectives
-from cl_powerprop.tuning.space import Space, parse_space
+from cl_powerprop.tuning.proposals import combinations
+from cl_powerprop.tuning.space import Space, Value, parse_space
 from cl_powerprop.tuning.study import Study
 from cl_powerprop.tuning.study_file import number_of
 from cl_powerprop.tuning.tune import tune
@@ -23,7 +25,8 @@ FEW = parse_space(["train.epochs=range(1,4)", "strategy=choice(epn,naive)"])
 
 
 def opened(folder: Path, space: Space = SPACE, objective: str = "validation_accuracy", lr: float = 0.1) -> Study:
-    return Study(folder, space, parse_objectives(objective), {"optimizer.name": "sgd", "lr": lr}, seed=3)
+    settings = {"optimizer.name": "sgd", "lr": lr}
+    return Study(folder, space, parse_objectives(objective), settings, seed=3, config=lambda values: str(values))
 
 
 def test_a_study_that_is_closed_and_opened_proposes_what_it_would_have(tmp_path: Path) -> None:
@@ -52,11 +55,42 @@ def test_no_combination_is_tried_twice_and_all_are_tried(tmp_path: Path) -> None
     assert len(study.trials) == 6
 
 
+def test_no_config_is_tried_twice(tmp_path: Path) -> None:
+    """As of a part that does not have an option of another one; numbers of trials have no gaps all the same."""
+    space = parse_space(["strategy=choice(naive,epn,ewc)", "epn.gamma=interval(0.9,0.99)"])
+    finite = parse_space(["epn.gamma=range(0.1,0.9,0.1)", "strategy=choice(naive,epn,ewc)"])
+
+    def config(values: dict[str, Value]) -> str:
+        return str(values if values["strategy"] == "epn" else values["strategy"])
+
+    for name, each, count in (("infinite", space, 9), ("finite", finite, 10)):
+        (tmp_path / name).mkdir()
+        study = Study(tmp_path / name, each, parse_objectives("validation_accuracy"), {}, seed=1, config=config)
+        for expected in range(count):
+            assert study.ask() == expected
+            study.optuna.tell(expected, 0.5)
+        assert study.ask() is None or name == "infinite"
+        names = [trial.params["strategy"] for trial in study.trials]
+        assert (names.count("naive"), names.count("ewc")) == (1, 1)
+        assert len({config(trial.params) for trial in study.trials}) == len(names)
+
+
+def test_no_new_config_ends_the_search(tmp_path: Path) -> None:
+    study = Study(tmp_path, SPACE, parse_objectives("validation_accuracy"), {}, seed=1, config=lambda values: "same")
+    assert [study.ask(), study.ask()] == [0, None]
+
+
+def test_combinations_are_all_met_once() -> None:
+    for words in (["train.epochs=range(1,8)"], ["train.epochs=range(1,101)", "model.alpha=1,2,3"], ["model.alpha=1"]):
+        space = parse_space([*words, "strategy=choice(epn,naive)"])
+        met = [tuple(values.values()) for values in combinations(space, 3, 2)]
+        assert len(set(met)) == len(met) == space.size
+
+
 def test_a_trial_that_was_cut_off_is_found_again(tmp_path: Path) -> None:
     study = opened(tmp_path)
     first, second = study.ask(), study.ask()
     study.optuna.tell(first, 0.5)
-    study.optuna.ask()  # killed before its values were drawn
     again = opened(tmp_path)
     assert again.cut_off() == [second]
     assert [trial.number for trial in again.trials] == [first, second]
@@ -113,8 +147,11 @@ def test_one_command_at_a_time_has_the_study(tmp_path: Path) -> None:
 
 
 def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
-    study = opened(tmp_path)
-    values = {"optimizer.lr": 0.5, "model.alpha": 2.0}
+    (tmp_path / "whole").mkdir()
+    study = opened(tmp_path / "whole")
+    study.begin_with({"optimizer.lr": 0.5, "model.alpha": 2.0})
+    study.optuna.tell(0, 0.5)
+    assert [trial.values for trial in opened(tmp_path / "whole").trials] == [[0.5]]
     for number, change in enumerate(
         [
             "UPDATE trial_params SET param_value = 7",
@@ -129,15 +166,14 @@ def test_what_no_study_of_ours_holds_is_refused(tmp_path: Path) -> None:
             """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'again', '7')""",
             """INSERT INTO trial_user_attributes (trial_id, "key", value_json) VALUES (1, 'error', '3')""",
             """INSERT INTO trial_intermediate_values VALUES (1, 1, -5, 0.5, 'FINITE')""",
+            "UPDATE trial_values SET value = NULL",
+            "UPDATE trials SET number = 99999999",
+            "UPDATE study_directions SET direction = 'MINIMIZE'",
+            "INSERT INTO study_directions (direction, study_id, objective) VALUES ('MINIMIZE', 1, 1)",
             "UPDATE studies SET study_name = 'other'; UPDATE studies SET study_name = 'tune'; DROP TABLE trial_values",
         ]
     ):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        study = opened(folder)
-        study.begin_with(values)
-        study.optuna.tell(0, 0.5)
-        assert [trial.values for trial in opened(folder).trials] == [[0.5]]
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
         with contextlib.closing(sqlite3.connect(folder / STUDY)) as database:
             database.executescript(change)
         with pytest.raises(RunFolderError, match=r"study\.db") as caught:
@@ -186,14 +222,11 @@ def test_a_failed_trial_that_is_tried_again_keeps_its_number(tmp_path: Path) -> 
 
 
 def test_proposals_do_not_depend_on_when_a_study_was_killed(tmp_path: Path) -> None:
-    """Not even between two values of one trial."""
-
     def proposals(folder: Path, killed_before: int) -> list[dict[str, object]]:
         folder.mkdir()
         study = opened(folder)
         for index in range(14):
             if index == killed_before:
-                study.optuna.ask()
                 study = opened(folder)
                 assert study.cut_off() == []
             number = study.ask()

@@ -120,7 +120,7 @@ def test_a_trial_that_diverges_is_pruned(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert sorted(row["state"] for row in table(tmp_path / "study")) == ["complete", "pruned"]
     assert "lr 1000000.0: pruned: training diverged" in ended.stdout
-    assert "all 2 combinations are tried" in ended.stdout
+    assert "no other settings are found to try: there are 2 trials" in ended.stdout
     assert "no trial has the settings as they are" in ended.stdout
     status = command("status", "study", folder=tmp_path)
     assert status.returncode == 0, status.stdout
