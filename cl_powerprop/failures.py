@@ -58,10 +58,6 @@ class Failures:
         except FileNotFoundError:
             return None
 
-    def forget(self, number: int) -> None:
-        """Forget a failure: the job is tried again."""
-        self._file(number).unlink(missing_ok=True)
-
     def told(self) -> list[Failure]:
         """Return all failures in the order of their jobs, each reason once, with the names of its jobs."""
         jobs: dict[Failure, list[str]] = {}

@@ -45,7 +45,7 @@ guard()
 
 def run_command(words: list[str]) -> int:
     """Let Hydra compose the config of one run, or of each job of a multirun, and run it; return the exit code."""
-    words = _retrying(words)
+    words = _flag_first(_retrying(words))
     _refuse_whole_sections(words)
     refuse_code(words)
     if place().ranks > 1 and _is_multirun(words):
@@ -92,6 +92,12 @@ def _refuse_whole_sections(words: Sequence[str]) -> None:
         if key in ("hydra.launcher", "hydra.sweeper"):
             name = key.replace(".", "/")
             raise ConfigurationError(f"{word}: choose one by {name}=NAME, and its options by {key}.OPTION=VALUE")
+
+
+def _flag_first(words: Sequence[str]) -> list[str]:
+    """Return the words of a command with -m before the overrides, for Hydra takes no flag in their midst."""
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    return [*flags[:1], *(word for word in words if word not in flags)]
 
 
 def _is_multirun(words: Sequence[str]) -> bool:

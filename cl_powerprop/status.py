@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,9 @@ def _statuses(folder: Path) -> list[RunStatus]:
     found: dict[Path, RunStatus] = {}
     for run in runs:
         place = run.absolute()
-        job = jobs.get(place) or jobs.get(place.parent)  # of several seeds
+        job = jobs.get(place)
+        if job is None and (group := jobs.get(place.parent)) is not None:  # of several seeds, which the folders name
+            job = replace(group, name=group.name.partition(", seed ")[0])
         found[place] = _of_run(run, _name(place, folder, job), job)
     begun = {place.parent for place in found} | found.keys()
     for place, job in jobs.items():

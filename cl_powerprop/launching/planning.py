@@ -1,5 +1,6 @@
 """Which jobs of a multirun are left to do, and in which folders: an earlier call of the same may have done some."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,11 +14,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from cl_powerprop.config import MOST_SEEDS
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import FileError
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob
+from cl_powerprop.privacy import redact_options
 from cl_powerprop.run_folder import seed_folder
 
 # Sections and options in which a run that goes on need not be the one that was begun.
@@ -70,8 +73,10 @@ def plan(
         resumes: earlier runs count; otherwise each job has the number that Hydra gives it.
     """
     known: dict[str, list[int]] = {}
+    owners: dict[str, set[str]] = {}  # hashes of the configs of each folder's jobs
     for number, job in sorted(listed.items()) if resumes else ():
         known.setdefault(job.config, []).append(number)
+        owners.setdefault(job.folder, set()).add(job.config)
     spare = itertools.count(max([*listed, first + count - 1]) + 1)
     planned = []
     for index, (config, name) in enumerate(composed):
@@ -80,10 +85,9 @@ def plan(
         path = _settle(config, number)
         job = ListedJob(number, key, name, os.path.relpath(path, sweep))
         runs = _runs(path, config)
-        # What is not in the list as this job's may be a run with other settings: the job itself finds out.
-        before = listed.get(number)
-        is_own = resumes and before is not None and (before.config, before.folder) == (job.config, job.folder)
-        state = combined([status_in(run) for run in runs], before) if is_own else WAITING
+        # What the list does not have as this job's alone may be a run with other settings: the job itself finds out.
+        is_own = number in listed and owners.get(job.folder) == {key}
+        state = combined([status_in(run) for run in runs], listed[number]) if is_own else WAITING
         planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config), runs))
     return planned
 
@@ -103,7 +107,7 @@ def _number(
         if _settle(config, number) == listed[number].path(sweep):
             known.remove(number)
             return number
-    if usual not in listed or _settle(config, usual) != listed[usual].path(sweep):
+    if usual not in listed:
         return usual
     for number in spare:
         path = _settle(config, number)
@@ -113,13 +117,24 @@ def _number(
 
 
 def config_hash(config: DictConfig) -> str:
-    """Return the same for two composed configs if one run can go on with the other; 0.1 and 1e-1 are the same."""
-    values: Any = OmegaConf.to_container(config, resolve=False)
-    kept = {key: value for key, value in values.items() if key not in _NO_MATTER}
+    """Return the same for two composed configs if one run can go on with the other; 0.1 and 1e-1 are the same.
+
+    What looks like a secret is hashed so slowly that it cannot be guessed.
+    """
+    kept = {str(key): _resolved(config, str(key)) for key in config if key not in _NO_MATTER}
     if isinstance(kept.get("data"), dict):
         kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
-    text = json.dumps(_numbers_alike(kept), sort_keys=True, default=str)
+    text = json.dumps(_numbers_alike(redact_options(kept)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    """Return a section or option with the values that it takes from elsewhere, as from the environment."""
+    with contextlib.suppress(OmegaConfBaseException):  # the job itself says what is missing
+        value = config[key]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    unresolved: Any = OmegaConf.to_container(config, resolve=False)
+    return unresolved[key]
 
 
 def _numbers_alike(values: Any) -> Any:

@@ -6,6 +6,7 @@ into the queue again.
 
 import contextlib
 import io
+import math
 import os
 import signal
 import sys
@@ -111,7 +112,10 @@ class SlurmEngine:
         self._executor()
 
     def room(self, running: int) -> int:
-        return sys.maxsize
+        if self.cluster != "local":
+            return sys.maxsize  # SLURM itself runs as many as it may
+        jobs = min(self.array_parallelism, os.cpu_count() or 1)
+        return max(0, jobs - math.ceil(running / self.runs_per_job)) * self.runs_per_job
 
     def start(self, function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> list["Future[Any]"]:
         futures: list[Future[Any]] = [Future() for _ in calls]

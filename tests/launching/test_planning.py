@@ -196,3 +196,33 @@ def test_a_mistake_in_the_number_of_seeds_is_left_to_the_job(loader: Any, words:
     configs = iter([(config, "name") for config in composed(loader, [*words, f"run_dir={tmp_path}", "seed=0"])])
     (job,) = plan(configs, 0, 1, tmp_path, {}, resumes=True)
     assert (job.state, job.objective()) == ("waiting", None)
+
+
+def test_values_of_the_environment_count(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for rate in ("0.1", "0.01", "0.1"):
+        monkeypatch.setenv("A_RATE", rate)
+        (config,) = composed(loader, ["optimizer.lr=${oc.env:A_RATE}", "seed=0"])
+        found.append(config_hash(config))
+    monkeypatch.delenv("A_RATE")
+    (config,) = composed(loader, ["optimizer.lr=${oc.env:A_RATE}", "seed=0"])
+    assert found[0] == found[2] != found[1] != config_hash(config)
+
+
+def test_no_two_jobs_have_one_number_and_a_folder_of_several_is_nobodys(loader: Any, tmp_path: Path) -> None:
+    common = [f"run_dir={tmp_path}", "hydra.sweep.subdir=lr_${optimizer.lr}"]
+
+    def planned(*rates: str) -> list[PlannedJob]:
+        words = [[*common, f"optimizer.lr={rate}"] for rate in rates]
+        return plan(
+            iter([(config, "name") for config in composed(loader, *words)]), 0, len(rates), tmp_path, known, True
+        )
+
+    known: dict[int, ListedJob] = {}
+    known = {job.listed.job: job.listed for job in planned("0.1", "0.3")}
+    assert [job.listed.job for job in planned("0.3", "0.2", "0.1")] == [1, 3, 0]
+    common[1] = "hydra.sweep.subdir=same"
+    known = {job.listed.job: job.listed for job in planned("0.1", "0.3")}
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / "run.json").write_text('{"status": "complete"}')
+    assert [job.state for job in planned("0.1", "0.3")] == ["waiting", "waiting"]

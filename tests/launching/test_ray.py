@@ -40,9 +40,11 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": STORE, "env_vars": {"PYTHONPATH": str(ROOT)}}
+    before = signal.getsignal(signal.SIGTERM)
     nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         nodes.add_node(**node)
+        signal.signal(signal.SIGTERM, before)  # Ray's handler would end this process in tests of signals
         yield nodes.address
     finally:
         nodes.shutdown()

@@ -74,7 +74,7 @@ def test_seeds_together_have_a_line_each(tmp_path: Path) -> None:
     listed(tmp_path, 0)
     for seed in (10, 9):
         write(tmp_path / "0" / f"seed_{seed}", status="complete")
-    assert [run.name for run in statuses(tmp_path)] == ["0/seed_10: epn, seed 0", "0/seed_9: epn, seed 0"]
+    assert [run.name for run in statuses(tmp_path)] == ["0/seed_10: epn", "0/seed_9: epn"]
 
 
 @pytest.mark.parametrize(
