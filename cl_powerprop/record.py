@@ -137,22 +137,24 @@ def seeds_together(record: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is called among others: a job of a multirun, or a reference run.
+    """What a run is called among others: a job of a multirun, a trial of a study, or a reference run.
 
     Attributes:
-        number: of the job; None for a reference run.
+        number: of the job or trial; None for a reference run.
         name: what tells it from the others, as in "epn, alpha 2, seed 0".
         live: whether it has the terminal for itself, and can show a live display.
+        kind: job or trial.
     """
 
     number: int | None
     name: str
     live: bool = True
+    kind: str = "job"
 
     @property
     def title(self) -> str:
         """What the run is called in lines of progress."""
-        return self.name if self.number is None else f"job {self.number}: {self.name}"
+        return self.name if self.number is None else f"{self.kind} {self.number}: {self.name}"
 
 
 @dataclass

@@ -33,9 +33,11 @@ def task_line(
     name = next((name for name, accuracy in measured.items() if not math.isnan(accuracy)), "accuracy")
     so_far = f" (average {average:z.3f})" if task and not math.isnan(average) else ""
     confused = " (tasks confused, none forgotten)" if evaluations.only_confused else ""
+    is_tested = not math.isnan(measured["accuracy"])
+    forgetting = evaluations.average_forgetting(tasks) if is_tested else math.nan
     parts = (
         f"{name} {_number(measured[name])}{so_far}",
-        f"forgetting {_number(evaluations.average_forgetting(tasks))}{confused}",
+        f"forgetting {_number(forgetting)}{confused}",
         f"capacity {100 * capacity:.1f} %" if sparsity is None else f"sparsity {100 * sparsity:.1f} %",
     )
     return f"task {tasks}/{facts.n_tasks} {facts.task_names[task]}: {', '.join(parts)}"

@@ -6,8 +6,9 @@ from cl_powerprop.composition import compose
 from cl_powerprop.config import GROUPS, RunConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.registry import BY_NAME
+from cl_powerprop.tuning.ranges import Value
 from cl_powerprop.tuning.settings import settings_of
-from cl_powerprop.tuning.space import Space, Value
+from cl_powerprop.tuning.space import Space
 
 _ABSENT = object()
 

@@ -127,7 +127,8 @@ def _front(study: Study) -> Figure | None:
     for axes in panels:
         axes.plot(*_points(study.complete), "o", color=_GREY, markersize=4, label="trial")
         # From one trial to the next worse one in the first objective, the second stays what the better one reached.
-        axes.step(*_points(best), where="post", color=_ORANGE, linewidth=1)
+        if len(study.objectives) == 2:  # of three, some trials of the front are beaten in these two
+            axes.step(*_points(best), where="post", color=_ORANGE, linewidth=1)
         axes.plot(*_points(best), "o", color=_ORANGE, markersize=6, label="no other trial beats it in all objectives")
         axes.plot(*_points(compared[len(best) :]), "D", color=_GREEN, markersize=6, label="defaults")
         axes.set_xlabel(first.metric.label)

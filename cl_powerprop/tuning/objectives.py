@@ -12,6 +12,10 @@ from cl_powerprop.registry import metrics
 DEFAULT = "validation_accuracy"
 
 
+class NoValueError(ConfigurationError):
+    """An objective that a run has no value of."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """A metric, and which of its values are better."""
@@ -36,13 +40,13 @@ class Objective:
             record: the content of its `run.json`.
 
         Raises:
-            ConfigurationError: if it has none, as of the sparsity of a dense run.
+            NoValueError: if it has none, as of the sparsity of a dense run.
         """
         value: Any = record
         for key in self.metric.name.split(".") if self.metric.function is None else ("metrics", self.metric.name):
             value = value[key]
         if value is None or not math.isfinite(value):
-            raise ConfigurationError(f"the run has no {self.metric.name}; choose another objective")
+            raise NoValueError(f"the run has no {self.metric.name}; choose another objective")
         return float(value)
 
 

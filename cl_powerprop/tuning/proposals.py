@@ -12,7 +12,8 @@ from cl_powerprop.seeding import derive_seed
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
 
-    from cl_powerprop.tuning.space import Space, Value
+    from cl_powerprop.tuning.ranges import Value
+from cl_powerprop.tuning.space import Space
 
 RANDOM_TRIALS = 10  # before the sampler looks at what the ones before have reached
 

@@ -33,7 +33,10 @@ def write_recipe(folder: Path, name: str, config: RunConfig, about: str) -> None
     """
     parts = {group: getattr(config, group).name for group in GROUPS}
     try:
-        usual = _options(compose([f"{group}={part}" for group, part in parts.items()]))
+        words = [f"{group}={part}" for group, part in parts.items()]
+        usual = _options(compose(words))
+        # What follows from the epochs is to follow from others that are given with the recipe.
+        usual["strategy"] = _options(compose([*words, f"train.epochs={config.train.epochs}"]))["strategy"]
     except ConfigurationError:  # a part from outside, of which something must be given
         usual = {}
     values: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from cl_powerprop.files import write_file
 from cl_powerprop.naming import heading, text
 from cl_powerprop.output import duration, say, say_table
 from cl_powerprop.process import FAULT, complain
+from cl_powerprop.registry import imported_modules
 from cl_powerprop.shown import shell_word
 from cl_powerprop.tuning.recipe import keep_recipes, write_recipe
 from cl_powerprop.tuning.study_file import DEFAULTS, ERROR, SECONDS, number_of
@@ -52,7 +53,10 @@ def _shown(trial: FrozenTrial, objectives: Sequence[Objective]) -> list[str]:
     from cl_powerprop.analysis.tables import format_value
 
     values = trial.values or [math.nan] * len(objectives)
-    return [format_value(objective.metric, value) for objective, value in zip(objectives, values, strict=True)]
+    return [
+        duration(value) if objective.metric.unit == "s" and trial.values else format_value(objective.metric, value)
+        for objective, value in zip(objectives, values, strict=True)
+    ]
 
 
 def write_report(study: Study) -> int:
@@ -98,7 +102,12 @@ def _write(study: Study) -> None:
     configs = keep_recipes(study.folder, recipes)
     draw_figures(study)
     say(f"table, figures and runs: {study.folder}")
-    say(f"run the best settings by: cl-powerprop run --config-dir {shell_word(str(configs))} experiment=best")
+    say(f"run the best settings by: {_command()} --config-dir {shell_word(str(configs))} experiment=best")
+
+
+def _command() -> str:
+    """Return the beginning of a command that knows the same parts."""
+    return " ".join(["cl-powerprop", *(f"--import {shell_word(name)}" for name in imported_modules()), "run"])
 
 
 def state_of(trial: FrozenTrial) -> str:

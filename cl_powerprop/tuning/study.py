@@ -14,7 +14,8 @@ from cl_powerprop.run_folder import is_free, taken
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
 from cl_powerprop.tuning.proposals import combinations, proposals
-from cl_powerprop.tuning.space import Space, Value
+from cl_powerprop.tuning.ranges import Value
+from cl_powerprop.tuning.space import Space
 from cl_powerprop.tuning.study_file import (
     AGAIN,
     CONFIG,

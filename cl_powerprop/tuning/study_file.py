@@ -16,7 +16,7 @@ from cl_powerprop.files import is_file
 from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.shown import as_line
 from cl_powerprop.tuning.objectives import Objective
-from cl_powerprop.tuning.space import Range
+from cl_powerprop.tuning.ranges import Range
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

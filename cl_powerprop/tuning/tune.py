@@ -22,6 +22,7 @@ from cl_powerprop.output import say
 from cl_powerprop.registry import imported_modules
 from cl_powerprop.run_lock import RunLock, holder_of
 from cl_powerprop.torchrun import place
+from cl_powerprop.tuning.checking import check_space
 from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
@@ -34,7 +35,8 @@ from cl_powerprop.tuning.trial import PRELOAD, Order, run_trial
 from cl_powerprop.workers import Workers
 
 if TYPE_CHECKING:
-    from cl_powerprop.tuning.space import Space, Value
+    from cl_powerprop.tuning.ranges import Value
+from cl_powerprop.tuning.space import Space
 
 _RETRIES = 1  # of a trial whose process has died
 _PATIENCE, _LOOK = 15.0, 0.1  # seconds that processes without a command have to end, and between two looks
@@ -70,10 +72,8 @@ def tune(
         raise ConfigurationError("torchrun starts the processes of one run; call tune without it")
     space, objectives = parse_space(words), parse_objectives(objective)
     check_optuna()
-    configs = [compose(space.overrides(values)) for values in space.samples()]
-    for config in configs:
-        config.check()
-    config, folder = configs[0], Path(configs[0].run_dir)
+    config = check_space(space)
+    folder = Path(config.run_dir)
     with RunLock(folder).hold(), tempfile.TemporaryDirectory(prefix="cl-powerprop-") as notes, storing():
         workers = Workers(Path(notes), os.getpid())
         study = Study(folder, space, objectives, settings_of(config), config.seed, partial(_config, space))
@@ -194,6 +194,8 @@ class _Tuning:
         name = trial_name(trial.params)
         self._list(number, name, state_of(trial), error)
         say(trial_line(trial, name, self._study.objectives))
+        if outcome.result and not self._study.complete:  # nor would any other one have a value, most likely
+            raise ConfigurationError(f"trial {number}: {name}: {error}")
 
     def _list(self, number: int, name: str, state: str, message: str = "") -> None:
         """Add to the list of jobs, which `status` reads."""

@@ -136,3 +136,5 @@ def test_a_line_of_progress_says_where_tasks_were_confused_and_none_forgotten() 
     line = task_line(facts, confused, 2, 0.1, math.nan)
     assert line == f"{said} (tasks confused, none forgotten), capacity 10.0 %"
     assert task_line(facts, forgotten, 2, 0.1, math.nan) == f"{said}, capacity 10.0 %"
+    untested = task_line(facts, Evaluations(2), 1, 0.1, math.nan)
+    assert untested == "task 1/2 first: accuracy -, forgetting -, capacity 10.0 %"

@@ -6,7 +6,8 @@ import pytest
 
 from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.tuning.space import Choices, Numbers, parse_space
+from cl_powerprop.tuning.ranges import Choices, Numbers
+from cl_powerprop.tuning.space import parse_space
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def test_a_trial_is_a_config_that_tests_nothing() -> None:
         (["optimizer.lr=range(1,1)"], "holds no value"),
         (["optimizer.lr=range(0,1,0)"], "not 0"),
         (["optimizer.lr=range(0,1,1e-9)"], "more than 10,000 values"),
+        (["train.steps=choice(null,1)"], "choice.. takes no null; list the values without it"),
         (["model.hidden=choice([10],[20]),3"], "a range within"),
         (["strategy=glob(*)"], "list the values"),
         (["strategy=epn"], "nothing to tune"),

@@ -13,7 +13,8 @@ from cl_powerprop.launching.job_list import STUDY
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.proposals import combinations
-from cl_powerprop.tuning.space import Space, Value, parse_space
+from cl_powerprop.tuning.ranges import Value
+from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import Study
 from cl_powerprop.tuning.study_file import number_of
 from cl_powerprop.tuning.tune import tune
