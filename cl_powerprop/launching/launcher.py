@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cl_powerprop.errors import ConfigurationError, FileError, ProcessDiedError, RunFolderError, unknown_option
+from cl_powerprop.errors import ConfigurationError, FileError, ProcessDiedError, unknown_option
 from cl_powerprop.failures import Failure, Failures
 from cl_powerprop.hydra_guard import LAUNCHERS
 from cl_powerprop.launching.composing import compose_once
@@ -59,7 +59,7 @@ class JobLauncher(Launcher):  # type: ignore[misc]
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.engine = self._engine()  # before the sweeper writes anything
         if is_study(folder := Path(str(config.hydra.sweep.dir))):
-            raise RunFolderError(f"{folder} holds a study of cl-powerprop tune; choose another run_dir")
+            raise ConfigurationError(f"{folder} holds a study of cl-powerprop tune; choose another run_dir")
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def _engine(self) -> Engine:

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 
 from cl_powerprop import hydra_run
 from cl_powerprop.config_files import read_text_as_text
-from cl_powerprop.errors import ConfigurationError, RunFolderError
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.failures import Failures
 from cl_powerprop.hydra_guard import LAUNCHERS
 from cl_powerprop.launching.job_list import STUDY, read_jobs
@@ -127,7 +127,7 @@ def test_settings_that_cannot_work(name: str, settings: dict[str, Any], said: st
 def test_jobs_of_a_multirun_are_not_put_among_trials(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / STUDY).touch()
-    with pytest.raises(RunFolderError, match="holds a study of cl-powerprop tune; choose another run_dir"):
+    with pytest.raises(ConfigurationError, match="holds a study of cl-powerprop tune; choose another run_dir"):
         launcher("processes", tmp_path / "study")
     assert [path.name for path in (tmp_path / "study").iterdir()] == [STUDY]
 
