@@ -40,7 +40,7 @@ class Objective:
             record: the content of its `run.json`.
 
         Raises:
-            NoValueError: if it has none, as of the sparsity of a dense run.
+            NoValueError: if it has none, as of the training FLOPs of a strategy with masks.
         """
         value: Any = record
         for key in self.metric.name.split(".") if self.metric.function is None else ("metrics", self.metric.name):
