@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import hydra
@@ -29,6 +28,7 @@ from cl_powerprop.hydra_files import write_once
 from cl_powerprop.hydra_guard import guard, refuse_code
 from cl_powerprop.interrupts import SIGNALS, Interrupted, saving, telling
 from cl_powerprop.launching.launcher import ENGINES, register
+from cl_powerprop.launching.objective import validation_accuracy
 from cl_powerprop.overrides import prepare
 from cl_powerprop.process import FAULT, USAGE_ERROR, complain, leave_wandb
 from cl_powerprop.record import Job
@@ -218,8 +218,7 @@ def _run_job(config: Any, words: Sequence[str], live: bool) -> float | None:
         raise
     if prints:
         _print(results)
-    reached = [result.record["metrics"]["validation_accuracy"] for result in results]
-    return None if None in reached else fmean(reached)
+    return validation_accuracy([result.record for result in results])
 
 
 def _run(config: RunConfig, path: Path, multirun: str | None, job: Job | None) -> Sequence[Any]:

@@ -65,7 +65,7 @@ def print_runs(folders: Iterable[Path]) -> None:
         for message in run["messages"]:
             say(f"{name}: {message}")
         if run["status"] != "complete":
-            say(f"{name}: {run['status']}: {run['error']}")
+            say(": ".join(str(part) for part in (name, run["status"], run["error"]) if part))
     say(f"run folder: {folders[0]}" if len(folders) == 1 else f"run folders: {shared}/*")
 
 

@@ -9,7 +9,6 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +19,7 @@ from cl_powerprop.config import MOST_SEEDS
 from cl_powerprop.documents import read_json
 from cl_powerprop.errors import FileError
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob
+from cl_powerprop.launching.objective import validation_accuracy
 from cl_powerprop.privacy import redact_options
 from cl_powerprop.run_folder import seed_folder
 
@@ -49,9 +49,7 @@ class PlannedJob:
 
     def objective(self) -> float | None:
         """Return the validation accuracy that a complete job has reached, as the job itself did; else None."""
-        reached = [_validation_accuracy(folder) for folder in self.runs] if self.state == COMPLETE else [None]
-        values = [value for value in reached if value is not None]
-        return fmean(values) if len(values) == len(reached) else None
+        return validation_accuracy([_record(folder) for folder in self.runs]) if self.state == COMPLETE else None
 
 
 def plan(
@@ -179,12 +177,6 @@ def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:
 def status_in(folder: Path) -> str:
     """Return the status of the run in a folder; nothing if there is none that can be read."""
     return str(_record(folder).get("status", ""))
-
-
-def _validation_accuracy(folder: Path) -> float | None:
-    metrics = _record(folder).get("metrics")
-    value = metrics.get("validation_accuracy") if isinstance(metrics, dict) else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_metrics_that_some_run_has_are_shown_and_messages_follow(
 
 def test_a_run_that_failed_early_has_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_runs([write_run(tmp_path / "a", status="failed", record={"metrics": {}, "zero_forgetting_verified": None})])
-    assert "naive, seed 0: failed: None" in capsys.readouterr().out
+    assert "naive, seed 0: failed\n" in capsys.readouterr().out
 
 
 def test_confused_tasks_are_not_called_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

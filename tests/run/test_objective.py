@@ -64,3 +64,12 @@ def test_a_sweeper_of_hydra_searches(tmp_path: Path, command: Command, monkeypat
     assert [*Climber.found] == [0.01, 0.3, 0.15, 0.6]
     assert [*Climber.found.values()] == [record["metrics"]["validation_accuracy"] for record in records]
     assert all(record["metrics"]["average_accuracy"] is None for record in records)
+
+
+def test_a_run_of_an_earlier_version_has_reached_nothing_known() -> None:
+    from cl_powerprop.launching.objective import validation_accuracy
+
+    one, other = ({"metrics": {"validation_accuracy": value}} for value in (0.5, 1.0))
+    assert validation_accuracy([one, other]) == 0.75
+    for record in ({}, {"metrics": None}, {"metrics": {}}, {"metrics": {"validation_accuracy": None}}):
+        assert validation_accuracy([one, record]) is None
