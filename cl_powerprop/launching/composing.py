@@ -4,6 +4,7 @@ Hydra composes each anew, twice, which takes longer than to start the job. What 
 the same keys, and choose the same parts, is only what Hydra does last: it puts the values in.
 """
 
+import functools
 import pickle
 from typing import Any
 
@@ -33,7 +34,7 @@ _composed = _Composed()
 
 def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
     """Return the config of a job: that of another job with other values, where that is the same."""
-    overrides = OverridesParser.create().parse_overrides(list(sweep_overrides))
+    overrides = [parsed(word) for word in sweep_overrides]
     plain = [override for override in overrides if _is_plain(loader, override)]
     common = tuple(override.key_or_group if override in plain else f"={override.input_line}" for override in overrides)
     known = _composed.of(master_config)
@@ -49,6 +50,17 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     config.hydra.overrides.task = [override.input_line for override in of_tasks]
     OmegaConf.copy_cache(from_config=master_config, to_config=config)
     return config
+
+
+@functools.lru_cache(maxsize=4096)
+def parsed(word: str) -> Override:
+    """Return an override; most are the same in many jobs.
+
+    Raises:
+        HydraException: if it cannot be read.
+    """
+    (override,) = OverridesParser.create().parse_overrides([word])
+    return override
 
 
 def _is_plain(loader: ConfigLoaderImpl, override: Override) -> bool:

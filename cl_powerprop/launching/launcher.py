@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from cl_powerprop.errors import ConfigurationError, FileError, ProcessDiedError, unknown_option
 from cl_powerprop.failures import Failure, Failures
 from cl_powerprop.hydra_guard import LAUNCHERS
-from cl_powerprop.launching.composing import compose_once
+from cl_powerprop.launching.composing import compose_once, parsed
 from cl_powerprop.launching.engine import Call, Engine, Outcome, outcomes
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, ListedJob, add_jobs, is_study, read_jobs
 from cl_powerprop.launching.jobs import failure_of, returned, run_job
@@ -152,7 +151,7 @@ def _title(job: PlannedJob) -> str:
 def _name(config: DictConfig, overrides: Sequence[str], swept: Collection[str]) -> str:
     """Return the name of a job by what is swept, without making its typed config."""
     given: dict[str, Any] = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in map(parsed, overrides):
         value = OmegaConf.select(config, override.key_or_group, default=None)
         is_part = OmegaConf.is_config(value) or value is None
         given[override.key_or_group] = override.get_value_element_as_str() if is_part else value

@@ -1,6 +1,7 @@
 """Which jobs of a multirun are left to do, and in which folders: an earlier call of the same may have done some."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -122,8 +123,14 @@ def config_hash(config: DictConfig) -> str:
     kept = {str(key): _resolved(config, str(key)) for key in config if key not in _NO_MATTER}
     if isinstance(kept.get("data"), dict):
         kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
-    text = json.dumps(_numbers_alike(redact_options(kept)), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    texts = [_hashable(key, json.dumps(value, sort_keys=True, default=str)) for key, value in sorted(kept.items())]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=256)
+def _hashable(key: str, text: str) -> str:
+    """Return what is hashed of a section or option; most are the same in many jobs."""
+    return json.dumps({key: _numbers_alike(redact_options(json.loads(text), key))})
 
 
 def _resolved(config: DictConfig, key: str) -> Any:
@@ -152,8 +159,7 @@ def _settle(config: DictConfig, number: int) -> Path:
     with open_dict(config):
         config.hydra.job.id = f"{config.hydra.job.name}_{number}"
         config.hydra.job.num = number
-    HydraConfig.instance().set_config(config)
-    OmegaConf.set_readonly(config.hydra, False)
+    HydraConfig.instance().cfg = config  # which is what set_config does, by a copy
     return Path(str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir")))
 
 
