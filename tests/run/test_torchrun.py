@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 
 from cl_powerprop.checkpoint import FILE, read_checkpoint
 from cl_powerprop.composition import compose
@@ -96,14 +98,22 @@ def words_of(name: str) -> Sequence[str]:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs, trained by two processes."""
-    folder = tmp_path_factory.mktemp("together")
-    runs = {name: words_of(name) for name in RUNS} | {"whole": SLOW}
-    (folder / "runs.json").write_text(json.dumps(runs))
-    process = launch(str(Path(__file__).with_name("several_ranks.py")), str(folder))
-    _, errors = process.communicate(timeout=1000)
-    assert process.returncode == 0, errors
+def together(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of all runs, trained by two processes, once for all workers of the tests."""
+    folder = tmp_path_factory.getbasetemp() / "together"
+    if worker_id != "master":
+        folder = tmp_path_factory.getbasetemp().parent / "together"
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return folder
+        making = folder.with_name("making")
+        making.mkdir()
+        runs = {name: words_of(name) for name in RUNS} | {"whole": SLOW}
+        (making / "runs.json").write_text(json.dumps(runs))
+        process = launch(str(Path(__file__).with_name("several_ranks.py")), str(making))
+        _, errors = process.communicate(timeout=1000)
+        assert process.returncode == 0, errors
+        making.rename(folder)
     return folder
 
 
@@ -222,19 +232,21 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def ended(together: Path) -> dict[str, tuple[list[int], str, list[str]]]:
+def ended(together: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[int], str, list[str]]]:
     """How commands of two processes ended: the exit codes of both, and what they printed, errors line by line."""
-    before = tree(together / "whole")
+    folder = tmp_path_factory.mktemp("ended")
+    shutil.copytree(together / "whole", folder / "whole")
+    before = tree(folder / "whole")
     commands = {"complete": ["run", *SLOW, "run_dir=whole"]}
     commands |= {name: ["run", *SMALL, *words] for name, (words, _) in REFUSED.items()}
-    (together / "commands.json").write_text(json.dumps(commands))
-    process = launch(str(Path(__file__).with_name("several_commands.py")), ".", cwd=together)
+    (folder / "commands.json").write_text(json.dumps(commands))
+    process = launch(str(Path(__file__).with_name("several_commands.py")), ".", cwd=folder)
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
-    assert tree(together / "whole") == before
+    assert tree(folder / "whole") == before
     found = {}
     for name in commands:
-        each = [json.loads((together / f"{name}-{rank}.json").read_text()) for rank in range(RANKS)]
+        each = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(RANKS)]
         codes, printed, complaints = zip(*each, strict=True)
         found[name] = ([*codes], "".join(printed), "".join(complaints).splitlines())
     return found
