@@ -9,10 +9,10 @@ from cl_powerprop.composition import compose
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.tuning.settings import settings_of
+from cl_powerprop.tuning.space import Space
 
 if TYPE_CHECKING:
     from cl_powerprop.tuning.ranges import Value
-from cl_powerprop.tuning.space import Space
 
 
 def check_space(space: Space) -> RunConfig:

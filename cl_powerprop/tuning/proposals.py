@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.seeding import derive_seed
+from cl_powerprop.tuning.space import Space
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
 
     from cl_powerprop.tuning.ranges import Value
-from cl_powerprop.tuning.space import Space
 
 RANDOM_TRIALS = 10  # before the sampler looks at what the ones before have reached
 

@@ -28,7 +28,7 @@ from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.report import state_of, trial_line, write_report
 from cl_powerprop.tuning.settings import settings_hash, settings_of
-from cl_powerprop.tuning.space import parse_space
+from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import Study
 from cl_powerprop.tuning.study_file import ERROR, check_optuna, number_of, storing
 from cl_powerprop.tuning.trial import PRELOAD, Order, run_trial
@@ -36,7 +36,6 @@ from cl_powerprop.workers import Workers
 
 if TYPE_CHECKING:
     from cl_powerprop.tuning.ranges import Value
-from cl_powerprop.tuning.space import Space
 
 _RETRIES = 1  # of a trial whose process has died
 _PATIENCE, _LOOK = 15.0, 0.1  # seconds that processes without a command have to end, and between two looks
