@@ -98,12 +98,17 @@ class Summary:
         mask_bits: bits that the stored masks take.
         overlaps: int64 ``[T, T]``, how many weights the masks of two tasks share; None without masks.
         coverage: share of the weights that can have masks; None without masks.
+        buffer_bits: size of the samples of earlier tasks that are kept, with all that is kept of each of them.
+        importance_bits: size of what is kept of earlier networks beside the network itself: importances, old values of
+            weights, the network of an earlier task. What only training a task needs, and the next does not, is left out.
     """
 
     weights: Iterable[WeightCount]
     mask_bits: int = 0
     overlaps: Tensor | None = None
     coverage: float | None = None
+    buffer_bits: int = 0
+    importance_bits: int = 0
 
 
 class Strategy:
@@ -122,6 +127,8 @@ class Strategy:
         resumable_anywhere: they also are all that the next step depends on, or the next test after training, together
             with what plugins give by ``task_progress()`` (see :mod:`cl_powerprop.training.task_state`).
         infers_task: it finds out by itself which task test samples are of.
+        keeps_samples: it keeps training samples of earlier tasks.
+        needs_n_tasks: it must know in advance how many tasks there are.
         takes_sparsity: a sparse-training controller may mask its one network (see `sparsity`).
         clip_norm: the largest global norm of the gradient unless `train.clip_norm` says otherwise; None for no limit.
         task_hint: how a user can have it find out, for messages; "" if not at all.
@@ -134,6 +141,8 @@ class Strategy:
     resumable_within_tasks = False
     resumable_anywhere = False
     infers_task = False
+    keeps_samples = False
+    needs_n_tasks = False
     takes_sparsity = False
     task_hint = ""
     clip_norm: float | None = None

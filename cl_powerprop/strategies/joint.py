@@ -20,6 +20,7 @@ class Joint(Strategy):
 
     tests_unseen = False
     resumable = resumable_within_tasks = resumable_anywhere = True
+    keeps_samples = True
     takes_sparsity = True
 
     def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:

@@ -35,6 +35,10 @@ class PackNet(MaskingStrategy):
 
     config: PackNetConfig
 
+    def __init__(self, config: PackNetConfig) -> None:
+        super().__init__(config)
+        self.needs_n_tasks = config.shares is None  # a task gets an equal share
+
     def make_plugin(self, context: Context, **shared: Any) -> PackNetPlugin:
         from cl_powerprop.plugins import PackNetPlugin
 
