@@ -17,6 +17,7 @@ NORMS = ("none", "batch", "group", "layer")
 SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both")
+JUDGES = ("accuracy", "loss")
 TRAIN_THROUGH = ("all", "free")
 INITS = ("default", "truncated_normal")
 DISTRIBUTIONS = ("uniform", "erk", "global")
@@ -300,6 +301,19 @@ def check_epn(
     check_choice("strategy.scope", scope, SCOPES)
     check_choice("strategy.criterion", criterion, CRITERIA)
     check_choice("strategy.train_through", train_through, TRAIN_THROUGH)
+
+
+def check_judging(judge: str, slack: float, max_new: float) -> None:
+    """Refuse impossible ways to judge EfficientPackNet's masks.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    check_choice("strategy.judge", judge, JUDGES)
+    if not 0.0 <= slack < math.inf:
+        raise ConfigurationError(f"strategy.slack must be at least 0 standard errors, not {slack}")
+    if not 0.0 < max_new <= 1.0:
+        raise ConfigurationError(f"strategy.max_new must be a share in (0, 1], not {max_new}")
 
 
 def check_shares(shares: Any) -> float | list[float]:

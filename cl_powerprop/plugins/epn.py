@@ -4,6 +4,7 @@ Schwarz et al., "Powerpropagation: A sparsity inducing weight reparameterisation
 section 4 and algorithm 1.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -14,10 +15,10 @@ from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_epn
+from cl_powerprop.limits import check_epn, check_judging
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
-from cl_powerprop.plugins.validation import Hits, Validation
+from cl_powerprop.plugins.validation import Sum, Validation
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
@@ -42,6 +43,8 @@ class Search:
         dense_accuracy: validation accuracy with no mask applied.
         evaluations: number of sparsities that were measured.
         exhausted: whether no measured sparsity reached the target.
+        loss: validation loss with the chosen mask, in nats, if masks are judged by it; else None.
+        dense_loss: the same with no mask applied.
     """
 
     task: int
@@ -50,6 +53,8 @@ class Search:
     dense_accuracy: float
     evaluations: int
     exhausted: bool
+    loss: float | None = None
+    dense_loss: float | None = None
 
 
 @dataclass
@@ -57,12 +62,17 @@ class _Progress:
     """What the search for a task's sparsity has measured so far.
 
     Attributes:
-        dense: validation accuracy with no mask applied; None before it is measured.
-        hits: by index of the sparsity.
+        dense: mean value with no mask applied (see :class:`~cl_powerprop.plugins.judging.Judge`); None before it is
+            measured.
+        dense_accuracy: validation accuracy with no mask applied.
+        slack: by how much a mask may miss its target.
+        sums: of the values of the samples, by index of the sparsity.
     """
 
     dense: float | None = None
-    hits: dict[int, Hits] = field(default_factory=dict)
+    dense_accuracy: float = 0.0
+    slack: float = 0.0
+    sums: dict[int, Sum] = field(default_factory=dict)
 
 
 class EPNPlugin(MaskingPlugin):
@@ -80,6 +90,11 @@ class EPNPlugin(MaskingPlugin):
             ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search (of a pass of its own if
             training was stopped early), or by the sum of both ranks
             ("both").
+        judge: what a mask must hold: the validation "accuracy" (the paper's), or, by "loss", the geometric mean of the
+            likelihoods of the right answers, which varies less where validation samples are few.
+        slack: how many standard errors of that value a mask may be below its target.
+        max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
+            take; a mask has the largest of the free weights in it, and reuses what it likes.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features.
         output_layer: the layer that gets half the sparsity; "auto" is the last masked layer if the model has no
@@ -100,6 +115,9 @@ class EPNPlugin(MaskingPlugin):
         search: Literal["grid", "raise", "bisect", "gallop"] = "gallop",
         scope: Literal["layer", "global"] = "layer",
         criterion: Criterion = "magnitude",
+        judge: Literal["accuracy", "loss"] = "accuracy",
+        slack: float = 0.0,
+        max_new: float = 1.0,
         train_through: Literal["all", "free"] = "all",
         output_layer: str | None = "auto",
         validation: float | Sequence[Any] = 0.1,
@@ -108,6 +126,7 @@ class EPNPlugin(MaskingPlugin):
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
         check_epn(gamma, sparsities, search, scope, criterion, train_through)
+        check_judging(judge, slack, max_new)
         if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
             raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
         self.gamma = gamma
@@ -115,6 +134,9 @@ class EPNPlugin(MaskingPlugin):
         self.search = search
         self.scope = scope
         self.criterion = criterion
+        self.judge = judge
+        self.slack = slack
+        self.max_new = max_new
         self.train_through = train_through
         self.output_layer = output_layer
         self.validation = validation
@@ -124,7 +146,7 @@ class EPNPlugin(MaskingPlugin):
         self._measured = _Progress()
 
     def settings(self) -> dict[str, Any]:
-        names = ("gamma", "search", "scope", "criterion", "train_through", "output_layer")
+        names = ("gamma", "search", "scope", "criterion", "judge", "slack", "max_new", "train_through", "output_layer")
         return super().settings() | {name: getattr(self, name) for name in names}
 
     def last_search(self) -> dict[str, Any] | None:
@@ -142,7 +164,9 @@ class EPNPlugin(MaskingPlugin):
         saliency = {f"{_SALIENCY}{name}": total for name, total in self._saliency.items()}
         return saliency | {
             "dense": self._measured.dense,
-            "hits": [[index, *hits] for index, hits in self._measured.hits.items()],
+            "dense_accuracy": self._measured.dense_accuracy,
+            "slack": self._measured.slack,
+            "sums": [[index, *measured] for index, measured in self._measured.sums.items()],
         }
 
     def load_task_progress(self, state: Mapping[str, Any]) -> None:
@@ -151,8 +175,9 @@ class EPNPlugin(MaskingPlugin):
             name = key.removeprefix(_SALIENCY)
             self.allocator.weights[name].open_gate()
             self._saliency[name] = state[key]
-        hits = {index: Hits(right, batches) for index, right, batches in state["hits"]}
-        self._measured = _Progress(state["dense"], hits)
+        sums = {index: Sum(total, batches) for index, total, batches in state.get("sums", ())}
+        if sums:  # else whatever was measured is measured again
+            self._measured = _Progress(state["dense"], state["dense_accuracy"], state["slack"], sums)
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Get the task's validation samples, or hold them out of its training samples.
@@ -235,36 +260,47 @@ class EPNPlugin(MaskingPlugin):
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""
         if self.criterion != "magnitude" and not any(bool(total.any()) for total in self._saliency.values()):
             self._measure_saliencies(strategy)
-        views = {name: weight.visible for name, weight in self.allocator.weights.items()}
         ranks = self._ranks()
-        validation, measured = Validation(strategy, self._validation_data), self._measured
+        views = self._views(ranks)
+        validation, measured = Validation(strategy, self._validation_data, self.judge), self._measured
         if measured.dense is None:
-            measured.dense = validation.accuracy(validation.count())
+            measured.dense, measured.dense_accuracy = validation.reached()
+            measured.slack = self.slack * validation.standard_error() if self.slack else 0.0
         dense = measured.dense
-        target = self.gamma * dense
+        target = validation.judge.target(self.gamma, dense) - measured.slack
 
         def holds(index: int) -> bool:
             """Measure a sparsity's mask until it is certain whether it reaches the target."""
-            if index not in measured.hits:
+            if index not in measured.sums:
                 trigger_plugins(strategy, "can_save")
                 self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
-                measured.hits[index] = validation.count(lambda lowest, highest: lowest >= target or highest < target)
-            return validation.accuracy(measured.hits[index]) >= target
+                measured.sums[index] = validation.add_up(lambda lowest, highest: lowest >= target or highest < target)
+            return validation.mean(measured.sums[index]) >= target
 
         index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
-        sparsity, reached = (0.0, dense) if index is None else (self.sparsities[index], 0.0)
+        sparsity = 0.0 if index is None else self.sparsities[index]
+        value, accuracy = dense, measured.dense_accuracy
         masks = self._masks(ranks, views, sparsity)
         if index is not None:
             self.allocator.propose(masks)
-            # What was left when it was certain: the record has the whole accuracy.
-            reached = validation.accuracy(validation.count(begun=measured.hits[index]))
+            # What was left when it was certain: the record has the whole value.
+            value, accuracy = validation.reached(measured.sums[index])
         task = self.allocator.tasks
-        self.searches.append(Search(task, sparsity, reached, dense, len(measured.hits), index is None))
+        losses = () if validation.judge.counts else (-value, -dense)
+        self.searches.append(
+            Search(task, sparsity, accuracy, measured.dense_accuracy, len(measured.sums), index is None, *losses)
+        )
         self._saliency, self._measured = {}, _Progress()
         if index is None:
+            held = f"accuracy {dense:.4f}" if validation.judge.counts else f"likelihood {math.exp(dense):.4f}"
+            taken = (
+                "all visible weights"
+                if self.max_new == 1.0
+                else f"{self.max_new:g} of each layer, and all it may reuse"
+            )
             self.tell(
                 f"task {task}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the validation "
-                f"accuracy {dense:.4f}; the task takes all visible weights"
+                f"{held}; the task takes {taken}"
             )
         return masks
 
@@ -299,8 +335,27 @@ class EPNPlugin(MaskingPlugin):
         visible = self.allocator.weights[name].visible
         return score if visible is None else torch.where(visible, score, -1.0)
 
+    def _views(self, ranks: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+        """Return the weights that a mask may have; None for all of a layer's."""
+        weights = self.allocator.weights
+        if self.max_new == 1.0:
+            return {name: weight.visible for name, weight in weights.items()}
+        total = sum(weight.owner.numel() for weight in weights.values())
+        last = {name: torch.where(weights[name].frozen, -total, -layer) for name, layer in ranks.items()}
+        if self.scope == "global":
+            order = rank_global(last)
+            most = dict.fromkeys(weights, round(self.max_new * total))
+        else:
+            order = {name: rank(layer) for name, layer in last.items()}
+            most = {name: round(self.max_new * layer.numel()) for name, layer in ranks.items()}
+        views: dict[str, Tensor | None] = {}
+        for name, weight in weights.items():
+            view = weight.frozen | (order[name] < most[name])
+            views[name] = view if weight.visible is None else view & weight.visible
+        return views
+
     def _masks(self, ranks: dict[str, Tensor], views: dict[str, Tensor | None], sparsity: float) -> dict[str, Tensor]:
-        """Return the masks at one sparsity, limited to the weights that were visible when the search began."""
+        """Return the masks at one sparsity, limited to the weights that a mask may have."""
         output = self._output_layer()
         total = sum(layer_ranks.numel() for layer_ranks in ranks.values())
         masks = {}

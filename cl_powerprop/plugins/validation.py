@@ -1,5 +1,6 @@
-"""The accuracy of a network on validation samples, under the masks that it has at the time."""
+"""How good a network is on validation samples, under the masks that it has at the time."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from itertools import compress
@@ -7,7 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
+from torch import Tensor
 
+from cl_powerprop.plugins.judging import JUDGE_BY_NAME
 from cl_powerprop.sparsity.norm_statistics import batch_statistics, statistics_size
 from cl_powerprop.training.loaders import statistics_batches
 from cl_powerprop.training.stacked import train_alone
@@ -15,13 +18,13 @@ from cl_powerprop.training.stacked_network import NotStackedError, StackedNetwor
 from cl_powerprop.training.unseen import unseen
 
 Until = Callable[[float, float], bool]
-"""Called as ``until(lowest, highest)`` with the accuracies that are still possible; returns whether that is enough."""
+"""Called as ``until(lowest, highest)`` with the means that are still possible; returns whether that is enough."""
 
 
-class Hits(NamedTuple):
-    """How many samples were right in the first batches."""
+class Sum(NamedTuple):
+    """The sum of the values of all samples in the first batches."""
 
-    right: int = 0
+    total: float = 0
     batches: int = 0
 
 
@@ -33,13 +36,15 @@ class Validation:
     Args:
         strategy: the learner. Those in lockstep are validated at once.
         data: Avalanche's data set of the samples.
+        judge: what samples are judged by, one of :data:`~cl_powerprop.plugins.judging.JUDGE_BY_NAME`.
 
     Attributes:
         stacked: its network and those of others that were validated at once with it, if it was the first of them.
     """
 
-    def __init__(self, strategy: Any, data: Any) -> None:
+    def __init__(self, strategy: Any, data: Any, judge: str = "accuracy") -> None:
         self._strategy = strategy
+        self.judge = JUDGE_BY_NAME[judge]
         self._model = strategy.model
         size = statistics_size(strategy.model, strategy.eval_mb_size)
         self._batches = list(statistics_batches(data, strategy.experience.task_label, size, strategy.device))
@@ -48,89 +53,120 @@ class Validation:
         self.stacked: StackedNetwork | None = None
 
     @torch.no_grad()
-    def count(self, until: Until | None = None, begun: Hits = Hits()) -> Hits:  # noqa: B008
-        """Go on after some batches, and return how many samples were right.
+    def add_up(self, until: Until | None = None, begun: Sum = Sum()) -> Sum:  # noqa: B008
+        """Go on after some batches, and return the sum of the values of the samples.
 
         Args:
             until: called after each batch. None for all batches.
-            begun: of the batches that were counted before.
+            begun: of the batches that were added before.
         """
-        counting = _Counting(self, until, begun)
+        adding = _Adding(self, until, begun)
         lockstep = getattr(self._strategy, "lockstep", None)
         if lockstep is not None:
             position = (*self._strategy.position, 1)  # after the epoch
-            lockstep.meet(self._key() or ("alone", self._strategy.seed), counting, _count_together, position)
-        for batch in self._batches[counting.hits.batches :] if not counting.is_over else ():
-            counting.add(self._hits(batch))
-            if counting.is_over:
+            lockstep.meet(self._key() or ("alone", self._strategy.seed), adding, _add_together, position)
+        for batch in self._batches[adding.sum.batches :] if not adding.is_over else ():
+            adding.add(self._values(batch).sum().item())
+            if adding.is_over:
                 break
-        return counting.hits
+        return adding.sum
 
-    def accuracy(self, hits: Hits) -> float:
-        """Return the accuracy if all samples in other batches are wrong."""
-        return hits.right / self._samples
+    def mean(self, sum: Sum) -> float:
+        """Return the mean over all samples if those in other batches add nothing."""
+        return sum.total / self._samples
 
-    def _hits(self, batch: Any) -> int:
+    def reached(self, begun: Sum = Sum()) -> tuple[float, float]:  # noqa: B008
+        """Return the mean value of all samples and the accuracy.
+
+        Args:
+            begun: the sum over the batches that were added before.
+        """
+        mean = self.mean(self.add_up(begun=begun))
+        return mean, mean if self.judge.counts else self._accuracy()
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        is_right = JUDGE_BY_NAME["accuracy"].score
+        right = sum(int(is_right(self._outputs(batch), batch[1]).sum()) for batch in self._batches)
+        return right / self._samples
+
+    @torch.no_grad()
+    def standard_error(self) -> float:
+        """Return the standard error of the mean."""
+        values = torch.cat([self._values(batch).double() for batch in self._batches])
+        return float(values.std(correction=0) / math.sqrt(len(values)))
+
+    def _values(self, batch: Any) -> Tensor:
+        return self.judge.score(self._outputs(batch), batch[1])
+
+    def _outputs(self, batch: Any) -> Tensor:
         training = self._model.training
         self._model.eval()
         with batch_statistics(self._model):
-            answers = avalanche_forward(self._model, batch[0], batch[-1]).argmax(1)
+            outputs: Tensor = avalanche_forward(self._model, batch[0], batch[-1])
         self._model.train(training)
-        return int((answers == batch[1]).sum())
+        return outputs
 
     def _key(self) -> Hashable | None:
         """Return what validations have in common that can be done at once; None if this cannot be one of them."""
-        network = network_key(self._model)
-        strategy = self._strategy
-        if network is None or not strategy.stacks or is_multi_task_module(self._model) or unseen(strategy) is not None:
+        network, strategy = network_key(self._model), self._strategy
+        if not self.judge.counts or network is None or not strategy.stacks:
+            return None
+        if is_multi_task_module(self._model) or unseen(strategy) is not None:
             return None
         return "validation", self._strategy.experience.current_experience, len(self._batches), network
 
 
-class _Counting:
-    """A count that goes on from batch to batch.
+class _Adding:
+    """A sum that goes on from batch to batch.
 
     Attributes:
-        hits: so far.
+        sum: so far.
         is_over: no more batches are needed.
     """
 
-    def __init__(self, validation: Validation, until: Until | None, begun: Hits) -> None:
+    def __init__(self, validation: Validation, until: Until | None, begun: Sum) -> None:
         self.validation = validation
-        self.hits = begun
+        self.sum = begun
         self.is_over = begun.batches == len(validation._sizes)
         self._until = until
 
-    def add(self, right: int) -> None:
-        """Count the next batch, of which so many samples were right."""
-        validation, done = self.validation, self.hits.batches + 1
-        self.hits = Hits(self.hits.right + right, done)
-        reachable = self.hits.right + sum(validation._sizes[done:])
-        shares = self.hits.right / validation._samples, reachable / validation._samples
-        self.is_over = done == len(validation._sizes) or (self._until is not None and self._until(*shares))
+    def add(self, values: float) -> None:
+        """Add the sum over the next batch."""
+        validation, done = self.validation, self.sum.batches + 1
+        self.sum = Sum(self.sum.total + values, done)
+        left = sum(validation._sizes[done:])
+        self.is_over = not left or (self._until is not None and self._until(*self._possible(left)))
+
+    def _possible(self, left: int) -> tuple[float, float]:
+        """Return the lowest and the highest mean that are possible with so many samples left."""
+        judge, samples = self.validation.judge, self.validation._samples
+        lowest, highest = ((self.sum.total + left * each) / samples for each in (judge.lowest, judge.highest))
+        return lowest, highest
 
 
 @torch.no_grad()
-def _count_together(countings: Sequence[_Counting]) -> list[None]:
-    """Count what several networks get right, batch by batch, as long as two need more."""
-    done = [None for _ in countings]
-    validations = [counting.validation for counting in countings]
+def _add_together(addings: Sequence[_Adding]) -> list[None]:
+    """Add up the values of several networks, batch by batch, as long as two need more."""
+    done = [None for _ in addings]
+    validations = [adding.validation for adding in addings]
     equal = len({validation._batches[0][0].shape for validation in validations}) == 1
-    network = _stack(validations) if equal and len(countings) > 1 else None
+    network = _stack(validations) if equal and len(addings) > 1 else None
     if network is None:
         return done
     network.load()
+    score = validations[0].judge.score
     for index, batches in enumerate(zip(*(validation._batches for validation in validations), strict=True)):
         shapes = {batch[0].shape for batch in batches}
-        if len(shapes) > 1 or sum(not counting.is_over for counting in countings) < 2:
-            break  # each counts the rest for itself
-        waiting = [not counting.is_over and counting.hits.batches == index for counting in countings]
+        if len(shapes) > 1 or sum(not adding.is_over for adding in addings) < 2:
+            break  # each adds the rest for itself
+        waiting = [not adding.is_over and adding.sum.batches == index for adding in addings]
         if not any(waiting):
             continue
-        answers = network(torch.stack([batch[0] for batch in batches])).argmax(2)
-        hits = (answers == torch.stack([batch[1] for batch in batches])).sum(1).tolist()
-        for counting, right in compress(zip(countings, hits, strict=True), waiting):
-            counting.add(right)
+        outputs = network(torch.stack([batch[0] for batch in batches]))
+        values = score(outputs, torch.stack([batch[1] for batch in batches])).sum(1).tolist()
+        for adding, value in compress(zip(addings, values, strict=True), waiting):
+            adding.add(value)
     return done
 
 

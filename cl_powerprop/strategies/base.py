@@ -100,7 +100,7 @@ class Summary:
         coverage: share of the weights that can have masks; None without masks.
         buffer_bits: size of the samples of earlier tasks that are kept, with all that is kept of each of them.
         importance_bits: size of what is kept of earlier networks beside the network itself: importances, old values of
-            weights, the network of an earlier task. What only training a task needs, and the next does not, is left out.
+            weights, the network of an earlier task; without what is needed only while one task is trained.
     """
 
     weights: Iterable[WeightCount]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.limits import check_epn
+from cl_powerprop.limits import check_epn, check_judging
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -23,11 +23,15 @@ class EPNConfig(MaskingConfig):
     scope: str
     criterion: str
     train_through: str
+    judge: str = "accuracy"
+    slack: float = 0.0
+    max_new: float = 1.0
 
     def check(self, epochs: int) -> None:
         super().check(epochs)
         sparsities = (0.0,) if self.sparsities is None else self.sparsities
         check_epn(self.gamma, sparsities, self.search, self.scope, self.criterion, self.train_through)
+        check_judging(self.judge, self.slack, self.max_new)
 
 
 @register_strategy("epn", EPNConfig)
@@ -47,6 +51,9 @@ class EPN(MaskingStrategy):
             search=config.search,  # type: ignore[arg-type]
             scope=config.scope,  # type: ignore[arg-type]
             criterion=config.criterion,  # type: ignore[arg-type]
+            judge=config.judge,  # type: ignore[arg-type]
+            slack=config.slack,
+            max_new=config.max_new,
             train_through=config.train_through,  # type: ignore[arg-type]
             validation=context.validation,
             **shared,

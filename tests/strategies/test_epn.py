@@ -183,6 +183,75 @@ def samples_until_certain(hits: Tensor, target: float, batch: int) -> int:
     return end
 
 
+def brute_force_outputs(task: int, before: BeforeTheSearch, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return logits and labels of the validation samples."""
+    x, y = (each.to(device()) for each in make_tensors(task, "valid", VALIDATION))
+    masked = {name: torch.where(masks[name], before.theta[task][name], 0.0) for name in LAYERS}
+    return forward(x, masked, before.biases[task]), y
+
+
+@pytest.mark.parametrize("gamma", [0.6, 0.9, 0.99])
+@pytest.mark.parametrize("slack", [0.0, 1.5])
+@pytest.mark.parametrize("search", ["grid", "gallop"])
+def test_judged_by_loss_a_mask_holds_a_share_of_the_geometric_mean_likelihood(
+    gamma: float, slack: float, search: str
+) -> None:
+    plugin, before = learn(3, gamma=gamma, slack=slack, search=search, judge="loss", eval_mb_size=7)
+    for task, found in enumerate(plugin.searches):
+        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
+        losses, accuracies = [], []
+        for sparsity in (0.0, *GRID):
+            outputs, labels = brute_force_outputs(task, before, brute_force_masks(scores, sparsity))
+            losses.append(nn.functional.cross_entropy(outputs.double(), labels, reduction="none"))
+            accuracies.append((outputs.argmax(1) == labels).double().mean().item())
+        likelihoods = [math.exp(-each.mean()) for each in losses]
+        margin = math.exp(-slack * losses[0].std(correction=0) / math.sqrt(VALIDATION))
+        holds = [each >= gamma * margin * likelihoods[0] for each in likelihoods[1:]]
+        index = -1 if found.exhausted else GRID.index(found.sparsity)
+        if search == "grid":
+            assert index == next((each for each, held in enumerate(holds) if held), -1)
+        assert index == -1 or holds[index]
+        assert (found.loss, found.dense_loss) == pytest.approx(
+            (losses[index + 1].mean().item(), losses[0].mean().item())
+        )
+        assert (found.accuracy, found.dense_accuracy) == pytest.approx((accuracies[index + 1], accuracies[0]))
+
+
+@pytest.mark.parametrize("slack", [0.5, 2.0])
+def test_slack_lowers_the_target_by_standard_errors_of_the_accuracy(slack: float) -> None:
+    plugin, before = learn(3, gamma=1.0, slack=slack, search="grid")
+    for task, found in enumerate(plugin.searches):
+        scores = {name: theta.abs() for name, theta in before.theta[task].items()}
+        hits = [brute_force_hits(task, scores, before, sparsity).double().mean().item() for sparsity in (0.0, *GRID)]
+        target = hits[0] - slack * math.sqrt(hits[0] * (1.0 - hits[0]) / VALIDATION)
+        holding = [sparsity for sparsity, share in zip(GRID, hits[1:], strict=True) if share >= target]
+        assert found.sparsity == (holding[0] if holding else 0.0)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("train_through", ["all", "free"])
+@pytest.mark.parametrize("gamma", [0.6, 1.0])
+def test_a_task_newly_takes_no_more_than_it_may(scope: Any, train_through: Any, gamma: float) -> None:
+    plugin, before = learn(3, gamma=gamma, max_new=0.1, scope=scope, train_through=train_through, epochs=2)
+    weights = plugin.allocator.weights
+    total = sum(weight.owner.numel() for weight in weights.values())
+    most = {
+        name: round(0.1 * (total if scope == "global" else weight.owner.numel())) for name, weight in weights.items()
+    }
+    for task in range(3):
+        taken = {name: weight.owner == task for name, weight in weights.items()}
+        if scope == "global":
+            assert 0 < sum(int(new.sum()) for new in taken.values()) <= round(0.1 * total)
+        for name, new in taken.items():
+            assert new.sum() <= most[name]
+            free = (weights[name].owner == -1) | (weights[name].owner > task) | new
+            sizes = before.theta[task][name].abs()
+            assert not new.any() or not (free & ~new).any() or sizes[new].min() >= sizes[free & ~new].max()
+            frozen = (weights[name].owner >= 0) & (weights[name].owner < task)
+            if plugin.searches[task].exhausted and train_through == "all":
+                assert weights[name].mask_of(task)[frozen].all()
+
+
 def test_the_brute_force_finds_several_sparsities() -> None:
     chosen = {
         found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma, search="grid")[0].searches
@@ -378,7 +447,9 @@ def test_too_little_to_validate_on() -> None:
         *[("gamma", value) for value in (0, 0.0, -0.5, 1.1, math.nan, math.inf)],
         *[("sparsities", value) for value in ([], [1.0], [0.5, -0.1], [0.5, math.nan], [1.5])],
         *[("validation", value) for value in (0.0, 1.0, -0.1, math.nan)],
-        *[(option, "other") for option in ("search", "scope", "criterion", "train_through")],
+        *[(option, "other") for option in ("search", "scope", "criterion", "train_through", "judge")],
+        *[("slack", value) for value in (-0.5, math.nan, math.inf)],
+        *[("max_new", value) for value in (0.0, -0.1, 1.1, math.nan)],
     ],
 )
 def test_bad_input(option: str, value: Any) -> None:
