@@ -178,15 +178,20 @@ def check_drop_fraction(option: str, drop_fraction: float) -> None:
 
 
 def check_hidden(hidden: Sequence[int]) -> None:
-    """Refuse a hidden layer without units, and more layers than anybody trains.
+    """Refuse hidden layers as :func:`check_widths` does."""
+    check_widths("model.hidden", hidden)
+
+
+def check_widths(option: str, widths: Sequence[int]) -> None:
+    """Refuse a layer without units or channels, and more layers than anybody trains.
 
     Raises:
         ConfigurationError: for a width below 1, or too many of them.
     """
-    if len(hidden) > MOST_LAYERS:
-        raise ConfigurationError(f"model.hidden can list {MOST_LAYERS:,} layers at most, not {len(hidden):,}")
-    if any(not isinstance(width, int) or width < 1 for width in hidden):
-        raise ConfigurationError(f"model.hidden needs widths of at least 1, not {list(hidden)}")
+    if len(widths) > MOST_LAYERS:
+        raise ConfigurationError(f"{option} can list {MOST_LAYERS:,} layers at most, not {len(widths):,}")
+    if any(not isinstance(width, int) or width < 1 for width in widths):
+        raise ConfigurationError(f"{option} needs widths of at least 1, not {list(widths)}")
 
 
 def check_width(width: int) -> None:

@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [12, 8]},
     "lenet_300_100": {"hidden": [300, 100]},
     "lenet5": {},
+    "lenet": {"channels": [4, 6], "hidden": [12, 8]},
     "convnet": {"width": 8, "norm": "batch"},
     "resnet18": {"width": 8, "norm": "batch"},
     "resnet50": {},
@@ -72,6 +73,9 @@ def test_sizes_are_the_published_ones() -> None:
     assert count(make("lenet_300_100")) == 784 * 300 + 300 + 300 * 100 + 100
     # C1 156, C3 with all connections 2416, C5 48120, F6 10164
     assert count(make("lenet5")) == 156 + 2416 + 48120 + 10164
+    # Kang et al. 2022: 8192 features between convolutions and hidden layers
+    large = make("lenet", channels=[64, 128], hidden=[2500, 1500], sample_shape=(1, 32, 32), bias="none")
+    assert count(large) == 25 * 64 + 25 * 64 * 128 + 8192 * 2500 + 2500 * 1500 == 24_436_400
     blocks = (9 * 64 + 2 * 64) + 3 * (9 * 64 * 64 + 2 * 64)
     assert count(make("convnet", width=64)) == blocks
     # 11,173,962 is what a CIFAR ResNet-18 has with three channels and ten classes with biases.

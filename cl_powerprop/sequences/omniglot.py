@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from cl_powerprop.tasks import Pixels, Scenario, Split, TaskSequence
 
 Order = Literal["fixed", "random"]
-SplitBy = Literal["drawer", "picture"]
+SplitBy = Literal["drawer", "picture", "character"]
+ValidateOn = Literal["held_out", "training"]
 
 ORDERS = ("fixed", "random")
-SPLITS_BY = ("drawer", "picture")
+SPLITS_BY = ("drawer", "picture", "character")
+VALIDATE_ON = ("held_out", "training")
 CHARACTERS_A_TASK = 12
 _ROTATIONS = 4
 
@@ -68,13 +70,16 @@ class OmniglotRotationConfig(OmniglotConfig):
     """Options of `benchmark=omniglot_rotation`.
 
     Attributes:
-        split_by: "drawer" or "picture", see :func:`omniglot_rotation`.
+        split_by: "drawer", "picture" or "character", see :func:`omniglot_rotation`.
+        validate_on: "held_out" data or the "training" data.
     """
 
     split_by: str
+    validate_on: str = "held_out"
 
     def check_division(self) -> None:
         check_choice("benchmark.split_by", self.split_by, SPLITS_BY)
+        check_choice("benchmark.validate_on", self.validate_on, VALIDATE_ON)
         if self.split_by == "drawer":  # how many images there are is not known yet
             super().check_division()
 
@@ -137,17 +142,21 @@ def omniglot_rotation(
     validation: float,
     test: float,
     seed: int,
+    validate_on: ValidateOn = "held_out",
 ) -> TaskSequence:
     """Return tasks of twelve characters, each drawing in four rotations under one label.
 
     As used for winning subnetworks (Kang et al., "Forget-free Continual Learning with Winning Subnetworks", ICML 2022),
-    but split by drawer. ``split_by="picture"`` splits the images at random as they do: rotated copies of one drawing
-    can be in different splits, so that a network is tested on drawings that it was trained on.
+    but split by drawer. ``split_by="picture"`` splits the images of each task at random, and "character" those of each
+    character, as they do: rotated copies of one drawing can be in different splits, so that a network is tested on
+    drawings that it was trained on. Their public code also validates on the training data: ``validate_on="training"``.
 
     Args:
         n_tasks: up to 135; they have 100.
         order: order of the characters; "fixed" is as published, alphabet after alphabet.
-        split_by: "drawer" or "picture".
+        split_by: "drawer", "picture" or "character".
+        validate_on: what is held out for validation ("held_out"), or it is trained on too, and all training data
+            validates ("training").
         dataset, drawings, device, scenario, validation, test, seed: see :func:`omniglot`.
 
     Raises:
@@ -163,6 +172,7 @@ def omniglot_rotation(
         raise ConfigurationError(f"benchmark.n_tasks={n_tasks}: omniglot_rotation has {most} tasks of 12 characters")
     chosen = _ordered(order, characters, n_tasks * CHARACTERS_A_TASK, "characters", seed)
     check_choice("benchmark.split_by", split_by, SPLITS_BY)
+    check_choice("benchmark.validate_on", validate_on, VALIDATE_ON)
     turned = np.concatenate([np.rot90(drawings.images, quarter, (1, 2)) for quarter in range(_ROTATIONS)])
     pixels = to_pixels(dataset, turned, np.tile(drawings.character, _ROTATIONS), device)
     drawer = torch.from_numpy(drawings.drawer).to(device).repeat(_ROTATIONS)
@@ -176,7 +186,12 @@ def omniglot_rotation(
         first = task * CHARACTERS_A_TASK
         position = positions[pixels.labels]
         mine = (position >= first) & (position < first + CHARACTERS_A_TASK)
-        parts = by_drawer or _divide_images(mine, validation, test, seed, task)
+        groups = (
+            [position == first + index for index in range(CHARACTERS_A_TASK)] if split_by == "character" else [mine]
+        )
+        parts = by_drawer or _divide_images(groups, validation, test, seed, task)
+        if validate_on == "training":
+            parts = [parts[0] | parts[1], parts[0] | parts[1], parts[2]]
         offset = 0 if scenario == "class" else first
         splits = [
             Split(pixels, rows, position[rows] - offset) for rows in ((mine & part).nonzero()[:, 0] for part in parts)
@@ -219,16 +234,25 @@ def check_drawers(validation: float, test: float) -> tuple[int, int]:
     return _counts(validation, test, DRAWERS, "drawers")
 
 
-def _divide_images(mine: Tensor, validation: float, test: float, seed: int, task: int) -> list[Tensor]:
+def _divide_images(groups: Sequence[Tensor], validation: float, test: float, seed: int, task: int) -> list[Tensor]:
+    """Return boolean masks of training, validation and test data, each with some images of every group.
+
+    Args:
+        groups: boolean masks of images.
+        validation, test: images of each group for validation and testing: a share below 1, or a number.
+        seed, task: what the draws depend on.
+    """
     import torch
 
-    rows = mine.nonzero()[:, 0]
-    validating, testing = _counts(validation, test, len(rows), "images")
-    order = rows[torch.randperm(len(rows), generator=generator(seed, "pictures", task)).to(rows.device)]
-    parts = [torch.zeros_like(mine) for _ in range(3)]
-    sizes = [len(rows) - validating - testing, validating, testing]
-    for part, chosen in zip(parts, order.split(sizes), strict=True):
-        part[chosen] = True
+    draws = generator(seed, "pictures", task)
+    parts = [torch.zeros_like(groups[0]) for _ in range(3)]
+    for group in groups:
+        rows = group.nonzero()[:, 0]
+        validating, testing = _counts(validation, test, len(rows), "images")
+        order = rows[torch.randperm(len(rows), generator=draws).to(rows.device)]
+        sizes = [len(rows) - validating - testing, validating, testing]
+        for part, chosen in zip(parts, order.split(sizes), strict=True):
+            part[chosen] = True
     return parts
 
 
@@ -271,7 +295,7 @@ def _from_config(config: OmniglotConfig, data: DataSource, seed: int) -> TaskSeq
 
 @register_sequence("omniglot_rotation", OmniglotRotationConfig)
 def _rotation_from_config(config: OmniglotRotationConfig, data: DataSource, seed: int) -> TaskSequence:
-    options = {"split_by": config.split_by, **_options(config, seed)}
+    options = {"split_by": config.split_by, "validate_on": config.validate_on, **_options(config, seed)}
     return omniglot_rotation(data.dataset, data.drawings(), data.device, **options)
 
 

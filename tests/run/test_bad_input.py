@@ -33,7 +33,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown model": (
         "model=resnet",
-        ["unknown model 'resnet'", "convnet, lenet5, lenet_300_100, mlp, resnet18, resnet50, wide_resnet"],
+        ["unknown model 'resnet'", "convnet, lenet, lenet5, lenet_300_100, mlp, resnet18, resnet50, wide_resnet"],
     ),
     "unknown data": (
         "data=cifar",

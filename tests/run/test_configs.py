@@ -71,14 +71,20 @@ IMAGENET = [name for name in EXPERIMENTS if name.startswith("imagenet/")]
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in IMAGENET])
-def test_every_experiment_runs_in_miniature(name: str, tmp_path: Path, omniglot_root: Path) -> None:
+def test_every_experiment_runs_in_miniature(
+    name: str, tmp_path: Path, omniglot_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cl_powerprop.experiment import run
+    from cl_powerprop.sequences import omniglot
 
+    monkeypatch.setattr(omniglot, "CHARACTERS_A_TASK", 3)  # there are six
     data = f"data.root={omniglot_root}" if name.startswith("omniglot") else "data=mnist5k"
     tasks = 1 if compose_config(f"experiment={name}").benchmark.name == "single" else 2
     overrides = [f"experiment={name}", data, f"benchmark.n_tasks={tasks}", "train.epochs=2", "train.batch_size=200"]
     if compose_config(*overrides).train.steps is not None:
         overrides.append("train.steps=20")
+    if hasattr(compose_config(*overrides).model, "channels"):
+        overrides += ["model.channels=[4,6]", "model.hidden=[16,12]"]
     if hasattr(compose_config(*overrides).strategy, "retrain_epochs"):
         overrides.append("strategy.retrain_epochs=1")
     if hasattr(compose_config(*overrides).strategy, "penalty"):

@@ -176,12 +176,33 @@ def test_split_by_picture_tests_copies_of_training_drawings() -> None:
         assert len(set(pairs)) == 960, "a partition"
 
 
+def test_split_by_character_divides_the_images_of_each_character() -> None:
+    """Twelve characters, 80 images of each, of which 60 train and 20 test, as Kang et al. have them."""
+    sequence = make_rotation(split_by="character", validation=12, test=20)
+    for task in sequence.tasks:
+        sizes = [split.labels.bincount().tolist() for split in (task.train, task.valid, task.test)]
+        assert sizes == [[48] * 12, [12] * 12, [20] * 12]
+        assert drawings_of(task.train) & drawings_of(task.test)
+
+
+@pytest.mark.parametrize("split_by", ["drawer", "picture", "character"])
+def test_validation_on_the_training_data_leaves_the_test_data_as_they_are(split_by: str) -> None:
+    apart = make_rotation(split_by=split_by, validation=4, test=4)
+    together = make_rotation(split_by=split_by, validation=4, test=4, validate_on="training")
+    for one, other in zip(apart.tasks, together.tasks, strict=True):
+        held = sorted([*one.train.rows.tolist(), *one.valid.rows.tolist()])
+        assert other.train.rows.tolist() == other.valid.rows.tolist() == held
+        assert torch.equal(one.test.rows, other.test.rows)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"n_tasks": 4}, "has 3 tasks of 12 characters"),
         ({"n_tasks": 0}, "at least 1"),
-        ({"split_by": "person"}, "drawer, picture"),
+        ({"split_by": "person"}, "drawer, picture, character"),
+        ({"validate_on": "test"}, "held_out, training"),
+        ({"split_by": "character", "validation": 0}, "of 80 images leave nothing"),
         ({"order": "sorted"}, "fixed, random"),
         ({"split_by": "picture", "validation": 0}, "of 960 images leave nothing"),
     ],
