@@ -46,7 +46,14 @@ _NAMES = {
     "cl_powerprop.evaluation.metrics": ("Measurements", "Metric", "register_metric"),
     "cl_powerprop.tracking.stream": ("Row", "RunView", "SinkConfig", "register_sink"),
     # For a plain Avalanche or torch script.
-    "cl_powerprop.plugins": ("EPNPlugin", "PackNetPlugin", "TaskSelection", "load_learner", "save_learner"),
+    "cl_powerprop.plugins": (
+        "EPNPlugin",
+        "PackNetPlugin",
+        "TaskSelection",
+        "WSNPlugin",
+        "load_learner",
+        "save_learner",
+    ),
     "cl_powerprop.recording": ("RecordingPlugin",),
     "cl_powerprop.sparsity": (
         "GradualPruning",

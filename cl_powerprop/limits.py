@@ -321,6 +321,17 @@ def check_judging(judge: str, slack: float, max_new: float) -> None:
         raise ConfigurationError(f"strategy.max_new must be a share in (0, 1], not {max_new}")
 
 
+def check_scores(density: float, score_lr: float) -> None:
+    """Refuse what masks by learned scores cannot be.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    if not 0.0 < density <= 1.0:
+        raise ConfigurationError(f"strategy.density must be in (0, 1], not {density}")
+    check_at_least_0("strategy.score_lr", score_lr)
+
+
 def check_shares(shares: Any) -> float | list[float]:
     """Return PackNet's shares of a layer: one number for all tasks, or a list with one for each.
 

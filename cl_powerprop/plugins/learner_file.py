@@ -16,6 +16,7 @@ from cl_powerprop.saving import write_tensors
 from cl_powerprop.tensor_file import read_tensors
 
 _FORMAT = "cl-powerprop learner 1"
+_PLUGIN = "plugin/"  # what the names of the plugin's tensors begin with
 _SHOWN = 150  # characters of what torch says about a state that does not fit
 
 
@@ -36,8 +37,10 @@ def save_learner(learner: Any, path: str | os.PathLike[str]) -> None:
     if not hasattr(plugin, "allocator") or not plugin.allocator.tasks:
         raise ConfigurationError("the learner has learned no task yet; there is nothing to save")
     about = _about(plugin) | {"frozen": plugin.allocator.frozen_parameters}
+    own = {name: about["state"].pop(name) for name, value in [*about["state"].items()] if isinstance(value, Tensor)}
+    tensors = learner.model.state_dict() | {f"{_PLUGIN}{name}": value for name, value in own.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(Path(path), learner.model.state_dict(), {"format": _FORMAT, "about": json.dumps(about)})
+    write_tensors(Path(path), tensors, {"format": _FORMAT, "about": json.dumps(about)})
 
 
 def load_learner(learner: Any, path: str | os.PathLike[str], experiences: Iterable[Any] = ()) -> None:
@@ -63,7 +66,8 @@ def load_learner(learner: Any, path: str | os.PathLike[str], experiences: Iterab
     model.train()  # Avalanche's heads note which classes they have in training only
     for experience in experiences:
         avalanche_model_adaptation(model, experience)
-    plugin.load_state_dict(written["state"], model)
+    own = {name.removeprefix(_PLUGIN): tensors.pop(name) for name in [*tensors] if name.startswith(_PLUGIN)}
+    plugin.load_state_dict(written["state"] | own, model)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

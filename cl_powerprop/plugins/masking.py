@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.plugins.learned_scores import LearnedScores
 from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
@@ -53,12 +54,16 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         messages: what the user should know about the run.
         mask_chosen: the task in training has its mask, and is retrained.
         changes_masks: recorded steps must find all masks in one place.
+        scores: by which a mask is learned while its task trains; None if a mask is chosen afterwards alone.
+        reinitializes: free weights start each task from new values.
 
     Raises:
         ConfigurationError: if ``retrain_epochs`` is negative.
     """
 
     changes_masks = True
+    reinitializes = True
+    scores: LearnedScores | None = None
 
     def __init__(self, retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0) -> None:
         super().__init__()
@@ -97,7 +102,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def settings(self) -> dict[str, Any]:
         """Return the options that tell this plugin's runs from others, as JSON values."""
-        return {"masks": type(self).__name__, "retrain_epochs": self.retrain_epochs, "unmasked": self.unmasked}
+        own = {"masks": type(self).__name__, "retrain_epochs": self.retrain_epochs, "unmasked": self.unmasked}
+        return own if self.scores is None else own | self.scores.settings()
 
     def last_search(self) -> dict[str, Any] | None:
         """Return how the mask of the last finished task was found, as JSON values; None without a search."""
@@ -106,9 +112,11 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Any]:
         """Return what the next task depends on apart from the model, or the next epoch of the task in training.
 
-        They are JSON values, and tensors between the choice of a task's mask and the end of its retraining.
+        They are JSON values and tensors; the latter only within a task, or if scores go on to the next one.
         """
         state: dict[str, Any] = {"search_seconds": self.search_seconds}
+        if self.scores is not None:
+            state |= self.scores.state_dict(within_task=self._label is not None)
         if self._label is not None:
             state |= {"messages": self.messages, "trained": self.allocator.trained_unmasked()}
         if self.mask_chosen and self._label is not None:
@@ -125,6 +133,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """
         self._cover(model)
         self.search_seconds = state["search_seconds"]
+        if self.scores is not None:
+            self.scores.load_state_dict(state)
         self._resumed = {key: state[key] for key in state if key in _WITHIN_TASK or key.startswith(_MASK)}
 
     def _go_on(self) -> None:
@@ -141,6 +151,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def _cover(self, model: nn.Module) -> None:
         """Put the allocator over the model, and tell what it leaves out."""
         self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
+        if self.scores is not None:
+            self.scores.cover(self.allocator)
         never_predict_padding(model)
         coverage = self.allocator.coverage
         if coverage < _COVERED:
@@ -164,6 +176,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             raise ConfigurationError(
                 f"this {masking[0]} has the masks of another model; make a new plugin for each model"
             )
+        if self.scores is not None:
+            self.scores.join(strategy.optimizer)
         others = [plugin for plugin in strategy.plugins if plugin is not self._last]
         last = [plugin for plugin in others if getattr(plugin, "comes_last", False)]  # ours, which stop nothing
         strategy.plugins[:] = [*(plugin for plugin in others if plugin not in last), self._last, *last]
@@ -200,13 +214,17 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             )
         # Free weights start again from new values, which the optimizer's old moments would move.
         strategy.optimizer.state.clear()
-        self.allocator.begin_task(generator(self.seed, "reinitialize", self.allocator.tasks))
+        draws = generator(self.seed, "reinitialize", self.allocator.tasks) if self.reinitializes else None
+        self.allocator.begin_task(draws)
         self._label = label
+        if self.scores is not None:
+            self.scores.begin_task()
         self.prepare_task(strategy)
         self._go_on()
 
     def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
-        return self.allocator.restored_tensors()
+        scores = [] if self.scores is None else self.scores.in_use
+        return [*self.allocator.restored_tensors(), *scores]
 
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Restore the frozen weights after the optimizer's step."""

@@ -157,8 +157,11 @@ class MaskAllocator:
         """Return the weight ``theta`` of a masked layer, with no mask applied."""
         return self.weights[name].theta(self.phi(name))
 
-    def begin_task(self, generator: torch.Generator) -> None:
+    def begin_task(self, generator: torch.Generator | None) -> None:
         """Start the next task: re-initialise the free weights (except for the first task), remember the frozen ones.
+
+        Args:
+            generator: of the new values; None leaves the free weights as they are.
 
         Raises:
             ConfigurationError: if a masked layer was replaced, or something else computes its weight now.
@@ -170,7 +173,7 @@ class MaskAllocator:
         self._is_restoring = True
         for name, weight in self.weights.items():
             phi = self.phi(name)
-            if weight.tasks:
+            if weight.tasks and generator is not None:
                 weight.reinitialize_free(phi, generator)
             weight.set_training_view(None)
             frozen = weight.frozen

@@ -5,6 +5,7 @@ Ties are broken by position, so a mask never grows beyond its share.
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,19 @@ def largest(scores: Tensor, count: int) -> Tensor:
     mask, ties = flat > threshold, flat == threshold
     missing = count - mask.sum()
     return (mask | (ties & (ties.cumsum(0, dtype=torch.int32) <= missing))).view(scores.shape)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def kth_largest(values: Tensor, count: int) -> Tensor:
+    """Return the ``count``-th largest of some float32 values, as a scalar; ``count`` is at least 1.
+
+    On a CPU NumPy partitions several times faster than torch, which matters where this is done in every step.
+    """
+    flat = values.detach().reshape(-1)
+    if flat.device.type != "cpu":
+        return flat.topk(count, sorted=False).values.min()
+    place = flat.numel() - count
+    return torch.from_numpy(np.partition(flat.numpy(), place))[place]
 
 
 def rank_global(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

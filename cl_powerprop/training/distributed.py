@@ -5,6 +5,7 @@ the backward pass: unlike torch's ``DistributedDataParallel``, this allows for p
 those of other tasks' heads, and for plugins that add terms to the loss.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -63,12 +64,17 @@ class DistributedTemplate(FastSupervisedTemplate):
         batch = self._batches[self.clock.train_epoch_iterations]
         weight = len(self.mb_y) / (batch.stop - batch.start)
         (self.loss * weight).backward(retain_graph=self.retain_graph)
-        gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
+        gradients = [value.grad for value in self._trained() if value.grad is not None]
         if gradients:
             flat = self.sum_over_ranks(torch.cat([gradient.reshape(-1) for gradient in gradients]))
             parts = flat.split([gradient.numel() for gradient in gradients])
             summed = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
             torch._foreach_copy_(gradients, summed)
+
+    def _trained(self) -> Iterable[Tensor]:
+        """Return the parameters of the model, and what the optimizer moves beside them, such as scores of masks."""
+        moved = (value for group in self.optimizer.param_groups for value in group["params"])
+        return {id(value): value for value in (*self.model.parameters(), *moved)}.values()
 
     def training_epoch(self, **options: Any) -> None:
         """Run one epoch; afterwards all processes have the same network.

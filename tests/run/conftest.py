@@ -54,6 +54,14 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=epn", *MASKED, "optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.1"),
         *("model.alpha=3", "strategy.criterion=both", "strategy.search=bisect", "train.clip_norm=1"),
     ),
+    "wsn-momentum-biases": (
+        *("strategy=wsn", *MASKED, *MOMENTUM, "strategy.density=0.5", "strategy.score_lr=100"),
+        "model.bias=per_task",
+    ),
+    "wsn-adam-shared": (
+        *("strategy=wsn", "strategy.reset_scores=true", "strategy.density=0.3", "model.heads=shared"),
+        *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
+    ),
     "epn-split": (
         "strategy=epn",
         *MASKED,

@@ -29,7 +29,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown strategy": (
         "strategy=gem",
-        ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, untrained"],
+        ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, untrained, wsn"],
     ),
     "unknown model": (
         "model=resnet",

@@ -27,6 +27,13 @@ OTHERS = {
     "joint": ("strategy=joint", "model.heads=per_task"),
     "augmented": ("strategy=naive", "train.shift=2", "train.rotate=10", "optimizer=adam", "optimizer.lr=0.01"),
     "within": ("strategy=ewc", "evaluation.every_steps=15", "model.alpha=3", "optimizer=adamw", "optimizer.lr=0.01"),
+    "wsn": (
+        "strategy=wsn",
+        "strategy.density=0.3",
+        "optimizer=adam",
+        "optimizer.lr=0.01",
+        "strategy.reset_scores=true",
+    ),
     "saliency": ("strategy=epn", "strategy.criterion=saliency", "train.warmup=0.1", "model.bias=per_task"),
 }
 
@@ -48,7 +55,7 @@ OTHERS |= {
 
 def config_of(name: str) -> RunConfig:
     words = {**RUNS, **MORE, **OTHERS}[name]
-    masked = MASKED if "strategy=epn" in words or "strategy=packnet" in words else ()
+    masked = MASKED if set(words) & {"strategy=epn", "strategy=packnet", "strategy=wsn"} else ()
     small = [word for word in TINY if not (word.startswith("model.hidden") and "model=convnet" in words)]
     shares = ("strategy.shares=[0.2,0.5]",) if any("shares" in word for word in words) else ()
     tasks = ("benchmark.n_tasks=5",) if "benchmark=split_mnist" in words else ()

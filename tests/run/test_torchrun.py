@@ -41,6 +41,7 @@ RUNS = {
     "ewc": ("strategy=ewc", "model.heads=shared", "evaluation.every_steps=20"),
     "epn": ("strategy=epn", "strategy.criterion=both"),
     "packnet": ("strategy=packnet", "model.bias=per_task"),
+    "wsn": ("strategy=wsn", "strategy.density=0.3", "optimizer.lr=0.05"),
     "joint": ("strategy=joint", "model.heads=shared"),
     "convnet": (
         *GENTLE,

@@ -16,6 +16,7 @@ class Recipe:
     theta_space: bool = False
     clip: float | None = None
     set_to_none: bool = True
+    scores: bool = False  # masks are learned by scores, in a group of their own without decay
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         optimizer = self.make(network.parameters())
@@ -35,5 +36,13 @@ RECIPES = {
     "adamw_theta_clip": Recipe(functools.partial(ADAMW, lr=0.01, weight_decay=0.1), theta_space=True, clip=0.5),
     "rmsprop_decay_zero_grads": Recipe(
         functools.partial(RMSPROP, lr=0.01, momentum=0.9, weight_decay=0.01), set_to_none=False
+    ),
+}
+# With masks that are learned by scores, which the optimizer moves too.
+SCORED = {
+    "sgd_scores": Recipe(functools.partial(SGD, lr=0.1, momentum=0.9, weight_decay=0.01), scores=True),
+    "adam_theta_scores": Recipe(functools.partial(ADAM, lr=0.01, weight_decay=0.01), theta_space=True, scores=True),
+    "adamw_scores_zero_grads": Recipe(
+        functools.partial(ADAMW, lr=0.01, weight_decay=0.1), set_to_none=False, scores=True
     ),
 }

@@ -13,10 +13,11 @@ from cl_powerprop.limits import NORMS
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, ThetaSpaceStep, powerpropagate, select_task
 from cl_powerprop.sparsity import allocator as allocator_module
+from cl_powerprop.sparsity.scored_mask import ScoredMask
 
 from ..devices import device
 from .networks import bits, make_batch, make_network, power
-from .recipes import RECIPES, Recipe
+from .recipes import RECIPES, SCORED, Recipe
 
 pytestmark = pytest.mark.cuda
 
@@ -79,14 +80,22 @@ class History:
 @functools.cache
 def run(kind: str, recipe_name: str, alpha: float, unmasked: str) -> History:
     """Train each task, train it on through a mask that overlaps earlier ones, allocate it, and record everything."""
-    recipe = RECIPES[recipe_name]
+    recipe = {**RECIPES, **SCORED}[recipe_name]
     network, allocator = prepare(kind, alpha, unmasked)
     history = History(network, allocator)
     optimizer = recipe.optimizer(network)  # one for the whole sequence, so that its moments persist
+    scored = {name: ScoredMask(allocator.phi(name), 0.35) for name in allocator.weights if recipe.scores}
+    if scored:
+        optimizer.add_param_group({"params": [each.scores for each in scored.values()], "weight_decay": 0.0})
     for task in range(TASKS):
         allocator.begin_task(generator(0, "test", task))
+        for name, each in scored.items():
+            each.draw(generator(0, name, task))
+            allocator.weights[name].train_through_scores(each)
+        drawn = {name: each.scores.detach().clone() for name, each in scored.items()}
         train(network, allocator, optimizer, recipe, kind, 10 * task)
-        masks = random_masks(allocator, task)
+        assert not any(torch.equal(each.scores, drawn[name]) for name, each in scored.items())
+        masks = {name: each.mask() for name, each in scored.items()} or random_masks(allocator, task)
         allocator.propose(masks)
         train(network, allocator, optimizer, recipe, kind, 10 * task + 5)
         history.rows.append(allocator.end_task())
@@ -106,6 +115,7 @@ contract = pytest.mark.parametrize(
         for alpha in (1.0, 2.0, 2.5)
         for unmasked in ("frozen", "per_task")
     ]
+    + [(kind, recipe, alpha, "frozen") for kind in NETWORKS for recipe in SCORED for alpha in (1.0, 2.0)]
     + [
         (kind, recipe, 2.0, unmasked)
         for kind in BLOCKS

@@ -20,7 +20,7 @@ from avalanche.training.supervised import JointTraining
 from safetensors.torch import save_file
 from torch import nn
 
-from cl_powerprop import EPNPlugin, PackNetPlugin, load_learner, powerpropagate, save_learner
+from cl_powerprop import EPNPlugin, PackNetPlugin, WSNPlugin, load_learner, powerpropagate, save_learner
 from cl_powerprop.errors import ConfigurationError, DataError
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import MaskAllocator, MaskedWeight
@@ -33,6 +33,7 @@ LABELS = [7, 2, 5]
 METHODS: dict[str, Callable[..., MaskingPlugin]] = {
     "packnet": lambda **options: PackNetPlugin(0.3, **options),
     "epn": lambda **options: EPNPlugin(gamma=0.9, sparsities=[0.8, 0.6, 0.4], **options),
+    "wsn": lambda **options: WSNPlugin(0.5, score_lr=5.0, **options),
 }
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "conv_net": conv_net,

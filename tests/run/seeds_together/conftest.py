@@ -38,6 +38,7 @@ KINDS = {
     "packnet": ("strategy=packnet", "strategy.retrain_epochs=1", "optimizer=adam", "optimizer.lr=0.01"),
     "epn": ("strategy=epn", "model.alpha=2", "train.clip_norm=1"),
     "ewc": ("strategy=ewc",),
+    "wsn": ("strategy=wsn",),
     "sparse": ("strategy=naive", "benchmark=single", "benchmark.n_tasks=1", "sparsity=rigl", "sparsity.target=0.8"),
     "augmented": ("strategy=naive", "train.shift=1", "train.rotate=5", "evaluation.every_epochs=1"),
 }
