@@ -60,8 +60,8 @@ def _dispatch(words: list[str]) -> int:
 
         return run_command(words[1:])
     parsers = _parsers()
-    if words[:1] == ["tune"]:  # overrides may stand between its options
-        options = parsers["tune"].parse_intermixed_args(_with_objective(words[1:]))
+    if words[:1] in (["tune"], ["suite"]):  # overrides may stand between their options
+        options = parsers[words[0]].parse_intermixed_args(_with_objective(words[1:]))
     else:
         options = parsers[""].parse_args(words)
     return int(options.call(options))
@@ -115,6 +115,19 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     tune.add_argument("--no-pruning", action="store_true", help="let every trial learn all tasks")
     again = "run the trials that failed before once more"
     tune.add_argument("--retry-failed", action="store_true", help=again)
+    suite = subcommands.add_parser("suite", help="tune, run and compare many methods under one protocol")
+    suite.set_defaults(call=commands.suite)
+    suite.add_argument("name", metavar="NAME", help="as in league/permuted_10 (see cl-powerprop list suite), or a file")
+    for_all = "for all runs alike, as data.root=DIR; hydra/launcher=slurm for where they run"
+    suite.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help=for_all)
+    suite.add_argument("--quick", action="store_true", help="as small as it can be, to see that all of it works")
+    suite.add_argument("--methods", metavar="NAMES", help="only these, as in naive,packnet,epn")
+    suite.add_argument("--out", metavar="DIR", help="folder of all that it makes (default: runs/suites/NAME)")
+    goes_on = "go on where the suite was cut off, as the same command does in any case"
+    suite.add_argument("--resume", action="store_true", help=goes_on)
+    at_a_time = "trials at a time (default: as many as a multirun has)"
+    suite.add_argument("--jobs", type=int, metavar="N", help=at_a_time)
+    suite.add_argument("--retry-failed", action="store_true", help="run trials that failed before once more")
     compare = subcommands.add_parser(
         "compare",
         help="tables, forgetting curves and an HTML report over runs",

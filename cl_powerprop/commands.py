@@ -86,6 +86,21 @@ def tune(options: argparse.Namespace) -> int:
     )
 
 
+def suite(options: argparse.Namespace) -> int:
+    """Tune, run and compare the methods of a suite."""
+    from cl_powerprop.suites.suite import run_suite
+
+    return run_suite(
+        options.name,
+        Path(options.out) if options.out else None,
+        quick=options.quick,
+        methods=_names(options.methods) or [],
+        words=options.overrides,
+        jobs=options.jobs,
+        retries_failed=options.retry_failed,
+    )
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the network of one task of a run, and print what it costs against the dense one."""
     from rich.console import Console

@@ -22,6 +22,7 @@ from cl_powerprop.analysis.matplotlib_elements import (
     RC,
     count_axis,
     count_ticks,
+    draw_estimates,
     draw_legend,
     draw_lines,
     drawn_together,
@@ -184,19 +185,7 @@ def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
         return None
     styles, note = drawn_together(comparison.groups)
     figure, axes = one_panel(f"Accuracy against capacity{note}{with_intervals(comparison, 'bars')}")
-    for label, capacity, accuracy in points:
-        if label in styles:
-            style = styles[label]
-            axes.errorbar(
-                capacity.mean,
-                accuracy.mean,
-                xerr=np.nan_to_num([[reach] for reach in series.error_bars(capacity)]),
-                yerr=np.nan_to_num([[reach] for reach in series.error_bars(accuracy)]),
-                color=style.colour,
-                capsize=2,
-                linestyle="none",
-            )
-            axes.plot(capacity.mean, accuracy.mean, style.marker, color=style.colour, clip_on=False, label=label)
+    draw_estimates(axes, styles, points)
     axes.set(xlabel="weights used, as a share of one network's maskable weights", ylabel="average test accuracy")
     if max(capacity.mean for _, capacity, _ in points) > 2:
         log_axis(axes, "x", lambda share: f"{100 * share:g}%")

@@ -16,6 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from cl_powerprop.analysis.series import error_bars
+from cl_powerprop.analysis.statistics import Estimate
 from cl_powerprop.analysis.style import DISTINCT, Style, group_styles
 from cl_powerprop.analysis.wording import axis_names, first_of, wrap
 from cl_powerprop.files import write_file
@@ -194,6 +196,29 @@ def draw_lines(axes: Axes, styles: dict[str, Style], table: pd.DataFrame, x: str
         )
         if rows["low"].notna().any():
             axes.fill_between(rows[x], rows["low"], rows["high"], color=style.colour, alpha=0.2, linewidth=0)
+
+
+def draw_estimates(axes: Axes, styles: dict[str, Style], points: Iterable[tuple[str, Estimate, Estimate]]) -> None:
+    """Draw a marker for each group at the means of two measurements, with their t-intervals as bars.
+
+    Args:
+        axes: to draw on.
+        styles: of the groups that are drawn.
+        points: label of a group, and its estimates along x and y.
+    """
+    for label, x, y in points:
+        if label in styles:
+            style = styles[label]
+            axes.errorbar(
+                x.mean,
+                y.mean,
+                xerr=np.nan_to_num([[reach] for reach in error_bars(x)]),
+                yerr=np.nan_to_num([[reach] for reach in error_bars(y)]),
+                color=style.colour,
+                capsize=2,
+                linestyle="none",
+            )
+            axes.plot(x.mean, y.mean, style.marker, color=style.colour, clip_on=False, label=label)
 
 
 def draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:

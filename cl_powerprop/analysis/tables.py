@@ -122,7 +122,7 @@ def markdown(comparison: Comparison, summary: pd.DataFrame, pairwise: pd.DataFra
     metrics = [metric for metric in comparison.metrics.values() if metric.level != "detail"]
     lines = ["# Comparison", "", in_markdown(heading(comparison)), ""]
     header = ["group", "seeds", *(metric.label for metric in metrics), TITLE]
-    lines += _markdown_header(header, "l" + "r" * (len(metrics) + 1) + "l")
+    lines += markdown_header(header, "l" + "r" * (len(metrics) + 1) + "l")
     cells = {(row.group, row.metric): row for row in each_row(summary)}
     best, kept = best_groups(comparison, summary), zero_forgetting(comparison)
     for label in comparison.groups:
@@ -147,7 +147,7 @@ def _pairs_in_markdown(comparison: Comparison, pairwise: pd.DataFrame) -> list[s
         return []
     accuracy = pairwise[pairwise["metric"] == "average_accuracy"]
     lines = ["", "## Differences over the same seeds", ""]
-    lines += _markdown_header(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
+    lines += markdown_header(["metric", "a", "b", "seeds", "a - b", "95 % interval", "p", "p (Holm)"], "lllrrrrr")
     for row in each_row(pairwise if accuracy.empty else accuracy):
         numbers = [format_number(row.mean, "+.4f"), format_interval(row)]
         numbers += [format_number(row.p, ".3g"), format_number(row.p_holm, ".3g")]
@@ -174,7 +174,8 @@ def heading(comparison: Comparison) -> str:
     return f"{what[0]}{data}, {tasks} task{'s' * (tasks != '1')}, scenario {what[2]}; {counted}"
 
 
-def _markdown_header(names: list[str], align: str) -> list[str]:
+def markdown_header(names: list[str], align: str) -> list[str]:
+    """Return the first two lines of a table in Markdown; ``align`` has an l or r for each column."""
     rule = ["---:" if side == "r" else "---" for side in align]
     return ["| " + " | ".join(map(in_markdown, names)) + " |", "| " + " | ".join(rule) + " |"]
 

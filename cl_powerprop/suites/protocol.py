@@ -1,0 +1,242 @@
+"""The protocol of a suite: each method is tuned on validation data, and then tested once with other seeds.
+
+In the suite's folder, `tuning/NAME` is the study of a method, `configs/experiment/NAME.yaml` the recipe that it found,
+and `runs/NAME/seed_S` a run that is reported. Each of them goes on where it was cut off.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cl_powerprop.composition import compose
+from cl_powerprop.config import GROUPS, RunConfig
+from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
+from cl_powerprop.files import read_file
+from cl_powerprop.hydra_run import run_command
+from cl_powerprop.launching.job_list import FAILED, read_jobs
+from cl_powerprop.launching.planning import status_in
+from cl_powerprop.output import say
+from cl_powerprop.process import FAULT, complain
+from cl_powerprop.suites.definition import Method, Suite
+from cl_powerprop.suites.overrides import key_of, merged
+from cl_powerprop.tuning.objectives import DEFAULT as OBJECTIVE
+from cl_powerprop.tuning.recipe import FOLDER, write_recipe
+from cl_powerprop.tuning.space import parse_space
+from cl_powerprop.tuning.tune import tune
+
+RUNS, TUNING, ANY_BUDGET = "runs", "tuning", "any_budget"
+_SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}/seed_${seed}"
+_IN_RECIPES = (*GROUPS, "train")  # sections of a config; recipes leave out where one user's data is
+_LARGEST = 2**22  # bytes of the table of a study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method where it stands in the protocol.
+
+    Attributes:
+        name: of the method.
+        key: of its folders: the name, for a method of any budget below `any_budget/`.
+        method: what the suite says of it.
+    """
+
+    name: str
+    key: str
+    method: Method
+
+    @property
+    def any_budget(self) -> bool:
+        """Whether it has a budget of its own."""
+        return self.key != self.name
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning a method has found.
+
+    Attributes:
+        values: of the options that were tuned, as text.
+        accuracy: average validation accuracy of the best trial.
+        trials: how many have ended, and how many of these failed or diverged.
+        config: of a run that is reported, with the suite's first seed.
+    """
+
+    values: Mapping[str, str]
+    accuracy: float
+    trials: tuple[int, int]
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a method.
+
+    Attributes:
+        entry: the method.
+        tuned: what tuning has found; None if the method was refused, or all trials failed.
+        runs: folder of each run that is complete, by seed.
+        reason: why there is no run, or fewer than there are seeds; "" if all are there.
+        refused: whether it cannot run in the suite's scenario, as its config says before anything is trained.
+    """
+
+    entry: Entry
+    tuned: Tuned | None = None
+    runs: Mapping[int, Path] | None = None
+    reason: str = ""
+    refused: bool = False
+
+
+def entries(suite: Suite) -> list[Entry]:
+    """Return all methods of a suite, those of any budget last."""
+    equal = [Entry(name, name, method) for name, method in suite.methods.items()]
+    return equal + [Entry(name, f"{ANY_BUDGET}/{name}", method) for name, method in suite.any_budget.items()]
+
+
+class Protocol:
+    """Tunes and runs the methods of a suite.
+
+    Args:
+        suite: what to do.
+        folder: of the suite.
+        launcher: overrides that choose what runs the jobs.
+        jobs: trials at a time; None for as many as a multirun would run.
+        retries_failed: run trials that failed before once more.
+    """
+
+    def __init__(
+        self, suite: Suite, folder: Path, launcher: Sequence[str], jobs: int | None, retries_failed: bool
+    ) -> None:
+        self._suite, self._folder, self._launcher = suite, folder, launcher
+        self._jobs, self._retries_failed = jobs, retries_failed
+
+    def run(self) -> list[Outcome]:
+        """Tune all methods, run all that can run, and return what came of each.
+
+        Raises:
+            UserError: for settings that no run can have, or a folder that holds something else.
+            StorageError: if something cannot be written; the same command goes on.
+            Interrupted: by a signal; the same command goes on.
+        """
+        listed = entries(self._suite)
+        refused = {entry.key: reason for entry in listed if (reason := self._refusal(entry))}
+        left = [entry for entry in listed if entry.key not in refused]
+        tuned, failed = {}, {}
+        for number, entry in enumerate(left, 1):
+            say(f"method {number} of {len(left)}: {entry.key}")
+            try:
+                tuned[entry.key] = self._tuned(entry)
+            except ConfigurationError as error:
+                failed[entry.key] = str(error)
+                complain(f"{entry.key}: {error}", FAULT)
+        self._test([entry for entry in left if entry.key in tuned])
+        return [
+            Outcome(entry, reason=refused[entry.key], refused=True)
+            if entry.key in refused
+            else self._outcome(entry, tuned[entry.key])
+            if entry.key in tuned
+            else Outcome(entry, reason=failed[entry.key])
+            for entry in listed
+        ]
+
+    def _words(self, entry: Entry, *more: Sequence[str]) -> tuple[str, ...]:
+        return merged(self._suite.common, entry.method.settings, *more)
+
+    def _refusal(self, entry: Entry) -> str:
+        """Return why a method cannot run here, "" if it can."""
+        try:
+            compose(self._words(entry)).check()
+        except ConfigurationError as error:
+            return str(error)
+        return ""
+
+    def _tuned(self, entry: Entry) -> Tuned:
+        """Return the best settings of a method; those of a study that is finished are read from its table.
+
+        Raises:
+            ConfigurationError: if no trial has settings that work.
+        """
+        plan, method = self._suite.tuning, entry.method
+        folder = self._folder / TUNING / entry.key
+        trials = _trials(folder)
+        if len(trials) < plan.trials or (self._retries_failed and any(row["state"] == FAILED for row in trials)):
+            words = self._words(entry, plan.settings, method.tuning)
+            own = [f"seed={plan.seed}", f"run_dir={folder}", "save_model=false"]
+            space = [word for word in words if key_of(word) not in ("evaluation.schedule", "save_model")]
+            space = [*space, *method.space, *own]
+            if (size := parse_space(space).size) < plan.trials:
+                raise ConfigurationError(f"its ranges hold {size:g} settings, fewer than there are trials")
+            tune(
+                space,
+                plan.trials,
+                OBJECTIVE,
+                jobs=self._jobs,
+                prunes=False,
+                retries_failed=self._retries_failed and bool(trials),
+            )
+            trials = _trials(folder)
+        best = next((row for row in trials if row["best"] == "1"), None)
+        if best is None:
+            reasons = dict.fromkeys(row["error"] for row in trials if row["error"])
+            raise ConfigurationError(f"no trial is complete: {'; '.join(reasons) or 'there is none'}")
+        values = {key: best[key] for key in map(key_of, method.space)}
+        config = compose([*self._words(entry, [f"{key}={value}" for key, value in values.items()])])
+        config.seed = self._suite.seeds[0]
+        about = f"found by cl-powerprop suite {self._suite.name}: the best of {len(trials)} trials on validation data"
+        write_recipe(self._folder, entry.key, config, about)
+        ended_badly = sum(row["state"] != "complete" for row in trials)
+        return Tuned(values, float(best[OBJECTIVE]), (len(trials), ended_badly), config)
+
+    def _test(self, tuned: Sequence[Entry]) -> None:
+        """Run the best settings of all methods with all seeds, as one multirun."""
+        left = [entry for entry in tuned if len(self._complete(entry)) < len(self._suite.seeds)]
+        if not left:
+            return
+        elsewhere = [word for word in self._suite.common if not key_of(word).startswith(_IN_RECIPES)]
+        data = [word for word in self._suite.common if key_of(word).startswith("data.")]
+        names = ",".join(entry.key for entry in left)
+        seeds = ",".join(map(str, self._suite.seeds))
+        say(f"{len(left)} methods are tested with the seeds {seeds}")
+        run_command(
+            [
+                *("-m", "--config-dir", str(self._folder / FOLDER), f"experiment={names}", f"seed={seeds}"),
+                *(f"run_dir={self._folder / RUNS}", _SUBFOLDER, *elsewhere, *data, *self._launcher),
+            ]
+        )
+
+    def _complete(self, entry: Entry) -> dict[int, Path]:
+        folders = {seed: self._folder / RUNS / entry.key / f"seed_{seed}" for seed in self._suite.seeds}
+        return {seed: folder for seed, folder in folders.items() if status_in(folder) == "complete"}
+
+    def _outcome(self, entry: Entry, tuned: Tuned) -> Outcome:
+        runs = self._complete(entry)
+        jobs = read_jobs(self._folder / RUNS).values()
+        wrong = {
+            job.folder: job.message or "it did not end"
+            for job in jobs
+            if job.state == FAILED and Path(job.folder).parent.as_posix() == entry.key
+        }
+        missing = [seed for seed in self._suite.seeds if seed not in runs]
+        reasons = dict.fromkeys(wrong.get(f"{entry.key}/seed_{seed}", "it was not run") for seed in missing)
+        seeds = ", ".join(map(str, missing))
+        reason = f"seed{'s' * (len(missing) > 1)} {seeds}: {'; '.join(reasons)}" if missing else ""
+        return Outcome(entry, tuned, runs, reason)
+
+
+def _trials(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a study's table; none if it has not got that far.
+
+    Raises:
+        RunFolderError: if the table is damaged.
+    """
+    file = folder / "trials.csv"
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_file(file, _LARGEST).decode())))
+    except FileNotFoundError:
+        return []
+    except (OSError, FileError, ValueError, csv.Error) as error:
+        raise RunFolderError(f"{file} cannot be read: {error}") from error
+    if any(None in row or None in row.values() or not {"state", "best", "error"} <= row.keys() for row in rows):
+        raise RunFolderError(f"{file} is damaged; remove it, and the same command makes it again")
+    return rows

@@ -1,0 +1,125 @@
+"""What a suite's file may say, and what is refused with one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cl_powerprop.composition import compose
+from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.suites.definition import load_suite, suite_names
+from cl_powerprop.suites.overrides import key_of, merged
+
+SMALL: dict[str, Any] = {
+    "title": "small",
+    "common": ["data=digits", "benchmark.n_tasks=3", "train.epochs=1"],
+    "tuning": {"trials": 2, "seed": 1, "settings": ["benchmark.n_tasks=2"]},
+    "seeds": [11, 12],
+    "methods": {
+        "naive": {"settings": ["strategy=naive"], "space": ["optimizer.lr=interval(0.1,0.5)"]},
+        "epn": {"label": "EPN", "settings": ["strategy=epn"], "space": ["strategy.gamma=interval(0.9,0.99)"]},
+    },
+    "any_budget": {
+        "epn": {"settings": ["strategy=epn", "train.epochs=2"], "space": ["strategy.gamma=interval(0.9,0.99)"]}
+    },
+    "quick": {"common": ["train.epochs=3"], "seeds": [5]},
+}
+
+
+def written(path: Path, **changes: Any) -> str:
+    """Write the small suite with other sections, and return the file's name."""
+    path.write_text(yaml.safe_dump(SMALL | changes, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_becomes_a_suite(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path / "small.yaml"))
+    assert (suite.name, suite.title, suite.seeds) == ("small", "small", (11, 12))
+    assert (suite.tuning.trials, suite.tuning.seed, suite.tuning.settings) == (2, 1, ("benchmark.n_tasks=2",))
+    assert [*suite.methods] == ["naive", "epn"]
+    assert [method.label for method in suite.methods.values()] == ["naive", "EPN"]
+    assert suite.any_budget["epn"].settings == ("strategy=epn", "train.epochs=2")
+    quick = load_suite(written(tmp_path / "small.yaml"), quick=True)
+    assert quick.common == ("data=digits", "benchmark.n_tasks=3", "train.epochs=3")
+    assert (quick.seeds, dict(quick.any_budget), quick.tuning) == ((5,), {}, suite.tuning)
+
+
+def test_the_last_value_of_an_option_holds() -> None:
+    words = merged(["data=mnist", "model.hidden=[1,2]", "seed=1"], ["seed=2", "+data=digits"])
+    assert words == ("+data=digits", "model.hidden=[1,2]", "seed=2")
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", suite_names())
+def test_what_the_equal_table_has_in_common_is_the_same_for_all(name: str, quick: bool) -> None:
+    """The network apart from Powerpropagation, the data and the steps, as the composed configs have them."""
+    suite = load_suite(name, quick)
+    found = set()
+    for method in suite.methods.values():
+        config = compose(merged(suite.common, method.settings))
+        model = {
+            key: value for key, value in vars(config.model).items() if key not in ("alpha", "init_scale", "reparam")
+        }
+        train = (config.train.epochs, config.train.steps, config.train.batch_size)
+        found.add((repr(model), repr(config.benchmark), repr(config.data), train))
+    assert len(found) == 1
+    assert suite.tuning.seed not in suite.seeds
+    assert len(suite.seeds) == (2 if quick else 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": [1, 2]}, "the seed 1 is tuned on and reported"),
+        ({"seeds": [2, 2]}, "each once"),
+        ({"seeds": []}, "at least one"),
+        ({"tuning": {"trials": 0, "seed": 1}}, "tuning.trials must be at least 1"),
+        ({"tuning": {"trials": 2}}, "tuning has no seed"),
+        ({"tuning": {"trials": True, "seed": 1}}, "True is no whole number"),
+        ({"common": ["seed=3"]}, "seed=3: the suite sets seed itself"),
+        ({"common": ["strategy.gamma=1"]}, "each method has a strategy of its own"),
+        ({"common": ["hydra.job.name=x"]}, "hydra/launcher only"),
+        ({"common": ["--help"]}, "OPTION=VALUE"),
+        ({"common": "data=mnist"}, "must be a list"),
+        ({"colour": 1}, "unknown keys: colour; there are: title, common, tuning"),
+        ({"title": None}, "is no text"),
+        ({"methods": {"Naive": SMALL["methods"]["naive"]}}, "small letters"),
+        ({"methods": {"a": {"settings": ["strategy=naive"]}}}, "has no space"),
+        ({"methods": {"a": {"settings": ["strategy=naive"], "space": []}}}, "nothing to tune"),
+        ({"methods": {"a": {"settings": [], "space": ["optimizer.lr=1,2"]}}}, "names no strategy"),
+        ({"based_on": "../x"}, "based_on must name another suite"),
+    ],
+)
+def test_what_is_no_suite_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_suite(written(tmp_path / "small.yaml", **changes))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["train.epochs=9", "train.batch_size=1", "model=lenet5", "model.hidden=[9]", "model.heads=shared", "data=mnist"],
+)
+@pytest.mark.parametrize("section", ["settings", "space"])
+def test_a_method_may_not_change_network_data_or_steps(tmp_path: Path, word: str, section: str) -> None:
+    method = {"settings": ["strategy=naive"], "space": ["optimizer.lr=interval(0.1,0.5)"]}
+    method[section] = [*method[section], word]
+    with pytest.raises(ConfigurationError, match=r"not a method's to choose.*it may set: strategy, optimizer"):
+        load_suite(written(tmp_path / "small.yaml", methods={"other": method}))
+
+
+def test_what_does_not_exist_is_named_with_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown suite 'league/x'; choose from: .*league/permuted_10"):
+        load_suite("league/x")
+    with pytest.raises(ConfigurationError, match="no section quick"):
+        load_suite(written(tmp_path / "small.yaml", quick=None), quick=True)
+    suite = load_suite(written(tmp_path / "small.yaml"))
+    with pytest.raises(ConfigurationError, match="small has no method hat, x; choose from: naive, epn"):
+        suite.only(["hat", "epn", "x"])
+    with pytest.raises(ConfigurationError, match="each method has a strategy"):
+        suite.changed(["strategy=epn"])
+    assert [*suite.only(["epn"]).methods] == ["epn"]
+    assert [*suite.only(["naive"]).any_budget] == []
+    assert key_of(suite.changed(["train.epochs=7"]).common[-1]) == "train.epochs"
