@@ -1,21 +1,29 @@
 """From overrides to a config, as the command composes it."""
 
+import functools
+import pickle
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_powerprop.config import GROUPS, RunConfig, parse
+from cl_powerprop.config import GROUPS, RunConfig, RunOptions, parse
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.explanations import explain_composition_error
 from cl_powerprop.naming import Row, against, flat
 from cl_powerprop.overrides import prepare
-from cl_powerprop.registry import CONF
+from cl_powerprop.registry import CONF, PACKAGES, Part, others
+
+_OPTIONS = {option.name for option in fields(RunOptions)}
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
@@ -29,11 +37,45 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     try:
         GlobalHydra.instance().clear()
         with initialize_config_module("cl_powerprop.conf", version_base="1.3"):
-            return parse(hydra_compose("run", words))
+            return parse(_composed(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(explain_composition_error(error)) from error
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    """Return Hydra's config: that of others with the same parts and options, with these values put in."""
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    plain = [override for override in overrides if _is_plain(override)]
+    common = tuple(override.key_or_group if override in plain else f"={override.input_line}" for override in overrides)
+    known = _known(common, tuple(part for group in PACKAGES for part in others(group)))
+    if not known:
+        config: DictConfig = hydra_compose("run", list(words))
+        known.append(pickle.dumps(config))
+        return config
+    config = pickle.loads(known[0])
+    ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+    return config
+
+
+@functools.lru_cache(maxsize=64)
+def _known(common: tuple[str, ...], parts: tuple[Part, ...]) -> list[bytes]:
+    """Return what was composed for overrides that have this in common, as it is copied fastest; empty at first.
+
+    Args:
+        common: the parts that are chosen, and the keys of the values.
+        parts: those from outside, which may be other ones under the same names.
+    """
+    return []
+
+
+def _is_plain(override: Override) -> bool:
+    """Return whether an override only changes the value of an option, and chooses no part."""
+    changes = not (override.is_add() or override.is_delete() or override.is_force_add() or override.is_hydra_override())
+    is_scalar = isinstance(override.value(), str | bool | int | float | None) and not override.is_sweep_override()
+    key = override.key_or_group
+    return changes and is_scalar and override.package is None and ("." in key or key in _OPTIONS)
 
 
 def naming_row(config: RunConfig) -> Row:
