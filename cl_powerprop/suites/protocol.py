@@ -23,6 +23,7 @@ from cl_powerprop.suites.definition import Method, Suite
 from cl_powerprop.suites.overrides import key_of, merged
 from cl_powerprop.tuning.objectives import DEFAULT as OBJECTIVE
 from cl_powerprop.tuning.recipe import FOLDER, write_recipe
+from cl_powerprop.tuning.report import TABLE
 from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.tune import tune
 
@@ -174,6 +175,7 @@ class Protocol:
                 jobs=self._jobs,
                 prunes=False,
                 retries_failed=self._retries_failed and bool(trials),
+                brief=True,
             )
             trials = _trials(folder)
         best = next((row for row in trials if row["best"] == "1"), None)
@@ -230,7 +232,7 @@ def _trials(folder: Path) -> list[dict[str, str]]:
     Raises:
         RunFolderError: if the table is damaged.
     """
-    file = folder / "trials.csv"
+    file = folder / TABLE
     try:
         rows = list(csv.DictReader(io.StringIO(read_file(file, _LARGEST).decode())))
     except FileNotFoundError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.composition import compose
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cl_powerprop.tuning.objectives import Objective
     from cl_powerprop.tuning.study import Study
 
+TABLE = "trials.csv"
 _MOST_ROWS = 10  # of the table
 _WIDTH = 120  # of the table, where there is no terminal
 
@@ -65,18 +67,36 @@ def write_report(study: Study) -> int:
     Raises:
         StorageError: if something cannot be written.
     """
-    try:
+    code = write_table(study)
+    with _storing(study):
         _write(study)
-    except OSError as error:
-        if isinstance(error, UserError):
-            raise
-        raise StorageError(f"what {study.folder} found cannot be written: {error.strerror or error}") from error
     for trial in study.failed:
         values = ", ".join(f"{key}={value}" for key, value in trial.params.items())
         complain(f"trial {marked(trial)}: {values}: {trial.user_attrs[ERROR]}", FAULT)
     if study.failed:
         say(f"{len(study.failed)} failed: the same command with --retry-failed runs {_them(study.failed)} again")
+    return code
+
+
+def write_table(study: Study) -> int:
+    """Write the table of all trials; return the exit code: 1 if any trial failed.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    with _storing(study):
+        write_file(study.folder / TABLE, _table_file(study).encode())
     return FAULT if study.failed or not study.complete else 0
+
+
+@contextlib.contextmanager
+def _storing(study: Study) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise StorageError(f"what {study.folder} found cannot be written: {error.strerror or error}") from error
 
 
 def _them(trials: Sequence[object]) -> str:
@@ -86,7 +106,6 @@ def _them(trials: Sequence[object]) -> str:
 def _write(study: Study) -> None:
     from cl_powerprop.tuning.figures import draw_figures
 
-    write_file(study.folder / "trials.csv", _table_file(study).encode())
     trials, best = study.trials, study.best()
     states = [state_of(trial) for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

@@ -26,7 +26,7 @@ from cl_powerprop.tuning.checking import check_space
 from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
-from cl_powerprop.tuning.report import state_of, trial_line, write_report
+from cl_powerprop.tuning.report import state_of, trial_line, write_report, write_table
 from cl_powerprop.tuning.settings import settings_hash, settings_of
 from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import Study
@@ -48,6 +48,7 @@ def tune(
     jobs: int | None = None,
     prunes: bool = True,
     retries_failed: bool = False,
+    brief: bool = False,
 ) -> int:
     """Run trials of the settings that some overrides leave open, until the study has so many; return the exit code.
 
@@ -58,6 +59,7 @@ def tune(
         jobs: how many run at a time; None for as many as a multirun would.
         prunes: end trials after a task if they are not among the best so far.
         retries_failed: run those that failed before once more.
+        brief: leave the table of trials only, for a command of which the study is a part.
 
     Raises:
         UserError: for settings that no trial can have, a missing extra, or a folder that holds something else.
@@ -86,7 +88,7 @@ def tune(
         except (Interrupted, StorageError) as stop:
             stop.add_note("the same command goes on if run_dir names its folder")
             raise
-        return write_report(study)
+        return write_table(study) if brief else write_report(study)
 
 
 def trial_name(values: dict[str, Value]) -> str:
