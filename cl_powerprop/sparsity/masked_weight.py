@@ -299,7 +299,7 @@ class MaskedWeight(nn.Module, TaskAware):
         self.is_loaded = True
         self.owner.fill_(-1)
         for task in reversed(range(self.tasks)):
-            self.owner[self.mask_of(task)] = task
+            self.owner += self.mask_of(task) * (task - self.owner)  # faster than by an index
         self.set_training_view(None)
 
 
