@@ -2,6 +2,7 @@
 
 import math
 import typing
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from types import NoneType, UnionType
@@ -12,15 +13,19 @@ from torch import nn
 
 from cl_powerprop.documents import parse_json
 from cl_powerprop.limits import MOST_TASKS
+from cl_powerprop.memory import too_large
 from cl_powerprop.networks.blank import blank_model
 from cl_powerprop.networks.heads import TaskHeads
 from cl_powerprop.registry import find
 from cl_powerprop.sparsity import MaskAllocator
 from cl_powerprop.sparsity.masked_weight import MaskedWeight
-from cl_powerprop.sparsity.packing import unpack
+from cl_powerprop.sparsity.packing import count_ones
 from cl_powerprop.sparsity.task_aware import TaskAware
 from cl_powerprop.tensor_file import DTYPES
 from cl_powerprop.tensor_header import Check, Header, check_fields, is_whole, shortened
+
+CODED = "coded_masks"
+"""Name of the tensor that a file has in place of a weight's masks: these, compressed."""
 
 _REGISTERED = 10  # parameters and buffers that a network makes for one tensor of its file, at most
 _ADDED = (".labels", ".alpha")  # tensors that files of version 0.1.0 have not
@@ -40,6 +45,11 @@ class Description:
     architecture: dict[str, Any]
     masked: dict[str, Any] | None
     n_tasks: int
+
+    @property
+    def masked_tasks(self) -> int:
+        """Number of tasks that have masks."""
+        return 0 if self.masked is None else self.n_tasks
 
 
 def described(text: str) -> Description:
@@ -111,27 +121,47 @@ def _fits(kind: Any, value: Any) -> bool:
     return kind is Any or type(value) is (NoneType if kind is None else kind)
 
 
-def check_entries(description: Description, header: Header) -> None:
+def masked_weights(network: nn.Module) -> Iterator[tuple[str, MaskedWeight]]:
+    """Yield what holds the masks of each weight, by its name; one that the network uses twice has two names."""
+    for name, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, MaskedWeight):
+            yield name, module
+
+
+def check_entries(description: Description, header: Header, *, coded: bool) -> None:
     """Compare a file's tensors with those that the described network would have, before either is made.
 
+    Args:
+        description: of the network.
+        header: of the file.
+        coded: masks are compressed.
+
     Raises:
-        ValueError: naming the first tensor that is missing, unknown, or of another dtype or shape.
+        ValueError: naming the first tensor that is missing, unknown, or of another dtype or shape, or saying that the
+            masks need more memory than there is.
     """
     try:
         network = _blank(description.architecture, header)
     except (RuntimeError, TypeError, OverflowError) as error:  # torch's, of sizes beyond 64 bits
         raise ValueError("its network cannot be made of the sizes that it names") from error
-    tasks = 0
+    tasks = description.masked_tasks
     if description.masked is not None:
         with torch.device("meta"):
             MaskAllocator(network, **description.masked, exclude=(TaskHeads,))
-        tasks = description.n_tasks
     by_task = {
         f"{name}.{tensor}" for name, module in network.named_modules() if isinstance(module, TaskAware)
         for tensor in module.by_task
     }  # fmt: skip
     found = {name.replace(*_RENAMED): entry for name, entry in header.entries.items()}
     expected = network.state_dict()
+    if coded:
+        decoded = 0
+        for name, weight in masked_weights(network):
+            decoded += tasks * expected.pop(f"{name}.masks").shape[1]
+            size = math.prod(found[f"{name}.{CODED}"].shape) if f"{name}.{CODED}" in found else 0
+            expected[f"{name}.{CODED}"] = weight.masks.new_empty(size)
+        if problem := too_large(header.nbytes + decoded):
+            raise ValueError(f"its masks need {problem}")
     for name, tensor in expected.items():
         shape = (tasks, *tensor.shape[1:]) if name in by_task else tuple(tensor.shape)
         if name not in found:
@@ -177,9 +207,9 @@ def check_values(network: nn.Module) -> None:
     kept = torch.zeros(weights[0].tasks if weights else 0, dtype=torch.int64)
     for weight in weights:
         for task, packed in enumerate(weight.masks):
-            bits = unpack(packed, torch.Size((8 * len(packed),)))
-            kept[task] += bits.count_nonzero()
-            if bits[weight.owner.numel() :].any():
+            kept[task] += count_ones(packed)
+            spare = -weight.owner.numel() % 8
+            if spare and int(packed[-1]) >> 8 - spare:
                 raise ValueError(f"the mask of task {task} has more bits than weights")
     if not kept.all():
         raise ValueError(f"the mask of task {int(kept.argmin())} is empty")

@@ -1,4 +1,4 @@
-"""A trained model on disk: weights, packed masks and heads in one safetensors file. Nothing is pickled."""
+"""A trained model on disk: weights, compressed masks and heads in one safetensors file. Nothing is pickled."""
 
 import json
 import os
@@ -14,11 +14,13 @@ from cl_powerprop.errors import DataError
 from cl_powerprop.files import write_file
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
-from cl_powerprop.saved_model import check_entries, check_values, described
+from cl_powerprop.saved_model import CODED, check_entries, check_values, described, masked_weights
 from cl_powerprop.sparsity import MaskAllocator, select_task
+from cl_powerprop.sparsity.mask_coding import decode_masks, encode_masks
 from cl_powerprop.tensor_file import open_tensors
 
-FORMAT = "cl-powerprop 1"
+FORMAT = "cl-powerprop 2"
+BEFORE = "cl-powerprop 1"  # whose masks are not compressed
 
 _LENGTH = 8  # bytes at the beginning of a safetensors file that say how long its header is
 
@@ -63,7 +65,10 @@ def save(
         n_tasks: number of tasks that it has learned.
     """
     description = {"architecture": architecture, "masked": masked, "n_tasks": n_tasks}
-    write_tensors(Path(path), model.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
+    tensors = model.state_dict()
+    for name, weight in masked_weights(model):
+        tensors[f"{name}.{CODED}"] = encode_masks(tensors.pop(f"{name}.masks"), weight.owner.shape)
+    write_tensors(Path(path), tensors, {"format": FORMAT, "description": json.dumps(description)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -115,14 +120,18 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
     if not os.path.lexists(file):
         raise DataError(f"{file} was not found; a run writes it when its first task is finished")
     with open_tensors(file) as content:
-        text = content.description(FORMAT)
-        if text is None:
+        text, before = content.description(FORMAT), content.description(BEFORE)
+        if text is None and before is None:
             raise DataError(f"{file} was not written by this version of cl-powerprop")
-        description = described(text)
-        check_entries(description, content.header)
+        description = described(text or before or "")
+        check_entries(description, content.header, coded=before is None)
         network = build_model(**description.architecture)
         if description.masked is not None:
             MaskAllocator(network, **description.masked, exclude=(TaskHeads,))
-        network.load_state_dict(content.read())
+        tensors = content.read()
+        for name, weight in masked_weights(network) if before is None else ():
+            coded = tensors.pop(f"{name}.{CODED}")
+            tensors[f"{name}.masks"] = decode_masks(coded, weight.owner.shape, description.masked_tasks)
+        network.load_state_dict(tensors)
         check_values(network)
     return LoadedModel(network, description.n_tasks).eval()

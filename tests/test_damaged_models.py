@@ -13,12 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cl_powerprop import memory
 from cl_powerprop.errors import DataError
 from cl_powerprop.networks.build import build_model
 from cl_powerprop.networks.heads import TaskHeads
-from cl_powerprop.saving import load, save
+from cl_powerprop.saving import BEFORE, load, save, write_tensors
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import MaskAllocator
+from cl_powerprop.sparsity.mask_coding import decode_masks
+from cl_powerprop.tensor_file import read_tensors
 
 from .tensor_files import LENGTH, header_and_data, write_raw
 
@@ -175,7 +178,8 @@ def entry(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
 
 
 WEIGHT = "features.0.parametrizations.weight.original"
-MASKS = "features.0.parametrizations.weight.0.masks"
+MASKED = "features.0.parametrizations.weight.0"
+MASKS = f"{MASKED}.coded_masks"
 HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another dtype": entry(WEIGHT, dtype="I32"),
     "an unknown dtype": entry(WEIGHT, dtype="F4"),
@@ -190,7 +194,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "offsets behind the file": entry(WEIGHT, data_offsets=[10**15, 10**15 + 144]),
     "one offset": entry(WEIGHT, data_offsets=[0]),
     "more in an entry": entry(WEIGHT, more=1),
-    "a mask too many": entry(MASKS, shape=[3, 5]),
+    "masks of two dimensions": entry(MASKS, shape=[2, 10]),
     "no tensor": lambda header: header.pop(WEIGHT),
     "an entry of another sort": lambda header: header.update({WEIGHT: [1]}),
     "an empty tensor more": lambda header: header.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
@@ -293,26 +297,71 @@ VALUES: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
     "the mask of task 1 is empty": lambda state: [
         value[1].zero_() for name, value in state.items() if name.endswith(".masks")
     ],
-    "more bits": lambda state: state[MASKS][0, -1].fill_(255),
+    "more bits": lambda state: state[f"{MASKED}.masks"][0, -1].fill_(255),
     "negative variances": lambda state: next(
         value for name, value in state.items() if "running_var" in name and name.endswith("values")
     ).fill_(-1.0),
-    "alpha=3": lambda state: state[MASKS.replace("masks", "alpha")].fill_(3.0),
+    "alpha=3": lambda state: state[f"{MASKED}.alpha"].fill_(3.0),
     "is torch.float64|is F64": lambda state: state.update({WEIGHT: state[WEIGHT].double()}),
     "unknown tensor": lambda state: state.update(more=torch.zeros(3)),
     "is missing": lambda state: state.pop(WEIGHT),
 }
 
 
+def of_version_0_1(whole: Path, path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
+    """A whole file as earlier versions wrote it, with one bit for each weight and task, and a change."""
+    state, metadata = read_tensors(whole)
+    for name in [name for name in state if name.endswith(".coded_masks")]:
+        shape = state[name.replace("0.coded_masks", "original")].shape
+        state[name.replace("coded_masks", "masks")] = decode_masks(state.pop(name), shape, 2)
+    change(state)
+    write_tensors(path, state, {"format": BEFORE, "description": metadata["description"]})
+    return path
+
+
+def test_files_of_earlier_versions_load(whole: Path, tmp_path: Path) -> None:
+    images = torch.randn(2, 1, 16, 16, generator=generator(0, "images"))
+    now, before = load(whole), load(of_version_0_1(whole, tmp_path / "model.safetensors", lambda _: None))
+    for task in range(2):
+        assert torch.equal(now(images, task), before(images, task))
+
+
+CODED: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
+    "compressed masks end in the middle": lambda state: state.update({MASKS: state[MASKS][:-1]}),
+    "compressed masks are longer": lambda state: state.update({MASKS: state[MASKS].repeat(3)}),
+    "compressed masks are damaged": lambda state: state.update({MASKS: torch.full((16,), 255, dtype=torch.uint8)}),
+    "the mask of task 0 is empty": lambda state: state.update(
+        {name: value[:0] for name, value in state.items() if name.endswith("coded_masks")}
+    ),
+    "is U8 [2, 8], not torch.uint8 [16]": lambda state: state.update({MASKS: state[MASKS].view(2, -1)}),
+    "is F32": lambda state: state.update({MASKS: torch.zeros(10)}),
+    "coded_masks is missing": lambda state: state.pop(MASKS),
+    "unknown tensor": lambda state: state.update({f"{MASKED}.masks": torch.zeros(2, 5, dtype=torch.uint8)}),
+}
+
+
+@pytest.mark.parametrize("said", CODED)
+def test_impossible_compressed_masks_are_one_line(whole: Path, tmp_path: Path, said: str) -> None:
+    state, metadata = read_tensors(whole)
+    CODED[said](state)
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, state, {key: metadata[key] for key in ("format", "description")})
+    assert said in refused(path)
+
+
+def test_masks_that_need_more_memory_than_there_is_are_one_line(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed masks are small in the file, and what they decode to is known before they are decoded."""
+    size = sum(value.nbytes for value in read_tensors(whole)[0].values())
+    monkeypatch.setattr(memory, "machine_memory", lambda: size + 10)
+    with pytest.raises(DataError, match=r"its masks need .* of memory"):
+        load(whole)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2 * size)
+    assert load(whole).n_tasks == 2
+
+
 @pytest.mark.parametrize("said", VALUES)
 def test_impossible_values_are_one_line(whole: Path, tmp_path: Path, said: str) -> None:
-    from cl_powerprop.saving import write_tensors
-    from cl_powerprop.tensor_file import read_tensors
-
-    state, metadata = read_tensors(whole)
-    VALUES[said](state)
-    write_tensors(tmp_path / "model.safetensors", state, {key: metadata[key] for key in ("format", "description")})
-    message = refused(tmp_path / "model.safetensors")
+    message = refused(of_version_0_1(whole, tmp_path / "model.safetensors", VALUES[said]))
     assert any(part in message for part in said.split("|")) or "infinite" in said
 
 
