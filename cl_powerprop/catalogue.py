@@ -7,10 +7,12 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.registry import CONF, PACKAGES, metrics, others
 
 GROUPS = ("benchmark", "data", "model", "strategy", "sparsity", "optimizer", "logger", "experiment")
+LISTED = (*GROUPS, "suite", "metric")
+"""What `cl-powerprop list` can list: the config groups of a run, and what is in none."""
 
 
 def catalogue(group: str | None = None) -> dict[str, dict[str, str]]:
-    """Return, for each config group, its choices with one line each, and the metrics of a run.
+    """Return, for each of :data:`LISTED`, its choices with one line each.
 
     Args:
         group: one of them; None for all.
@@ -18,7 +20,7 @@ def catalogue(group: str | None = None) -> dict[str, dict[str, str]]:
     Raises:
         ConfigurationError: if there is no such group, naming those there are.
     """
-    listed = {name: functools.partial(_choices, name) for name in GROUPS} | {"metric": _metrics}
+    listed = {name: functools.partial(_choices, name) for name in LISTED} | {"metric": _metrics}
     if group is None:
         return {name: choices() for name, choices in listed.items()}
     if group not in listed:

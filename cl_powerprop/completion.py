@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from cl_powerprop.catalogue import GROUPS, catalogue
+from cl_powerprop.catalogue import GROUPS, LISTED, catalogue
 from cl_powerprop.completion_scripts import SHELLS
 from cl_powerprop.conf_options import default_parts, part_options, run_options
 from cl_powerprop.errors import UserError
@@ -62,7 +62,8 @@ def _of_subcommand(
     if command in parsers and word.startswith("-"):
         return _flags(parsers[command])
     places = {
-        ("list", 0): lambda: [*GROUPS, "metric"],
+        ("list", 0): lambda: [*LISTED],
+        ("suite", 0): lambda: list(catalogue("suite")["suite"]),
         ("data", 0): lambda: ["status", "download", "verify"],
         ("data", 1): lambda: list(catalogue("data")["data"]),
         ("completion", 0): lambda: list(SHELLS),

@@ -16,12 +16,13 @@ _OWN = (
 
 def key_of(word: str) -> str:
     """Return the option that an override sets."""
-    return word.partition("=")[0].lstrip("+")
+    return word.partition("=")[0].lstrip("+~")
 
 
 def merged(*lists: Sequence[str]) -> tuple[str, ...]:
-    """Return overrides of which each option has the last value that it is given."""
-    return tuple({key_of(word): word for words in lists for word in words}.values())
+    """Return overrides of which each option has the last value that it is given; `~OPTION` leaves one out again."""
+    last = {key_of(word): word for words in lists for word in words}
+    return tuple(word for word in last.values() if not word.startswith("~"))
 
 
 def of_launcher(word: str) -> bool:

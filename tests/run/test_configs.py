@@ -7,6 +7,7 @@ import pytest
 
 from cl_powerprop.catalogue import catalogue
 from cl_powerprop.registry import CONF, canonical, metrics
+from cl_powerprop.suites.definition import suite_names
 
 from .conftest import Command, compose_config
 
@@ -115,7 +116,7 @@ def test_list_names_every_choice_with_a_line(command: Command, capsys: pytest.Ca
         expected[group].add(canonical(group, name))
     expected["experiment"] = set(EXPERIMENTS)
     expected["logger"] = {"wandb", "tensorboard"}
-    expected["metric"] = set(metrics())
+    expected |= {"suite": set(suite_names()), "metric": set(metrics())}
     assert {group: set(names) for group, names in listed.items()} == expected
     assert listed == catalogue()
     for names in listed.values():
@@ -170,4 +171,4 @@ def test_list_of_one_group(command: Command, capsys: pytest.CaptureFixture[str])
     assert command("list", "strategies") == 2
     error = capsys.readouterr().err
     assert "no group 'strategies'" in error
-    assert "benchmark, data, model, strategy, sparsity, optimizer, logger, experiment, metric" in error
+    assert "benchmark, data, model, strategy, sparsity, optimizer, logger, experiment, suite, metric" in error
