@@ -49,6 +49,7 @@ _NAMES = {
     "cl_powerprop.plugins": (
         "EPNPlugin",
         "PackNetPlugin",
+        "SupSupPlugin",
         "TaskSelection",
         "WSNPlugin",
         "load_learner",

@@ -3,7 +3,16 @@
 from cl_powerprop.plugins.epn import EPNPlugin
 from cl_powerprop.plugins.learner_file import load_learner, save_learner
 from cl_powerprop.plugins.packnet import PackNetPlugin
+from cl_powerprop.plugins.supsup import SupSupPlugin
 from cl_powerprop.plugins.task_selection import TaskSelection
 from cl_powerprop.plugins.wsn import WSNPlugin
 
-__all__ = ["EPNPlugin", "PackNetPlugin", "TaskSelection", "WSNPlugin", "load_learner", "save_learner"]
+__all__ = [
+    "EPNPlugin",
+    "PackNetPlugin",
+    "SupSupPlugin",
+    "TaskSelection",
+    "WSNPlugin",
+    "load_learner",
+    "save_learner",
+]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.networks.heads import TaskHeads
-from cl_powerprop.plugins.learned_scores import LearnedScores
+from cl_powerprop.plugins.learned_masks import LearnedMasks
 from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
 from cl_powerprop.sparsity import LayerCapacity, MaskAllocator, MaskedWeight, select_task
@@ -54,7 +54,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         messages: what the user should know about the run.
         mask_chosen: the task in training has its mask, and is retrained.
         changes_masks: recorded steps must find all masks in one place.
-        scores: by which a mask is learned while its task trains; None if a mask is chosen afterwards alone.
+        learned: what learns a mask while its task trains; None if a mask is only chosen afterwards.
         reinitializes: free weights start each task from new values.
 
     Raises:
@@ -63,7 +63,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     changes_masks = True
     reinitializes = True
-    scores: LearnedScores | None = None
+    learned: LearnedMasks | None = None
 
     def __init__(self, retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def settings(self) -> dict[str, Any]:
         """Return the options that tell this plugin's runs from others, as JSON values."""
         own = {"masks": type(self).__name__, "retrain_epochs": self.retrain_epochs, "unmasked": self.unmasked}
-        return own if self.scores is None else own | self.scores.settings()
+        return own if self.learned is None else own | self.learned.settings()
 
     def last_search(self) -> dict[str, Any] | None:
         """Return how the mask of the last finished task was found, as JSON values; None without a search."""
@@ -112,11 +112,11 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Any]:
         """Return what the next task depends on apart from the model, or the next epoch of the task in training.
 
-        They are JSON values and tensors; the latter only within a task, or if scores go on to the next one.
+        They are JSON values and tensors; the latter only within a task, or if learned masks go on to the next one.
         """
         state: dict[str, Any] = {"search_seconds": self.search_seconds}
-        if self.scores is not None:
-            state |= self.scores.state_dict(within_task=self._label is not None)
+        if self.learned is not None:
+            state |= self.learned.state_dict(within_task=self._label is not None)
         if self._label is not None:
             state |= {"messages": self.messages, "trained": self.allocator.trained_unmasked()}
         if self.mask_chosen and self._label is not None:
@@ -133,8 +133,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         """
         self._cover(model)
         self.search_seconds = state["search_seconds"]
-        if self.scores is not None:
-            self.scores.load_state_dict(state)
+        if self.learned is not None:
+            self.learned.load_state_dict(state)
         self._resumed = {key: state[key] for key in state if key in _WITHIN_TASK or key.startswith(_MASK)}
 
     def _go_on(self) -> None:
@@ -151,8 +151,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def _cover(self, model: nn.Module) -> None:
         """Put the allocator over the model, and tell what it leaves out."""
         self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
-        if self.scores is not None:
-            self.scores.cover(self.allocator)
+        if self.learned is not None:
+            self.learned.cover(self.allocator)
         never_predict_padding(model)
         coverage = self.allocator.coverage
         if coverage < _COVERED:
@@ -176,8 +176,8 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             raise ConfigurationError(
                 f"this {masking[0]} has the masks of another model; make a new plugin for each model"
             )
-        if self.scores is not None:
-            self.scores.join(strategy.optimizer)
+        if self.learned is not None:
+            self.learned.join(strategy.optimizer)
         others = [plugin for plugin in strategy.plugins if plugin is not self._last]
         last = [plugin for plugin in others if getattr(plugin, "comes_last", False)]  # ours, which stop nothing
         strategy.plugins[:] = [*(plugin for plugin in others if plugin not in last), self._last, *last]
@@ -217,14 +217,14 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         draws = generator(self.seed, "reinitialize", self.allocator.tasks) if self.reinitializes else None
         self.allocator.begin_task(draws)
         self._label = label
-        if self.scores is not None:
-            self.scores.begin_task()
+        if self.learned is not None:
+            self.learned.begin_task()
         self.prepare_task(strategy)
         self._go_on()
 
     def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
-        scores = [] if self.scores is None else self.scores.in_use
-        return [*self.allocator.restored_tensors(), *scores]
+        learned = [] if self.learned is None else self.learned.in_use
+        return [*self.allocator.restored_tensors(), *learned]
 
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Restore the frozen weights after the optimizer's step."""

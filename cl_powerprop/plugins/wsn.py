@@ -38,7 +38,7 @@ class WSNPlugin(MaskingPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        self.scores: LearnedScores = LearnedScores(density, score_lr, reset_scores, seed)
+        self.learned: LearnedScores = LearnedScores(density, score_lr, reset_scores, seed)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        return self.scores.masks()
+        return self.learned.masks()

@@ -6,7 +6,7 @@ before stays valid, and reading ``layer.weight`` gives ``theta * mask`` everywhe
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from cl_powerprop.limits import check_alpha
 from cl_powerprop.sparsity.bits import to_bits
 from cl_powerprop.sparsity.packing import pack, packed_size, unpack
 from cl_powerprop.sparsity.powerprop import SparseWeightFunction, to_phi, to_theta
-from cl_powerprop.sparsity.scored_mask import ScoredMask
 from cl_powerprop.sparsity.stacked_bits import Hold, stack_bits
 from cl_powerprop.sparsity.task_aware import TaskAware
 
@@ -26,6 +25,13 @@ Initializer = Callable[[torch.Size, torch.Generator], Tensor]
 def torch_default_init(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Draw a weight as torch's Linear and Conv layers do: uniform in +-1/sqrt(fan_in)."""
     return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator)
+
+
+class LearnedMask(Protocol):
+    """Computes the weight of a task that learns its mask."""
+
+    def weight(self, phi: Tensor, alpha: float, gate: Tensor | None, theta_gradient: bool) -> Tensor:
+        """Return the effective weight, shaped like ``phi`` (see :class:`SparseWeightFunction` for the arguments)."""
 
 
 class MaskedWeight(nn.Module, TaskAware):
@@ -72,8 +78,8 @@ class MaskedWeight(nn.Module, TaskAware):
         self.theta_gradient = False
         self.is_loaded = False
         self._training_view: Tensor | None = None
-        self._training_scores: ScoredMask | None = None
-        self._scored: ScoredMask | None = None  # that the forward pass uses, in place of _visible
+        self._training_learned: LearnedMask | None = None
+        self._learned: LearnedMask | None = None  # that the forward pass uses, in place of _visible
         self._gradient: Tensor | None = None
         self.is_watched = False
         self.loads = 0
@@ -93,15 +99,15 @@ class MaskedWeight(nn.Module, TaskAware):
 
     def _in_use(self, phi: Tensor, alpha: float) -> Tensor:
         visible, gate = (None, None) if self._skips else (self._visible, self._gate)
-        if alpha == 1.0 and visible is None and gate is None and not self.is_watched and self._scored is None:
+        if alpha == 1.0 and visible is None and gate is None and not self.is_watched and self._learned is None:
             return phi
         size = phi.element_size()
         if visible is not None and visible.element_size() != size:  # still boolean, or the model's dtype has changed
             self._visible = visible = to_bits(visible, phi.dtype)
         if gate is not None and gate.element_size() != size:
             self._gate = gate = to_bits(gate, phi.dtype)
-        if self._scored is not None:
-            return self._scored.weight(phi, alpha, gate, self.theta_gradient)
+        if self._learned is not None:
+            return self._learned.weight(phi, alpha, gate, self.theta_gradient)
         theta: Tensor = SparseWeightFunction.apply(phi, alpha, visible, gate, self.theta_gradient)
         if self.is_watched and theta.requires_grad:
             theta.register_hook(self.add_gradient)
@@ -109,7 +115,7 @@ class MaskedWeight(nn.Module, TaskAware):
 
     def stack_key(self) -> Hashable | None:
         """Return what weights have in common that are computed at once; None if this cannot be one of them."""
-        return None if self.is_watched or self._scored is not None else (self.alpha, self.theta_gradient)
+        return None if self.is_watched or self._learned is not None else (self.alpha, self.theta_gradient)
 
     def stack(self, phi: Tensor, weights: Sequence["MaskedWeight"], hold: Hold) -> Callable[[Tensor], Tensor]:
         """Return what maps the ``phi`` of several networks to their effective weights, both ``[networks, *weight]``.
@@ -179,9 +185,9 @@ class MaskedWeight(nn.Module, TaskAware):
         return None if self._visible is None or self._skips else self._visible.bool()
 
     @property
-    def scored(self) -> ScoredMask | None:
-        """What chooses the weights that the forward pass uses; None if scores do not."""
-        return self._scored
+    def learned(self) -> LearnedMask | None:
+        """What computes the weight that the forward pass uses; None if that is not learned."""
+        return self._learned
 
     @property
     def training_view(self) -> Tensor | None:
@@ -201,18 +207,15 @@ class MaskedWeight(nn.Module, TaskAware):
         """
         frozen = self.frozen
         self._training_view = mask
-        self._training_scores = self._scored = None
+        self._training_learned = self._learned = None
         if frozen.any():
             learning = _without(frozen, mask if learning is None else learning)
         self._use(mask, learning)
 
-    def train_through_scores(self, scored: ScoredMask) -> None:
-        """Train through the mask that scores choose in each forward pass, until :meth:`set_training_view`.
-
-        Only weights in it that are not frozen get a gradient; the scores of all weights get one.
-        """
+    def train_through(self, learned: LearnedMask) -> None:
+        """Train through a mask that is learned, until :meth:`set_training_view`; frozen weights get no gradient."""
         self.set_training_view(None)
-        self._training_scores = self._scored = scored
+        self._training_learned = self._learned = learned
 
     def open_gate(self) -> None:
         """Compute the gradients of frozen weights too; the allocator still restores the weights after each step."""
@@ -261,7 +264,7 @@ class MaskedWeight(nn.Module, TaskAware):
     def select_task(self, task: int | None) -> None:
         """Use the mask of ``task``; for None or a task without a mask, use the view of the task in training."""
         in_training = task is None or task >= self.tasks
-        self._scored = self._training_scores if in_training else None
+        self._learned = self._training_learned if in_training else None
         selected = self._training_view if task is None or task >= self.tasks else self.mask_of(task)
         self._use(selected, None if self._skips else self._gate)
 

@@ -127,7 +127,7 @@ def test_a_plugin_that_is_broken_is_left_out_and_all_else_works(text: str, said:
     assert called.codes == [0, 0, 0, 2], called.err
     warning, error = called.err.splitlines()
     assert warning.startswith(f"cl-powerprop: the plugin a_broken_one (a_broken_one) is left out: {said}")
-    assert "choose from: epn, ewc, independent, joint, light2, naive, packnet, untrained, wsn" in error
+    assert "choose from: epn, ewc, independent, joint, light2, naive, packnet, supsup, untrained, wsn" in error
     assert "permuted" in called.out
 
 

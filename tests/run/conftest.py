@@ -62,6 +62,11 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=wsn", "strategy.reset_scores=true", "strategy.density=0.3", "model.heads=shared"),
         *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
     ),
+    "supsup-shared": (
+        *("strategy=supsup", "model.heads=shared", "strategy.weights=kaiming_normal"),
+        *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
+    ),
+    "supsup-momentum-biases": ("strategy=supsup", *MOMENTUM, "model.bias=per_task"),
     "epn-split": (
         "strategy=epn",
         *MASKED,

@@ -29,7 +29,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown strategy": (
         "strategy=gem",
-        ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, untrained, wsn"],
+        ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, supsup, untrained, wsn"],
     ),
     "unknown model": (
         "model=resnet",
@@ -167,6 +167,9 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown space": ("optimizer.space=psi", ["optimizer.space", "auto, phi, theta"]),
     "unknown reparameterisation": ("model.reparam=hadamard", ["model.reparam", "powerprop, product"]),
     "a product of three": ("strategy=naive model.reparam=product model.alpha=3", ["model.alpha=2, not 3"]),
+    "retraining SupSup": ("strategy=supsup strategy.retrain_epochs=1", ["strategy=supsup", "must be 0"]),
+    "a density of 0": ("strategy=wsn strategy.density=0", ["strategy.density must be in (0, 1], not 0"]),
+    "a negative rate of scores": ("strategy=supsup strategy.score_lr=-1", ["strategy.score_lr must be at least 0"]),
     "a product with masks": ("strategy=packnet model.reparam=product", ["strategy=packnet", "model.reparam=powerprop"]),
     "a product in theta-space": (
         "strategy=naive model.reparam=product optimizer.space=theta",

@@ -141,7 +141,7 @@ def test_run_help_shows_groups_and_config(command: Command, capsys: pytest.Captu
     printed = capsys.readouterr().out
     for part in (
         "cl-powerprop run [OVERRIDES] [-m]",
-        "strategy: epn, ewc, independent, joint, naive, packnet, untrained, wsn",
+        "strategy: epn, ewc, independent, joint, naive, packnet, supsup, untrained, wsn",
         "sparsity: gradual, iterative, none, one_shot, rigl, set, static, top_kast",
         "gamma: 0.98",
         "--cfg job",

@@ -37,6 +37,9 @@ MORE = {
     ),
     "independent": ("strategy=independent",),
     "packnet-entropy": ("strategy=packnet", *MASKED, "strategy.task_inference=entropy", "benchmark.scenario=domain"),
+    "supsup-entropy": (
+        *("strategy=supsup", "strategy.task_inference=entropy", "benchmark.scenario=domain", "model.heads=shared"),
+    ),
     "ewc-online": ("strategy=ewc", "strategy.penalty=1", "strategy.decay=0.9", "model.heads=shared"),
     "ewc-separate": ("strategy=ewc", "strategy.penalty=1", "strategy.mode=separate"),
     "naive-diagonal": ("strategy=naive", "evaluation.schedule=diagonal_and_last", "model.heads=shared"),

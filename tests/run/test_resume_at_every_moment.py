@@ -21,6 +21,7 @@ RUNS = {
     "epn": (*DIGITS, "strategy=epn", *MASKED, *ADAM, "strategy.criterion=saliency", "model.bias=frozen"),
     "epn-norm": (*TINY, "strategy=epn", *MASKED, *NORM, "model.bias=per_task", "train.shift=1"),
     "wsn": (*DIGITS, "strategy=wsn", *MASKED, *ADAM, "strategy.density=0.3", "model.bias=frozen"),
+    "supsup": (*DIGITS, "strategy=supsup", "optimizer.momentum=0.9", "model.bias=per_task"),
     "joint": (*DIGITS, "strategy=joint", "model.heads=per_task", "train.rotate=10"),
     "independent": (*DIGITS, "strategy=independent", "train.clip_norm=1"),
 }

@@ -91,7 +91,7 @@ def run(kind: str, recipe_name: str, alpha: float, unmasked: str) -> History:
         allocator.begin_task(generator(0, "test", task))
         for name, each in scored.items():
             each.draw(generator(0, name, task))
-            allocator.weights[name].train_through_scores(each)
+            allocator.weights[name].train_through(each)
         drawn = {name: each.scores.detach().clone() for name, each in scored.items()}
         train(network, allocator, optimizer, recipe, kind, 10 * task)
         assert not any(torch.equal(each.scores, drawn[name]) for name, each in scored.items())

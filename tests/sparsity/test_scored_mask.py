@@ -45,7 +45,7 @@ def test_weight_and_gradients_are_those_of_the_reference(alpha: float, share_fro
     frozen = (torch.rand(OUT, IN, generator=generator(1, "frozen")) < share_frozen).to(device())
     if frozen.any():
         weight.allocate(frozen, 0)
-    weight.train_through_scores(scored)
+    weight.train_through(scored)
     x = torch.randn(6, IN, generator=generator(2, "x")).to(device())
     layer(x).square().sum().backward()
     phi = allocator.phi("0").detach().clone().requires_grad_()
@@ -65,7 +65,7 @@ def test_a_finished_task_is_computed_through_its_own_mask_while_the_next_one_lea
     allocator.propose({"0": first})
     allocator.end_task()
     allocator.begin_task(generator(0, "next"))
-    allocator.weights["0"].train_through_scores(scored)
+    allocator.weights["0"].train_through(scored)
     in_training = layer.weight != 0.0
     assert torch.equal(in_training, scored.mask())
     select_task(allocator.model, 0)
@@ -85,7 +85,7 @@ def test_scores_alone_learn_a_task() -> None:
     scored = {name: ScoredMask(allocator.phi(name), 0.5) for name in allocator.weights}
     for name, each in scored.items():
         each.draw(generator(0, name))
-        allocator.weights[name].train_through_scores(each)
+        allocator.weights[name].train_through(each)
     optimizer = torch.optim.Adam([each.scores for each in scored.values()], lr=0.01)
     x = torch.randn(300, IN, generator=generator(4, "x")).to(device())
     y = x[:, :3].argmax(1)
