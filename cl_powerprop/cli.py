@@ -127,6 +127,8 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     suite.add_argument("--resume", action="store_true", help=goes_on)
     at_a_time = "trials at a time (default: as many as a multirun has)"
     suite.add_argument("--jobs", type=int, metavar="N", help=at_a_time)
+    one_process = "train the reported seeds of a method in one process, as is fast on a GPU"
+    suite.add_argument("--together", action="store_true", help=one_process)
     suite.add_argument("--retry-failed", action="store_true", help="run trials that failed before once more")
     compare = subcommands.add_parser(
         "compare",

@@ -97,6 +97,7 @@ def suite(options: argparse.Namespace) -> int:
         methods=_names(options.methods) or [],
         words=options.overrides,
         jobs=options.jobs,
+        together=options.together,
         retries_failed=options.retry_failed,
     )
 

@@ -13,6 +13,9 @@ _OWN = (
     "experiment",
 )  # set by the protocol, or by no suite
 
+# Options that change no number: they say where data is, and how runs are followed.
+_PLACES = ("data.root", "data.download", "device", "train.threads", "progress", "logger", "checkpoint", "save_model")
+
 
 def key_of(word: str) -> str:
     """Return the option that an override sets."""
@@ -23,6 +26,11 @@ def merged(*lists: Sequence[str]) -> tuple[str, ...]:
     """Return overrides of which each option has the last value that it is given; `~OPTION` leaves one out again."""
     last = {key_of(word): word for words in lists for word in words}
     return tuple(word for word in last.values() if not word.startswith("~"))
+
+
+def without_places(words: Sequence[str]) -> list[str]:
+    """Return the overrides that can change what a run measures; the others are one user's."""
+    return [word for word in words if not key_of(word).startswith(_PLACES)]
 
 
 def of_launcher(word: str) -> bool:

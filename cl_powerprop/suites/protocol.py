@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cl_powerprop.composition import compose
 from cl_powerprop.config import GROUPS, RunConfig
+from cl_powerprop.data.dataset import data_root
 from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError
 from cl_powerprop.files import read_file
 from cl_powerprop.hydra_run import run_command
@@ -19,6 +20,7 @@ from cl_powerprop.launching.job_list import FAILED, read_jobs
 from cl_powerprop.launching.planning import status_in
 from cl_powerprop.output import say
 from cl_powerprop.process import FAULT, complain
+from cl_powerprop.registry import find
 from cl_powerprop.suites.definition import Method, Suite
 from cl_powerprop.suites.overrides import key_of, merged
 from cl_powerprop.tuning.objectives import DEFAULT as OBJECTIVE
@@ -28,7 +30,7 @@ from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.tune import tune
 
 RUNS, TUNING, ANY_BUDGET = "runs", "tuning", "any_budget"
-_SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}/seed_${seed}"
+_SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}"
 _IN_RECIPES = (*GROUPS, "train")  # sections of a config; recipes leave out where one user's data is
 _LARGEST = 2**22  # bytes of the table of a study
 
@@ -103,26 +105,53 @@ class Protocol:
         folder: of the suite.
         launcher: overrides that choose what runs the jobs.
         jobs: trials at a time; None for as many as a multirun would run.
+        together: train the reported seeds of a method in one process, as is fast on a GPU.
         retries_failed: run trials that failed before once more.
+
+    Raises:
+        ConfigurationError: for seeds that cannot be trained together, as they do not follow one another.
     """
 
     def __init__(
-        self, suite: Suite, folder: Path, launcher: Sequence[str], jobs: int | None, retries_failed: bool
+        self,
+        suite: Suite,
+        folder: Path,
+        launcher: Sequence[str],
+        jobs: int | None = None,
+        together: bool = False,
+        retries_failed: bool = False,
     ) -> None:
         self._suite, self._folder, self._launcher = suite, folder, launcher
-        self._jobs, self._retries_failed = jobs, retries_failed
+        self._jobs, self._together, self._retries_failed = jobs, together, retries_failed
+        self._entries, self._refused = entries(suite), dict[str, str]()
+        first, count = suite.seeds[0], len(suite.seeds)
+        if together and suite.seeds != (*range(first, first + count),):
+            raise ConfigurationError(f"{suite.name} has seeds that do not follow one another: leave --together out")
+
+    def check(self) -> None:
+        """Find out which methods can run, and whether there is data, before anything is written.
+
+        Raises:
+            ConfigurationError: if none can run.
+            DataError: if the data is missing or damaged.
+        """
+        self._refused = {entry.key: reason for entry in self._entries if (reason := self._refusal(entry))}
+        left = [entry for entry in self._entries if entry.key not in self._refused]
+        if not left:  # a mistake in what all have in common, most likely
+            raise ConfigurationError("; ".join(dict.fromkeys(self._refused.values())))
+        if not all(self._is_tuned(entry) for entry in left):
+            _find_data(compose(self._words(left[0])))
 
     def run(self) -> list[Outcome]:
-        """Tune all methods, run all that can run, and return what came of each.
+        """Tune all methods, run all that can run, and return what came of each; after :meth:`check`.
 
         Raises:
             UserError: for settings that no run can have, or a folder that holds something else.
             StorageError: if something cannot be written; the same command goes on.
             Interrupted: by a signal; the same command goes on.
         """
-        listed = entries(self._suite)
-        refused = {entry.key: reason for entry in listed if (reason := self._refusal(entry))}
-        left = [entry for entry in listed if entry.key not in refused]
+        refused = self._refused
+        left = [entry for entry in self._entries if entry.key not in refused]
         tuned, failed = {}, {}
         for number, entry in enumerate(left, 1):
             say(f"method {number} of {len(left)}: {entry.key}")
@@ -138,7 +167,7 @@ class Protocol:
             else self._outcome(entry, tuned[entry.key])
             if entry.key in tuned
             else Outcome(entry, reason=failed[entry.key])
-            for entry in listed
+            for entry in self._entries
         ]
 
     def _words(self, entry: Entry, *more: Sequence[str]) -> tuple[str, ...]:
@@ -160,8 +189,7 @@ class Protocol:
         """
         plan, method = self._suite.tuning, entry.method
         folder = self._folder / TUNING / entry.key
-        trials = _trials(folder)
-        if len(trials) < plan.trials or (self._retries_failed and any(row["state"] == FAILED for row in trials)):
+        if not self._is_tuned(entry):
             words = self._words(entry, plan.settings, method.tuning)
             own = [f"seed={plan.seed}", f"run_dir={folder}", "save_model=false"]
             space = [word for word in words if key_of(word) not in ("evaluation.schedule", "save_model")]
@@ -174,10 +202,10 @@ class Protocol:
                 OBJECTIVE,
                 jobs=self._jobs,
                 prunes=False,
-                retries_failed=self._retries_failed and bool(trials),
+                retries_failed=self._retries_failed and bool(_trials(folder)),
                 brief=True,
             )
-            trials = _trials(folder)
+        trials = _trials(folder)
         best = next((row for row in trials if row["best"] == "1"), None)
         if best is None:
             reasons = dict.fromkeys(row["error"] for row in trials if row["error"])
@@ -190,20 +218,30 @@ class Protocol:
         ended_badly = sum(row["state"] != "complete" for row in trials)
         return Tuned(values, float(best[OBJECTIVE]), (len(trials), ended_badly), config)
 
+    def _is_tuned(self, entry: Entry) -> bool:
+        trials = _trials(self._folder / TUNING / entry.key)
+        again = self._retries_failed and any(trial["state"] == FAILED for trial in trials)
+        return len(trials) >= self._suite.tuning.trials and not again
+
     def _test(self, tuned: Sequence[Entry]) -> None:
         """Run the best settings of all methods with all seeds, as one multirun."""
         left = [entry for entry in tuned if len(self._complete(entry)) < len(self._suite.seeds)]
         if not left:
             return
-        elsewhere = [word for word in self._suite.common if not key_of(word).startswith(_IN_RECIPES)]
-        data = [word for word in self._suite.common if key_of(word).startswith("data.")]
+        common = self._suite.common
+        elsewhere = [word for word in common if key_of(word).partition(".")[0] not in _IN_RECIPES]
+        data = [word for word in common if key_of(word).startswith("data.")]
         names = ",".join(entry.key for entry in left)
-        seeds = ",".join(map(str, self._suite.seeds))
-        say(f"{len(left)} methods are tested with the seeds {seeds}")
+        seeds = self._suite.seeds
+        listed = ",".join(map(str, seeds))
+        say(f"tested with the seeds {listed}: {names}")
+        each = [f"seed={listed}", f"{_SUBFOLDER}/seed_${{seed}}"]  # where seeds that are trained together are as well
+        of_all = [f"seed={seeds[0]}", f"seeds_together={len(seeds)}", _SUBFOLDER]
         run_command(
             [
-                *("-m", "--config-dir", str(self._folder / FOLDER), f"experiment={names}", f"seed={seeds}"),
-                *(f"run_dir={self._folder / RUNS}", _SUBFOLDER, *elsewhere, *data, *self._launcher),
+                *("-m", "--config-dir", str(self._folder / FOLDER), f"experiment={names}"),
+                *(of_all if self._together else each),
+                *(f"run_dir={self._folder / RUNS}", *elsewhere, *data, *self._launcher),
             ]
         )
 
@@ -213,17 +251,26 @@ class Protocol:
 
     def _outcome(self, entry: Entry, tuned: Tuned) -> Outcome:
         runs = self._complete(entry)
-        jobs = read_jobs(self._folder / RUNS).values()
-        wrong = {
-            job.folder: job.message or "it did not end"
-            for job in jobs
-            if job.state == FAILED and Path(job.folder).parent.as_posix() == entry.key
-        }
+        failed = {job.folder: job.message for job in read_jobs(self._folder / RUNS).values() if job.state == FAILED}
         missing = [seed for seed in self._suite.seeds if seed not in runs]
-        reasons = dict.fromkeys(wrong.get(f"{entry.key}/seed_{seed}", "it was not run") for seed in missing)
-        seeds = ", ".join(map(str, missing))
-        reason = f"seed{'s' * (len(missing) > 1)} {seeds}: {'; '.join(reasons)}" if missing else ""
+        reasons = dict.fromkeys(
+            failed.get(f"{entry.key}/seed_{seed}") or failed.get(entry.key) or "it did not end" for seed in missing
+        )
+        listed = ", ".join(map(str, missing))
+        reason = f"seed{'s' * (len(missing) > 1)} {listed}: {'; '.join(reasons)}" if missing else ""
         return Outcome(entry, tuned, runs, reason)
+
+
+def _find_data(config: RunConfig) -> None:
+    """Check the data once, before every method would find out by itself; fetch it, if that is asked for.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    dataset, root = find("data", config.data.name).make(), data_root(config.data.root)
+    if config.data.download:
+        dataset.download(root)
+    dataset.verify(root)
 
 
 def _trials(folder: Path) -> list[dict[str, str]]:

@@ -12,10 +12,12 @@ from cl_powerprop.errors import StorageError, UserError
 from cl_powerprop.evaluation.metrics import Metric
 from cl_powerprop.files import write_file
 from cl_powerprop.output import say, say_table
+from cl_powerprop.privacy import redact
 from cl_powerprop.registry import metrics
 from cl_powerprop.shown import in_markdown
 from cl_powerprop.suites.definition import Suite
 from cl_powerprop.suites.figure import draw_figure
+from cl_powerprop.suites.overrides import without_places
 from cl_powerprop.suites.protocol import Outcome
 from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, rows, table
 
@@ -34,7 +36,7 @@ def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path) -> Non
     found = rows(outcomes, problems)
     try:
         write_file(folder / "league.csv", csv_bytes(table(found)))
-        write_file(folder / "league.md", _markdown(suite, found, problems).encode())
+        write_file(folder / "league.md", redact(_markdown(suite, found, problems)).encode())
         figures = draw_figure(found, suite.title, folder)
     except OSError as error:
         if isinstance(error, UserError):
@@ -118,7 +120,7 @@ def _reasons(found: Sequence[Row]) -> list[str]:
 def _markdown(suite: Suite, found: Sequence[Row], problems: Sequence[str]) -> str:
     names = _headings()
     lines = [f"# {suite.title}", ""]
-    lines += [f"`cl-powerprop suite {suite.name}`; all runs have: `{' '.join(suite.common)}`.", ""]
+    lines += [f"`cl-powerprop suite {suite.name}`; all runs have: `{' '.join(without_places(suite.common))}`.", ""]
     tuning, seeds = suite.tuning, ", ".join(map(str, suite.seeds))
     lines.append(
         f"Each method: {tuning.trials} trials on validation data with seed {tuning.seed}"

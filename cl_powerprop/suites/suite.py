@@ -16,14 +16,13 @@ from cl_powerprop.run_folder import is_free
 from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import as_line
 from cl_powerprop.suites.definition import Suite, load_suite
-from cl_powerprop.suites.overrides import of_launcher
+from cl_powerprop.suites.overrides import of_launcher, without_places
 from cl_powerprop.suites.protocol import Protocol
 from cl_powerprop.suites.report import write_report
 from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.study_file import check_optuna
 
 SETTINGS = "suite.json"
-_PLACES = ("data.root", "data.download", "device", "train.threads", "progress")  # may differ when a suite goes on
 
 
 def run_suite(
@@ -34,6 +33,7 @@ def run_suite(
     methods: Sequence[str] = (),
     words: Sequence[str] = (),
     jobs: int | None = None,
+    together: bool = False,
     retries_failed: bool = False,
 ) -> int:
     """Tune, run and compare the methods of a suite; return the exit code: 1 if one of them failed.
@@ -45,6 +45,7 @@ def run_suite(
         methods: only these of its methods.
         words: overrides for all runs alike, and the choice of a launcher.
         jobs: trials at a time; None for as many as a multirun would run.
+        together: train the reported seeds of a method in one process, as is fast on a GPU.
         retries_failed: run trials that failed before once more.
 
     Raises:
@@ -59,10 +60,12 @@ def run_suite(
     suite = suite.only(methods) if methods else suite
     check_optuna()
     folder = out or Path("runs/suites", suite.name + ("-quick" if quick else ""))
+    protocol = Protocol(suite, folder, launcher, jobs, together, retries_failed)
+    protocol.check()
     try:
         with RunLock(folder).hold():
             _enter(suite, folder)
-            outcomes = Protocol(suite, folder, launcher, jobs, retries_failed).run()
+            outcomes = protocol.run()
             write_report(suite, outcomes, folder)
     except InUseError as error:
         raise InUseError(str(error).replace("run_dir", "--out")) from error
@@ -108,8 +111,12 @@ def _enter(suite: Suite, folder: Path) -> None:
 
 def _about(suite: Suite) -> dict[str, Any]:
     """Return what may not change when a suite goes on, by what messages call it."""
-    common = [word for word in suite.common if not word.startswith(tuple(f"{key}=" for key in _PLACES))]
-    about = {"suite": suite.name, "common": common, "tuning": asdict(suite.tuning), "seeds": list(suite.seeds)}
+    about = {
+        "suite": suite.name,
+        "common": without_places(suite.common),
+        "tuning": asdict(suite.tuning),
+        "seeds": list(suite.seeds),
+    }
     methods = {
         f"{section}.{name}": asdict(method)
         for section in ("methods", "any_budget")

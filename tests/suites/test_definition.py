@@ -10,6 +10,7 @@ from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.suites.definition import load_suite, suite_names
 from cl_powerprop.suites.overrides import key_of, merged
+from cl_powerprop.suites.protocol import Protocol
 
 SMALL: dict[str, Any] = {
     "title": "small",
@@ -46,7 +47,9 @@ def test_a_file_becomes_a_suite(tmp_path: Path) -> None:
 
 
 def test_the_last_value_of_an_option_holds() -> None:
-    words = merged(["data=mnist", "data.size=32", "model.hidden=[1,2]", "seed=1"], ["seed=2", "+data=digits", "~data.size"])
+    words = merged(
+        ["data=mnist", "data.size=32", "model.hidden=[1,2]", "seed=1"], ["seed=2", "+data=digits", "~data.size"]
+    )
     assert words == ("+data=digits", "model.hidden=[1,2]", "seed=2")
 
 
@@ -130,3 +133,9 @@ def test_what_does_not_exist_is_named_with_the_choices(tmp_path: Path) -> None:
     assert [*suite.only(["epn"]).methods] == ["epn"]
     assert [*suite.only(["naive"]).any_budget] == []
     assert key_of(suite.changed(["train.epochs=7"]).common[-1]) == "train.epochs"
+
+
+def test_seeds_that_do_not_follow_one_another_are_not_trained_together(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path / "small.yaml", seeds=[3, 5]))
+    with pytest.raises(ConfigurationError, match="leave --together out"):
+        Protocol(suite, tmp_path, [], together=True)
