@@ -72,6 +72,16 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigurationError(f"{option} must be one of {', '.join(choices)}, not {reprlib.repr(value)}")
 
 
+def at_least(option: str, value: float, least: float) -> None:
+    """Refuse a number that is too small, infinite or none.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    if not least <= value < float("inf"):
+        raise ConfigurationError(f"{option} must be at least {least}, not {value}")
+
+
 def check_object(option: str, value: object) -> None:
     """Refuse a class where one of its objects is needed.
 

@@ -23,7 +23,7 @@ class TaskHeads(nn.Module, TaskAware):
     def __init__(self, features: int, classes: Sequence[int], bias: bool = True) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(features, count, bias=bias) for count in classes)
-        self.selected: int | Tensor = 0
+        self.selected: int | tuple[int, ...] | Tensor = 0
 
     def select_task(self, task: int | None) -> None:
         if task is not None and len(self.heads) > 1:  # a single head is used for every task
@@ -36,6 +36,8 @@ class TaskHeads(nn.Module, TaskAware):
         """Return the logits ``[n, classes]``; torch.compile leaves heads out, as it would compile anew for each."""
         if isinstance(self.selected, Tensor):
             return self._forward_mixed(features, self.selected)
+        if isinstance(self.selected, tuple):
+            return torch.cat([self.heads[task](features) for task in self.selected], dim=1)
         return self.heads[self.selected](features)  # type: ignore[no-any-return]
 
     def _forward_mixed(self, features: Tensor, tasks: Tensor) -> Tensor:
@@ -70,3 +72,23 @@ def select_samples(model: nn.Module, tasks: Tensor) -> None:
     for module in model.modules():
         if isinstance(module, TaskHeads) and len(module.heads) > 1:
             module.selected = tasks
+
+
+def head_sizes(model: nn.Module) -> list[int]:
+    """Return the number of outputs of each task's head; empty for a model with a shared one."""
+    for module in model.modules():
+        if isinstance(module, TaskHeads) and len(module.heads) > 1:
+            return [head.out_features for head in module.heads]  # type: ignore[misc]
+    return []
+
+
+def select_heads(model: nn.Module, tasks: Sequence[int]) -> None:
+    """Make every :class:`TaskHeads` of ``model`` put the logits of some tasks' heads side by side.
+
+    Args:
+        model: any model.
+        tasks: in the order of their logits.
+    """
+    for module in model.modules():
+        if isinstance(module, TaskHeads) and len(module.heads) > 1:
+            module.selected = tuple(tasks)

@@ -4,16 +4,60 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import EWCPlugin
-from torch import Tensor
+from avalanche.training.utils import ParamData, zerolike_params_dict
+from torch import Tensor, nn
+
+from cl_powerprop.plugins.quadratic_penalty import trained_parameters
+from cl_powerprop.training.loaders import statistics_batches
+from cl_powerprop.training.tensor_data import find_tensors
 
 
 class DeviceEWC(EWCPlugin):  # type: ignore[misc]
-    """Avalanche's ``EWCPlugin`` with the same numbers, whose steps can be recorded: none copies a number to the GPU."""
+    """Avalanche's ``EWCPlugin`` with the same numbers, and importances that are computed on whole batches.
+
+    Its steps can be recorded: none copies a number to the GPU.
+    """
 
     def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
         tables = (self.saved_params, self.importances)
         return [kept.data for table in tables for values in table.values() for kept in values.values()]
+
+    def compute_importances(
+        self,
+        model: nn.Module,
+        criterion: Any,
+        optimizer: Any,
+        dataset: Any,
+        device: torch.device,
+        batch_size: int,
+        num_workers: int = 0,
+    ) -> dict[str, ParamData]:
+        """Return the mean over batches of the squared gradient of each batch.
+
+        Data that is not in tensors is loaded by Avalanche, sample by sample.
+        """
+        tasks = list(dataset.targets_task_labels.uniques)
+        if find_tensors(dataset) is None or len(tasks) > 1 or is_multi_task_module(model):
+            importances: dict[str, ParamData] = super().compute_importances(
+                model, criterion, optimizer, dataset, device, batch_size, num_workers
+            )
+            return importances
+        sums = zerolike_params_dict(model)
+        parameters, batches = trained_parameters(model), 0
+        model.eval()
+        for images, labels, _ in statistics_batches(dataset, tasks[0], batch_size, device, join_lone=False):
+            loss = criterion(model(images), labels)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:  # the head of another task has none
+                    sums[name].data += gradient.pow(2)
+            batches += 1
+        for total in sums.values():
+            total.data /= float(batches)
+        model.train()
+        return sums  # type: ignore[no-any-return]
 
     def before_backward(self, strategy: Any, **_: Any) -> None:
         """Add the penalty to the loss."""

@@ -99,7 +99,7 @@ class SparseConfig(SparsityConfig):
         if not strategy.takes_sparsity:
             raise ConfigurationError(
                 f"sparsity={self.name} does not go with strategy={name}, which has masks or networks of its own; it "
-                "goes with strategy=naive, and with joint and ewc"
+                "goes with strategies that train one network without masks, such as naive, joint and ewc"
             )
 
     def facts(self) -> dict[str, Any]:

@@ -7,11 +7,11 @@ form is that of Schwarz et al., "Progress & Compress", ICML 2018. Avalanche's im
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, register_strategy
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, Summary, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin
@@ -54,6 +54,11 @@ class EWC(Strategy):
         decay = config.decay if config.mode == "online" else None
         self.plugin = DeviceEWC(config.penalty, config.mode, decay)
         return [self.plugin, *super().plugins(context)]
+
+    def summary(self, model: nn.Module) -> Summary:
+        return replace(
+            super().summary(model), importance_bits=sum(8 * each.nbytes for each in self.state_dict().values())
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {

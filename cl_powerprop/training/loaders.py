@@ -187,17 +187,18 @@ class JoiningLoader:
 
 
 def statistics_batches(
-    dataset: AvalancheDataset[Any], task: int, batch_size: int, device: torch.device
+    dataset: AvalancheDataset[Any], task: int, batch_size: int, device: torch.device, join_lone: bool = True
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of any Avalanche data set, transformed as for evaluation, in order, on the device.
 
-    Batch norms can take their statistics from each: a batch has two samples or more, unless there is only one in all.
+    With ``join_lone``, batch norms can take their statistics from each: a batch has two samples or more, unless there
+    is only one in all.
     """
-    dataset, batch_size = dataset.eval(), max(2, batch_size)
+    dataset, batch_size = dataset.eval(), max(2, batch_size) if join_lone else batch_size
     found = find_tensors(dataset)
     if found is not None:
-        yield from TensorLoader(found.samples, task, batch_size, transform=found.eval_transform)
+        yield from TensorLoader(found.samples, task, batch_size, transform=found.eval_transform, join_lone=join_lone)
         return
-    rows = [list(range(len(dataset))[part]) for part in divide(len(dataset), batch_size)]
+    rows = [list(range(len(dataset))[part]) for part in divide(len(dataset), batch_size, join_lone)]
     for batch in DataLoader(dataset, batch_sampler=rows, collate_fn=getattr(dataset, "collate_fn", None)):
         yield [part.to(device) for part in batch]

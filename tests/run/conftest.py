@@ -87,6 +87,11 @@ def tiny_config(*overrides: str) -> RunConfig:
     return compose_config(*TINY, *overrides)
 
 
+def shipped(group: str) -> list[str]:
+    """The names of our own parts of a kind, as messages list them."""
+    return sorted(path.stem for path in (registry.CONF / group).glob("[!_]*.yaml"))
+
+
 Finished = Callable[[str], Any]
 
 

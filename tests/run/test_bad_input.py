@@ -12,7 +12,7 @@ import torch
 
 import cl_powerprop
 
-from .conftest import TINY, Command, tree
+from .conftest import TINY, Command, shipped, tree
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,8 +28,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["unknown benchmark 'permute'", "omniglot, omniglot_rotation, permuted, rotated, single, split"],
     ),
     "unknown strategy": (
-        "strategy=gem",
-        ["unknown strategy 'gem'", "epn, ewc, independent, joint, naive, packnet, supsup, untrained, wsn"],
+        "strategy=packnets",
+        ["unknown strategy 'packnets'", ", ".join(shipped("strategy"))],
     ),
     "unknown model": (
         "model=resnet",
@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown optimizer": ("optimizer=lion", ["unknown optimizer 'lion'", "adam, adamw, sgd"]),
     "unknown experiment": ("experiment=nothing", ["unknown experiment 'nothing'", "mnist_pruning", "quickstart/epn"]),
-    "unknown strategy name": ("strategy.name=gem", ["unknown strategy 'gem'", "independent, joint, naive", "--import"]),
+    "unknown strategy name": ("strategy.name=none", ["unknown strategy 'none'", "independent, joint", "--import"]),
     "unknown key": ("strategy.gama=1", ["gama", "did you mean 'gamma'", "retrain_epochs"]),
     "unknown key in train": ("train.epoch=1", ["did you mean 'epochs'"]),
     "unknown top key": ("sed=1", ["sed", "did you mean 'seed'"]),

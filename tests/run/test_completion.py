@@ -97,7 +97,7 @@ def test_parts_from_outside_are_completed_too(tmp_path: Path) -> None:
     text = "from dataclasses import dataclass\nfrom cl_powerprop import *\n" + a_strategy("mine")
     (tmp_path / "my_module.py").write_text(text)
     before = "cl-powerprop --import my_module run"
-    assert completed(f"{before} strategy=m", tmp_path) == ["mine"]
+    assert completed(f"{before} strategy=mi", tmp_path) == ["mine"]
     assert completed(f"{before} strategy=mine strategy.", tmp_path) == ["strategy.strength="]
     assert completed(f"{before} mine.", tmp_path) == ["mine.strength="]
     assert completed("cl-powerprop --import no_module run strategy=ep", tmp_path) == ["epn"]

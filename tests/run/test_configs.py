@@ -9,7 +9,7 @@ from cl_powerprop.catalogue import catalogue
 from cl_powerprop.registry import CONF, canonical, metrics
 from cl_powerprop.suites.definition import suite_names
 
-from .conftest import Command, compose_config
+from .conftest import Command, compose_config, shipped
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ def test_run_help_shows_groups_and_config(command: Command, capsys: pytest.Captu
     printed = capsys.readouterr().out
     for part in (
         "cl-powerprop run [OVERRIDES] [-m]",
-        "strategy: epn, ewc, independent, joint, naive, packnet, supsup, untrained, wsn",
+        "strategy: " + ", ".join(shipped("strategy")),
         "sparsity: gradual, iterative, none, one_shot, rigl, set, static, top_kast",
         "gamma: 0.98",
         "--cfg job",
