@@ -48,6 +48,7 @@ _NAMES = {
     # For a plain Avalanche or torch script.
     "cl_powerprop.plugins": (
         "EPNPlugin",
+        "HATPlugin",
         "PackNetPlugin",
         "SupSupPlugin",
         "TaskSelection",

@@ -66,6 +66,7 @@ def assemble(config: RunConfig, sequence: TaskSequence | None = None) -> Parts:
     architecture = strategy.architecture(describe_model(config, sequence))
     check_memory(architecture)
     model = build_model(**architecture).to(device)
+    strategy.check_model(model)
     context = Context(
         seed=config.seed,
         n_tasks=len(sequence),

@@ -333,6 +333,18 @@ def check_scores(density: float, score_lr: float) -> None:
     check_at_least_0("strategy.score_lr", score_lr)
 
 
+def check_hat(c: float, s_max: float, gate_lr: float) -> None:
+    """Refuse impossible options of HAT.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    check_at_least_0("strategy.c", c)
+    if not 1.0 <= s_max < math.inf:
+        raise ConfigurationError(f"strategy.s_max must be a finite number of at least 1, not {s_max}")
+    check_at_least_0("strategy.gate_lr", gate_lr)
+
+
 def check_shares(shares: Any) -> float | list[float]:
     """Return PackNet's shares of a layer: one number for all tasks, or a list with one for each.
 

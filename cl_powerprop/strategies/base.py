@@ -154,6 +154,13 @@ class Strategy:
         """Return the arguments of :func:`~cl_powerprop.networks.build.build_model`, changed where that is needed."""
         return architecture
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a network that it cannot train, before anything is written.
+
+        Raises:
+            ConfigurationError: saying what is possible.
+        """
+
     def training_samples(self, tasks: Sequence[Task]) -> list[Samples]:
         """Return the training samples of each experience."""
         return [task.train for task in tasks]

@@ -62,6 +62,14 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=wsn", "strategy.reset_scores=true", "strategy.density=0.3", "model.heads=shared"),
         *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
     ),
+    "hat-momentum-biases": (
+        *("strategy=hat", *MASKED, *MOMENTUM, "model.alpha=1", "model.bias=per_task"),
+        *("strategy.s_max=50", "strategy.c=0.1"),
+    ),
+    "hat-adam-shared": (
+        *("strategy=hat", "optimizer=adam", "optimizer.lr=0.01", "model.heads=shared", "model.alpha=1"),
+        *("strategy.s_max=50", "strategy.c=0.1"),
+    ),
     "supsup-shared": (
         *("strategy=supsup", "model.heads=shared", "strategy.weights=kaiming_normal"),
         *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),

@@ -168,6 +168,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown reparameterisation": ("model.reparam=hadamard", ["model.reparam", "powerprop, product"]),
     "a product of three": ("strategy=naive model.reparam=product model.alpha=3", ["model.alpha=2, not 3"]),
     "retraining SupSup": ("strategy=supsup strategy.retrain_epochs=1", ["strategy=supsup", "must be 0"]),
+    "HAT in a residual network": (
+        "strategy=hat model=resnet18 model.width=4 data=mnist5k",
+        ["layers one after the other", "ResidualBlock is not possible"],
+    ),
+    "HAT with a norm over channels": (
+        "strategy=hat model=convnet model.width=4 model.norm=group data=mnist5k",
+        ["layers one after the other", "GroupNorm is not possible"],
+    ),
     "a density of 0": ("strategy=wsn strategy.density=0", ["strategy.density must be in (0, 1], not 0"]),
     "a negative rate of scores": ("strategy=supsup strategy.score_lr=-1", ["strategy.score_lr must be at least 0"]),
     "a product with masks": ("strategy=packnet model.reparam=product", ["strategy=packnet", "model.reparam=powerprop"]),

@@ -55,7 +55,7 @@ OTHERS |= {
 
 def config_of(name: str) -> RunConfig:
     words = {**RUNS, **MORE, **OTHERS}[name]
-    masked = MASKED if set(words) & {"strategy=epn", "strategy=packnet", "strategy=wsn"} else ()
+    masked = MASKED if set(words) & {"strategy=epn", "strategy=hat", "strategy=packnet", "strategy=wsn"} else ()
     small = [word for word in TINY if not (word.startswith("model.hidden") and "model=convnet" in words)]
     shares = ("strategy.shares=[0.2,0.5]",) if any("shares" in word for word in words) else ()
     tasks = ("benchmark.n_tasks=5",) if "benchmark=split_mnist" in words else ()

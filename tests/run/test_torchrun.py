@@ -42,6 +42,7 @@ RUNS = {
     "epn": ("strategy=epn", "strategy.criterion=both"),
     "packnet": ("strategy=packnet", "model.bias=per_task"),
     "wsn": ("strategy=wsn", "strategy.density=0.3", "optimizer.lr=0.05"),
+    "hat": ("strategy=hat", "optimizer.lr=0.05", "model.alpha=1"),
     "joint": ("strategy=joint", "model.heads=shared"),
     "convnet": (
         *GENTLE,

@@ -27,6 +27,7 @@ RUNS = {
     "epn, saliency": ["strategy=epn", "strategy.criterion=saliency"],
     "epn, free": ["strategy=epn", "strategy.train_through=free", "optimizer=adam", "optimizer.lr=0.01"],
     "epn, within": ["strategy=epn", "evaluation.every_steps=3", "model.alpha=1.5"],
+    "hat": ["strategy=hat", "strategy.retrain_epochs=1", "optimizer.momentum=0.9", "model.alpha=1"],
     "wsn": ["strategy=wsn", "strategy.retrain_epochs=1", "optimizer.momentum=0.9", "model.bias=per_task"],
     "ewc": ["strategy=ewc", "model.heads=shared"],
     "ewc, separate": ["strategy=ewc", "strategy.mode=separate"],
