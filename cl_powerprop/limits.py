@@ -16,7 +16,8 @@ CUDA_GRAPHS = ("auto", "true", "false")
 NORMS = ("none", "batch", "group", "layer")
 SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")
-CRITERIA = ("magnitude", "saliency", "both")
+CRITERIA = ("magnitude", "saliency", "both", "scores")
+REUSES = ("all", "chosen")
 JUDGES = ("accuracy", "loss")
 TRAIN_THROUGH = ("all", "free")
 FIXED_WEIGHTS = ("signed_constant", "kaiming_normal")
@@ -309,6 +310,22 @@ def check_epn(
     check_choice("strategy.train_through", train_through, TRAIN_THROUGH)
 
 
+def check_scored_epn(criterion: str, scope: str, train_through: str, density: float, lr: float) -> None:
+    """Refuse what EfficientPackNet cannot combine with learned scores.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    if not 0.0 < density <= 1.0:
+        raise ConfigurationError(f"strategy.score_density must be in (0, 1], not {density}")
+    check_at_least_0("strategy.score_lr", lr)
+    if criterion == "scores" and (scope, train_through) != ("layer", "all"):
+        raise ConfigurationError(
+            "strategy.criterion=scores ranks within layers, frozen weights included; it needs strategy.scope=layer and "
+            "strategy.train_through=all"
+        )
+
+
 def check_judging(judge: str, slack: float, max_new: float) -> None:
     """Refuse impossible ways to judge EfficientPackNet's masks.
 
@@ -345,7 +362,7 @@ def check_hat(c: float, s_max: float, gate_lr: float) -> None:
     check_at_least_0("strategy.gate_lr", gate_lr)
 
 
-def check_shares(shares: Any) -> float | list[float]:
+def check_shares(shares: Any, reuse: str = "all") -> float | list[float]:
     """Return PackNet's shares of a layer: one number for all tasks, or a list with one for each.
 
     Raises:
@@ -358,13 +375,19 @@ def check_shares(shares: Any) -> float | list[float]:
     listed = checked if isinstance(checked, list) else [checked]
     if not listed or any(not 0.0 < share <= 1.0 for share in listed):
         raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
-    if sum(listed) > 1.0 + _ROUNDING:
+    check_choice("strategy.reuse", reuse, REUSES)
+    if reuse == "all" and sum(listed) > 1.0 + _ROUNDING:
         raise ConfigurationError(f"strategy.shares add up to {sum(listed):g} of each layer; there is only 1")
     return checked
 
 
-def check_shares_of_tasks(shares: Any, n_tasks: int) -> None:
+def check_shares_of_tasks(shares: Any, n_tasks: int, reuse: str = "all") -> None:
     """Refuse shares that are too few for the tasks, or exceed what is left by the last one.
+
+    Args:
+        shares: one number for all tasks, or a list.
+        n_tasks: number of tasks.
+        reuse: see :class:`PackNetPlugin`; with "chosen" nothing can be exceeded.
 
     Raises:
         ConfigurationError: saying what is possible.
@@ -374,7 +397,7 @@ def check_shares_of_tasks(shares: Any, n_tasks: int) -> None:
     if not isinstance(shares, int | float):
         if len(shares) != n_tasks:
             raise ConfigurationError(f"strategy.shares lists {len(shares)} shares for {n_tasks} tasks")
-    elif shares * n_tasks > 1.0 + _ROUNDING:
+    elif reuse == "all" and shares * n_tasks > 1.0 + _ROUNDING:
         raise ConfigurationError(
             f"strategy.shares={shares:g} of each layer for {n_tasks} tasks exceed what is left after task "
             f"{int((1.0 + _ROUNDING) / shares)}; at most {1.0 / n_tasks:g} each"

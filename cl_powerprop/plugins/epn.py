@@ -15,7 +15,8 @@ from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_epn, check_judging
+from cl_powerprop.limits import check_epn, check_judging, check_scored_epn
+from cl_powerprop.plugins.learned_scores import LearnedScores
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.plugins.validation import Sum, Validation
@@ -25,7 +26,7 @@ from cl_powerprop.sparsity.allocator import Unmasked
 from cl_powerprop.sparsity.norm_statistics import batch_statistics
 from cl_powerprop.training.loaders import statistics_batches
 
-Criterion = Literal["magnitude", "saliency", "both"]
+Criterion = Literal["magnitude", "saliency", "both", "scores"]
 _SALIENCY = "saliency/"  # what the names of summed saliencies begin with
 
 # Densities grow by 12 % per step from 0.5 % of a layer: fine steps for small masks, coarse ones for large masks.
@@ -95,8 +96,11 @@ class EPNPlugin(MaskingPlugin):
         slack: how many standard errors of that value a mask may be below its target.
         max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
             take; a mask has the largest of the free weights in it, and reuses what it likes.
+            "scores" ranks by scores that are learned with the weights: a task trains through the top ``score_density``
+            of each layer, as with :class:`WSNPlugin`, and the search looks for a sparser mask that holds.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features.
+        score_density, score_lr: of learned scores, see :class:`WSNPlugin`.
         output_layer: the layer that gets half the sparsity; "auto" is the last masked layer if the model has no
             per-task heads, and None is no layer.
         validation: the data on which masks are chosen: a share of each experience's training samples, which are then
@@ -119,6 +123,8 @@ class EPNPlugin(MaskingPlugin):
         slack: float = 0.0,
         max_new: float = 1.0,
         train_through: Literal["all", "free"] = "all",
+        score_density: float = 0.3,
+        score_lr: float = 1.0,
         output_layer: str | None = "auto",
         validation: float | Sequence[Any] = 0.1,
         unmasked: Unmasked = "frozen",
@@ -134,6 +140,13 @@ class EPNPlugin(MaskingPlugin):
         self.search = search
         self.scope = scope
         self.criterion = criterion
+        self.sums_saliencies = criterion in ("saliency", "both")
+        check_scored_epn(criterion, scope, train_through, score_density, score_lr)
+        self._scores = LearnedScores(score_density, score_lr, seed=seed)
+        if criterion == "scores":
+            self.learned = self._scores
+            trained = 1.0 - score_density  # denser masks would have weights that were not trained
+            self.sparsities = [each for each in self.sparsities if each > trained] + [trained]
         self.judge = judge
         self.slack = slack
         self.max_new = max_new
@@ -218,7 +231,7 @@ class EPNPlugin(MaskingPlugin):
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """In the epoch whose saliencies are summed, compute gradients of frozen weights too; they are not trained."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
-        if self.criterion != "magnitude" and strategy.clock.train_exp_epochs == before_search and not self.mask_chosen:
+        if self.sums_saliencies and strategy.clock.train_exp_epochs == before_search and not self.mask_chosen:
             self._start_saliencies()
 
     def _start_saliencies(self) -> None:
@@ -258,7 +271,7 @@ class EPNPlugin(MaskingPlugin):
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""
-        if self.criterion != "magnitude" and not any(bool(total.any()) for total in self._saliency.values()):
+        if self.sums_saliencies and not any(bool(total.any()) for total in self._saliency.values()):
             self._measure_saliencies(strategy)
         ranks = self._ranks()
         views = self._views(ranks)
@@ -318,6 +331,7 @@ class EPNPlugin(MaskingPlugin):
             "magnitude": [magnitudes],
             "saliency": [self._saliency],
             "both": [magnitudes, self._saliency],
+            "scores": [self._scores.magnitudes()],
         }[self.criterion]
         total: dict[str, Tensor] = {}
         for scores in criteria:
@@ -372,6 +386,8 @@ class EPNPlugin(MaskingPlugin):
         return masks
 
     def _output_layer(self) -> str | None:
+        if self.learned is not None:  # all layers train through the same density
+            return None
         if self.output_layer != "auto":
             return self.output_layer
         return None if self.allocator.has_excluded else list(self.allocator.weights)[-1]

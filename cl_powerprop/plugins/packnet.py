@@ -6,7 +6,7 @@ arXiv:1711.05769.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class PackNetPlugin(MaskingPlugin):
 
     Args:
         shares: share of each layer that a task keeps, in (0, 1]: one number for all tasks, or a list of one per task.
+        reuse: which frozen weights are in the mask: "all" (PackNet's), or "chosen", as in EfficientPackNet: the mask is
+            the task's share of all weights, the largest ones, frozen or not. It then takes fewer new ones.
         retrain_epochs, unmasked, seed: see :class:`MaskingPlugin`.
 
     Raises:
@@ -32,10 +34,16 @@ class PackNetPlugin(MaskingPlugin):
     """
 
     def __init__(
-        self, shares: float | Sequence[float], retrain_epochs: int = 0, unmasked: Unmasked = "frozen", seed: int = 0
+        self,
+        shares: float | Sequence[float],
+        retrain_epochs: int = 0,
+        unmasked: Unmasked = "frozen",
+        seed: int = 0,
+        reuse: Literal["all", "chosen"] = "all",
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
-        self.shares = check_shares(shares)
+        self.shares = check_shares(shares, reuse)
+        self.reuse = reuse
 
     @classmethod
     def for_tasks(cls, n_tasks: int, shares: float | Sequence[float] | None = None, **options: Any) -> "PackNetPlugin":
@@ -52,11 +60,11 @@ class PackNetPlugin(MaskingPlugin):
         if n_tasks < 1:
             raise ConfigurationError(f"n_tasks must be at least 1, not {n_tasks}")
         per_task = [1.0 / n_tasks] * n_tasks if shares is None else shares
-        check_shares_of_tasks(per_task, n_tasks)
+        check_shares_of_tasks(per_task, n_tasks, options.get("reuse", "all"))
         return cls(per_task, **options)
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"shares": self.shares}
+        return super().settings() | {"shares": self.shares, "reuse": self.reuse}
 
     def _boundaries(self, task: int) -> tuple[float, float]:
         """Return (start, end) of the task's share of a layer, from 0 to 1.
@@ -66,7 +74,7 @@ class PackNetPlugin(MaskingPlugin):
         """
         if isinstance(self.shares, int | float):
             end = (task + 1) * self.shares
-            if end > 1.0 + _ROUNDING:
+            if self.reuse == "all" and end > 1.0 + _ROUNDING:
                 raise ConfigurationError(f"task {task}: a share of {self.shares:g} of each layer exceeds what is left")
             return task * self.shares, end
         if task >= len(self.shares):
@@ -79,7 +87,7 @@ class PackNetPlugin(MaskingPlugin):
         self._boundaries(self.allocator.tasks)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Return masks of all frozen weights and the task's share of the free ones, chosen by magnitude."""
+        """Return masks of the task's share of the weights and, but for ``reuse="chosen"``, of all frozen ones."""
         start, end = self._boundaries(self.allocator.tasks)
         masks = {}
         for name, weight in self.allocator.weights.items():
@@ -87,6 +95,9 @@ class PackNetPlugin(MaskingPlugin):
             # Differences of rounded ends, so that equal shares of 1 / T use up the layer to the last weight.
             count = round(end * frozen.numel()) - round(start * frozen.numel())
             magnitude = self.allocator.theta(name).abs()
+            if self.reuse == "chosen":
+                masks[name] = rank(magnitude) < max(1, count)
+                continue
             kept = rank(torch.where(frozen, -1.0, magnitude)) < count
             masks[name] = frozen | (kept & ~frozen)
         return masks

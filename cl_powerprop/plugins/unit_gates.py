@@ -197,7 +197,8 @@ class UnitGates(LearnedMasks):
         """Cut the head of the task off from units that are not in use: they may be constant, but not 0."""
         if self._of_head is not None:
             heads, gate = self._of_head
-            head = heads.heads[int(heads.selected)]
+            assert isinstance(heads.selected, int)
+            head = heads.heads[heads.selected]
             assert isinstance(head, nn.Linear)
             head.weight.mul_(by_input(gate.used, head.weight))
         if self._hook is not None:

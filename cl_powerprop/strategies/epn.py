@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.limits import check_epn, check_judging
+from cl_powerprop.limits import check_epn, check_judging, check_scored_epn
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -26,11 +26,14 @@ class EPNConfig(MaskingConfig):
     judge: str = "accuracy"
     slack: float = 0.0
     max_new: float = 1.0
+    score_density: float = 0.3
+    score_lr: float = 100.0
 
     def check(self, epochs: int) -> None:
         super().check(epochs)
         sparsities = (0.0,) if self.sparsities is None else self.sparsities
         check_epn(self.gamma, sparsities, self.search, self.scope, self.criterion, self.train_through)
+        check_scored_epn(self.criterion, self.scope, self.train_through, self.score_density, self.score_lr)
         check_judging(self.judge, self.slack, self.max_new)
 
 
@@ -54,6 +57,8 @@ class EPN(MaskingStrategy):
             judge=config.judge,  # type: ignore[arg-type]
             slack=config.slack,
             max_new=config.max_new,
+            score_density=config.score_density,
+            score_lr=config.score_lr,
             train_through=config.train_through,  # type: ignore[arg-type]
             validation=context.validation,
             **shared,

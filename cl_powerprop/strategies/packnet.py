@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.limits import check_shares, check_shares_of_tasks
+from cl_powerprop.errors import check_choice
+from cl_powerprop.limits import REUSES, check_shares, check_shares_of_tasks
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -18,15 +19,17 @@ class PackNetConfig(MaskingConfig):
     """`strategy=packnet`. `shares` is a number, a list of numbers, or null for equal ones."""
 
     shares: Any
+    reuse: str = "all"
 
     def check(self, epochs: int) -> None:
         super().check(epochs)
+        check_choice("strategy.reuse", self.reuse, REUSES)
         if self.shares is not None:
-            check_shares(self.shares)
+            check_shares(self.shares, self.reuse)
 
     def check_tasks(self, n_tasks: int) -> None:
         if self.shares is not None:
-            check_shares_of_tasks(self.shares, n_tasks)
+            check_shares_of_tasks(self.shares, n_tasks, self.reuse)
 
 
 @register_strategy("packnet", PackNetConfig)
@@ -42,4 +45,4 @@ class PackNet(MaskingStrategy):
     def make_plugin(self, context: Context, **shared: Any) -> PackNetPlugin:
         from cl_powerprop.plugins import PackNetPlugin
 
-        return PackNetPlugin.for_tasks(context.n_tasks, self.config.shares, **shared)
+        return PackNetPlugin.for_tasks(context.n_tasks, self.config.shares, reuse=self.config.reuse, **shared)

@@ -62,6 +62,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=wsn", "strategy.reset_scores=true", "strategy.density=0.3", "model.heads=shared"),
         *("optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
     ),
+    "epn-scores-shared": (
+        *("strategy=epn", *MASKED, *MOMENTUM, "model.heads=shared", "strategy.criterion=scores"),
+        "strategy.score_density=0.5",
+    ),
     "hat-momentum-biases": (
         *("strategy=hat", *MASKED, *MOMENTUM, "model.alpha=1", "model.bias=per_task"),
         *("strategy.s_max=50", "strategy.c=0.1"),

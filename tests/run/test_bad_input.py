@@ -176,6 +176,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "strategy=hat model=convnet model.width=4 model.norm=group data=mnist5k",
         ["layers one after the other", "GroupNorm is not possible"],
     ),
+    "EPN's scores over all layers": (
+        "strategy=epn strategy.criterion=scores strategy.scope=global",
+        ["strategy.criterion=scores", "strategy.scope=layer"],
+    ),
+    "EPN's scores without density": (
+        "strategy=epn strategy.score_density=2",
+        ["strategy.score_density must be in (0, 1]"],
+    ),
+    "PackNet that reuses some": ("strategy=packnet strategy.reuse=some", ["strategy.reuse must be one of all, chosen"]),
     "a density of 0": ("strategy=wsn strategy.density=0", ["strategy.density must be in (0, 1], not 0"]),
     "a negative rate of scores": ("strategy=supsup strategy.score_lr=-1", ["strategy.score_lr must be at least 0"]),
     "a product with masks": ("strategy=packnet model.reparam=product", ["strategy=packnet", "model.reparam=powerprop"]),

@@ -22,6 +22,7 @@ RUNS = {
     "epn-norm": (*TINY, "strategy=epn", *MASKED, *NORM, "model.bias=per_task", "train.shift=1"),
     "wsn": (*DIGITS, "strategy=wsn", *MASKED, *ADAM, "strategy.density=0.3", "model.bias=frozen"),
     "supsup": (*DIGITS, "strategy=supsup", "optimizer.momentum=0.9", "model.bias=per_task"),
+    "epn-scores": (*DIGITS, "strategy=epn", *MASKED, "strategy.criterion=scores", "optimizer.momentum=0.9"),
     "hat": (*DIGITS, "strategy=hat", *MASKED, "optimizer.momentum=0.9", "model.bias=per_task"),
     "joint": (*DIGITS, "strategy=joint", "model.heads=per_task", "train.rotate=10"),
     "independent": (*DIGITS, "strategy=independent", "train.clip_norm=1"),

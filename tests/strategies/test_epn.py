@@ -459,3 +459,34 @@ def test_bad_input(option: str, value: Any) -> None:
 
 def test_the_bounds_themselves_are_allowed() -> None:
     assert EPNPlugin(gamma=1.0, sparsities=[0.0]).sparsities == [0.0]
+
+
+def test_masks_by_learned_scores_are_the_top_of_what_the_task_trained_through() -> None:
+    class Trained(SupervisedPlugin):
+        """Comes before EPN: keeps the scores and the weights in use just before each search."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores: list[dict[str, Tensor]] = []
+            self.used: list[dict[str, Tensor]] = []
+
+        def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+            if strategy.clock.train_exp_epochs == strategy.train_epochs - 1:
+                self.scores.append(
+                    {name: layer.scores.detach().clone() for name, layer in plugin._scores.layers.items()}
+                )
+                self.used.append({name: strategy.model[int(name)].weight.detach() != 0.0 for name in LAYERS})
+
+    plugin = EPNPlugin(gamma=0.9, sparsities=GRID, criterion="scores", score_density=0.5, score_lr=5.0)
+    trained = Trained()
+    strategy = make_strategy(dense_net(), [trained, plugin])
+    for experience in make_benchmark(2, count=100).train_stream:
+        strategy.train(experience)
+    for task, search in enumerate(plugin.searches):
+        assert search.sparsity >= 0.5
+        assert not search.exhausted
+        for name in LAYERS:
+            mask, scores = plugin.allocator.weights[name].mask_of(task), trained.scores[task][name].abs()
+            assert int(mask.sum()) == round((1.0 - search.sparsity) * mask.numel())
+            assert scores[mask].min() > scores[~mask].max()
+            assert not (mask & ~trained.used[task][name]).any()

@@ -122,3 +122,15 @@ def test_one_task_too_many_is_refused_before_it_trains(shares: Any, allowed: int
     with pytest.raises(ConfigurationError, match=f"task {allowed}"):
         strategy.train(extra)
     assert strategy.clock.train_iterations == step
+
+
+def test_a_mask_that_chooses_is_the_share_of_all_weights() -> None:
+    plugin = learn(PackNetPlugin(0.6, reuse="chosen"), 3)
+    assert 0.6 < plugin.allocator.capacity_used <= 1.0
+    for layer, size in SIZES.items():
+        rows = [row for row in plugin.allocator.history if row.layer == layer]
+        assert [row.kept for row in rows] == pytest.approx([0.6 * size] * 3, abs=1.0)
+        assert all(row.newly_frozen < row.kept for row in rows[1:])
+    theta, weight = plugin.allocator.theta("1").abs(), plugin.allocator.weights["1"]
+    last = weight.mask_of(2)
+    assert theta[last].min() >= theta[~last].max()
