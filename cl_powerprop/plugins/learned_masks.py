@@ -34,6 +34,7 @@ class LearnedMasks(ABC):
     def __init__(self, lr: float, reset: bool) -> None:
         self.lr = lr
         self.reset = reset
+        self._is_drawn = False
         self._is_resumed = False  # the values are those of the task that begins next
 
     @abstractmethod
@@ -86,9 +87,9 @@ class LearnedMasks(ABC):
     @torch.no_grad()
     def begin_task(self) -> None:
         """Train the task that has begun in the allocator through the parameters."""
-        if (self.reset or not self.allocator.tasks) and not self._is_resumed:
+        if not self._is_resumed and (self.reset or not self._is_drawn):
             self.draw(self.allocator.tasks)
-        self._is_resumed = False
+        self._is_drawn, self._is_resumed = True, False
         self.attach()
 
     def state_dict(self, within_task: bool) -> dict[str, Tensor]:
