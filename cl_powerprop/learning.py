@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from cl_powerprop.errors import ConfigurationError
+from cl_powerprop.evaluation.cost import measure_cost
 from cl_powerprop.parts import Parts
 from cl_powerprop.plugins.sparse_training import SparseTraining
 from cl_powerprop.results.efficiency import measure_efficiency
@@ -64,7 +65,9 @@ def learn(parts: Parts, results: Results) -> Results:
         if parts.sparsity is not None:
             results.pruned(density_curve(parts.sparsity, partial(measure, "test", range(parts.n_tasks))))
             parts.moment()
-        results.finish(parts.strategy.summary(parts.learner.model), measure_efficiency(parts, results.capacity.rows))
+        summary = parts.strategy.summary(parts.learner.model)
+        cost = measure_cost(parts.learner.model, summary.buffer_bits, summary.importance_bits)
+        results.finish(summary, measure_efficiency(parts, results.capacity.rows), cost)
     return results
 
 

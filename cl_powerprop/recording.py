@@ -16,6 +16,7 @@ from avalanche.core import SupervisedPlugin
 
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import ConfigurationError, DivergedError
+from cl_powerprop.evaluation.cost import measure_cost
 from cl_powerprop.learning import refuse_trained
 from cl_powerprop.parts import Parts
 from cl_powerprop.results.efficiency import measure_efficiency
@@ -105,8 +106,10 @@ class RecordingPlugin(SupervisedPlugin):  # type: ignore[misc]
             return self._fail(RuntimeError(f"the run was ended after {trained} of {tasks} tasks"))
         self._end()
         with self._recording:
-            efficiency = measure_efficiency(self._parts, self.results.capacity.rows)
-            self.results.finish(self._parts.strategy.summary(self._parts.learner.model), efficiency)
+            model = self._parts.learner.model
+            summary = self._parts.strategy.summary(model)
+            cost = measure_cost(model, summary.buffer_bits, summary.importance_bits)
+            self.results.finish(summary, measure_efficiency(self._parts, self.results.capacity.rows), cost)
 
     def _fail(self, error: BaseException) -> None:
         """Mark the run failed."""

@@ -33,7 +33,8 @@ def make_charts(comparison: Comparison, summary: pd.DataFrame) -> Iterable[Chart
     yield _matrices(comparison)
     yield mask_charts.capacity(comparison)
     yield mask_charts.composition(comparison)
-    yield _pareto(comparison)
+    for size in series.SIZES:
+        yield _pareto(comparison, size)
     yield mask_charts.overlap(comparison)
     yield mask_charts.weights(comparison)
     yield from sparsity_charts.make_charts(comparison)
@@ -140,19 +141,19 @@ def _matrices(comparison: Comparison) -> Chart | None:
     )
 
 
-def _pareto(comparison: Comparison) -> Chart | None:
+def _pareto(comparison: Comparison, size: series.Size) -> Chart | None:
     styles = group_styles(comparison.groups)
     traces = []
     largest = 0.0
-    for label, capacity, accuracy in series.pareto_points(comparison):
-        largest = max(largest, capacity.mean)
-        across, up = series.error_bars(capacity), series.error_bars(accuracy)
+    for label, kept, accuracy in series.pareto_points(comparison, size):
+        largest = max(largest, kept.mean)
+        across, up = series.error_bars(kept), series.error_bars(accuracy)
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": plotly_text(label),
-                "x": [capacity.mean],
+                "x": [kept.mean],
                 "y": [accuracy.mean],
                 "error_x": error_bar(across[1], across[0]),
                 "error_y": error_bar(up[1], up[0]),
@@ -164,17 +165,16 @@ def _pareto(comparison: Comparison) -> Chart | None:
         )
     if not traces:
         return None
-    layout = axes("capacity used", "average test accuracy", hovermode="closest")
+    layout = axes(size.axis, "average test accuracy", hovermode="closest")
     layout["yaxis"] |= SHARES
     layout["xaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     if largest > 2:
         layout["xaxis"] |= {"type": "log", "dtick": "D2" if largest < 20 else 1}
     intervals = " Mean over seeds, with 95 % t-intervals." if repeated(comparison) else ""
     return Chart(
-        "pareto",
-        "Accuracy against capacity",
-        f"Better is up and to the left.{intervals} A network without masks uses every weight for every task: 100 %; "
-        "independent networks use 100 % each.",
+        f"pareto_{size.metric}",
+        f"Accuracy against {size.label}",
+        f"Better is up and to the left.{intervals} {size.note}",
         traces,
         layout,
     )

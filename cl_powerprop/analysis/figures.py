@@ -1,6 +1,7 @@
 """The figures of a comparison, drawn with matplotlib: as PNG, SVG and PDF files, or as arrays of pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -179,15 +180,15 @@ def _draw_composition(axes: Axes, table: pd.DataFrame, tasks: int, colours: list
     axes.set(xlim=(-0.5, tasks - 0.5))
 
 
-def _accuracy_against_capacity(comparison: Comparison) -> Figure | None:
-    points = list(series.pareto_points(comparison))
+def _accuracy_against(size: series.Size, comparison: Comparison) -> Figure | None:
+    points = list(series.pareto_points(comparison, size))
     if not points:
         return None
     styles, note = drawn_together(comparison.groups)
-    figure, axes = one_panel(f"Accuracy against capacity{note}{with_intervals(comparison, 'bars')}")
+    figure, axes = one_panel(f"Accuracy against {size.label}{note}{with_intervals(comparison, 'bars')}")
     draw_estimates(axes, styles, points)
-    axes.set(xlabel="weights used, as a share of one network's maskable weights", ylabel="average test accuracy")
-    if max(capacity.mean for _, capacity, _ in points) > 2:
+    axes.set(xlabel=size.axis, ylabel="average test accuracy")
+    if max(kept.mean for _, kept, _ in points) > 2:
         log_axis(axes, "x", lambda share: f"{100 * share:g}%")
     else:
         axes.set_xlim(left=0)
@@ -222,7 +223,7 @@ DRAWINGS: dict[str, Callable[[Comparison], Figure | None]] = {
     "accuracy_matrix": _accuracy_matrix,
     "capacity_growth": _capacity_growth,
     "mask_composition": _mask_composition,
-    "accuracy_against_capacity": _accuracy_against_capacity,
+    **{f"accuracy_against_{size.label.replace(' ', '_')}": partial(_accuracy_against, size) for size in series.SIZES},
     "mask_overlap": _mask_overlap,
     "weights": _weights,
     **sparsity_figures.DRAWINGS,

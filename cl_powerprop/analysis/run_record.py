@@ -38,7 +38,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_DIFFERENCES, (-1.0, 1.0)),
     "sparsity": (0.0, 1.0),
     **dict.fromkeys(("training_flops", "inference_flops"), (0.0, _LARGEST)),
-    **dict.fromkeys(("capacity_used", "dense_weights", "mask_bits"), (0.0, _LARGEST)),
+    **dict.fromkeys(("capacity_used", "total_size", "wsn_capacity"), (0.0, _LARGEST)),
+    **dict.fromkeys(("dense_weights", "mask_bits", "mask_bits_stored"), (0.0, _LARGEST)),
 }
 _ROUNDING = 1e-6
 

@@ -1,6 +1,7 @@
 """The numbers behind the figures of a comparison, as tidy tables; image files and report draw the same ones."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -225,12 +226,45 @@ def tick_step(count: int, most: int = 10) -> int:
     return next(step * power for step in (1, 2, 5) if count <= step * power * most)
 
 
-def pareto_points(comparison: Comparison) -> Iterator[tuple[str, Estimate, Estimate]]:
-    """Yield (group, estimate of capacity used, estimate of average accuracy)."""
-    if not {"capacity_used", "average_accuracy"} <= set(comparison.runs.runs):
+@dataclass(frozen=True)
+class Size:
+    """A measure of what a method keeps, against which accuracy is shown.
+
+    Attributes:
+        metric: its name.
+        label: of it in titles.
+        axis: title of its axis.
+        note: what to know of it.
+    """
+
+    metric: str
+    label: str
+    axis: str
+    note: str
+
+
+SIZES = (
+    Size(
+        "capacity_used",
+        "capacity",
+        "weights used, as a share of one network's maskable weights",
+        "A network without masks uses every weight for every task: 100 %; independent networks use 100 % each.",
+    ),
+    Size(
+        "total_size",
+        "total size",
+        "bits kept, relative to one dense network",
+        "All that is kept counts: weights in use, compressed masks, heads, biases and norms, samples, importances.",
+    ),
+)
+
+
+def pareto_points(comparison: Comparison, size: Size) -> Iterator[tuple[str, Estimate, Estimate]]:
+    """Yield (group, estimate of the size, estimate of average accuracy)."""
+    if not {size.metric, "average_accuracy"} <= set(comparison.runs.runs):
         return
     for label in comparison.groups:
-        capacity = estimate(comparison.values(label, "capacity_used").to_numpy())
+        kept = estimate(comparison.values(label, size.metric).to_numpy())
         accuracy = estimate(comparison.values(label, "average_accuracy").to_numpy())
-        if capacity.n and accuracy.n:
-            yield label, capacity, accuracy
+        if kept.n and accuracy.n:
+            yield label, kept, accuracy

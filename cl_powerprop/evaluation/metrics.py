@@ -40,7 +40,8 @@ class Measurements:
         identified: share of test samples whose task was inferred correctly, by task; empty without task inference.
         capacity_used: share of the maskable weights that at least one task uses.
         dense_weights: number of parameters of single tasks that no mask covers: heads, biases, norms.
-        mask_bits: size of the stored masks, in bits.
+        mask_bits: size of the masks with one bit for each weight and task.
+        mask_bits_stored, total_size, wsn_capacity: see :class:`~cl_powerprop.evaluation.cost.Cost`.
         sparsity, training_flops, inference_flops: see :class:`~cl_powerprop.results.efficiency.Efficiency`.
     """
 
@@ -53,6 +54,9 @@ class Measurements:
     capacity_used: float = 1.0
     dense_weights: int = 0
     mask_bits: int = 0
+    mask_bits_stored: int = 0
+    total_size: float | None = None
+    wsn_capacity: float | None = None
     sparsity: float | None = None
     training_flops: float | None = None
     inference_flops: float | None = None
@@ -352,11 +356,14 @@ for _metric in (
     register_metric(_metric)
 for _metric in (  # without test data
     Metric("capacity_used", "capacity used", "%", "min", lambda run: run.capacity_used, "headline", ("capacity",)),
+    Metric("total_size", "total size", "%", "min", lambda run: run.total_size, aliases=("size",)),
+    Metric("wsn_capacity", "capacity as in WSN", "%", "min", lambda run: run.wsn_capacity, "detail", ("cap",)),
     Metric("sparsity", "sparsity", "%", None, lambda run: run.sparsity),
     Metric("training_flops", "training FLOPs", "%", "min", lambda run: run.training_flops),
     Metric("inference_flops", "inference FLOPs", "%", "min", lambda run: run.inference_flops, aliases=("flops",)),
     Metric("dense_weights", "weights beside masks", "weights", None, lambda run: run.dense_weights, "detail"),
     Metric("mask_bits", "bits of masks", "bits", "min", lambda run: run.mask_bits, "detail"),
+    Metric("mask_bits_stored", "bits of masks as stored", "bits", "min", lambda run: run.mask_bits_stored, "detail"),
     Metric("validation_accuracy", "validation accuracy", "", "max", lambda run: _mean(run.validation), "detail"),
     Metric("seconds.total", "seconds", "s", "min", None, "detail", ("time",)),
     Metric("peak_memory_mb", "peak memory (MiB)", "MiB", "min", None, "detail", ("peak_memory", "memory")),

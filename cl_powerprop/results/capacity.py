@@ -12,6 +12,7 @@ from cl_powerprop.run_folder import RunFolder
 from cl_powerprop.sparsity import LayerCapacity
 
 if TYPE_CHECKING:
+    from cl_powerprop.evaluation.cost import Cost
     from cl_powerprop.strategies.base import Summary
 
 _CAPACITY_COLUMNS = ("task", "layer", "kind", "weights", "kept", "newly_frozen", "reused", "free")
@@ -88,8 +89,9 @@ class CapacityTable:
         self._written = len(self.rows)
 
 
-def write_summary(folder: RunFolder, summary: Summary) -> None:
-    """Write how large the weights are at the end and, of a strategy with masks, how far they overlap."""
+def write_summary(folder: RunFolder, summary: Summary, cost: Cost) -> None:
+    """Write what is kept, how large the weights are at the end and, of a strategy with masks, how far these overlap."""
+    folder.write_csv("cost.csv", ["item", "bits"], cost.rows())
     header = [each.name for each in fields(WeightCount)]
     folder.write_csv("weights.csv", header, map(astuple, summary.weights))
     if summary.overlaps is not None:

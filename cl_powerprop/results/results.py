@@ -32,6 +32,7 @@ from cl_powerprop.tracking.progress import ProgressDisplay
 from cl_powerprop.tracking.stream import AVERAGE, Outcome, Row, SinkConfig
 
 if TYPE_CHECKING:
+    from cl_powerprop.evaluation.cost import Cost
     from cl_powerprop.evaluation.metrics import Measurements, Metric
     from cl_powerprop.parts import Parts
     from cl_powerprop.strategies.base import Summary, TaskReport
@@ -305,16 +306,17 @@ class Results(KeptResults):
                 self.display.lines.write(line, self.trained_experiences)
                 self._told = self.state.seconds.total
 
-    def finish(self, summary: Summary, efficiency: Efficiency) -> None:
+    def finish(self, summary: Summary, efficiency: Efficiency, cost: Cost) -> None:
         """Enter what is known at the end, compute the metrics, and mark the run complete."""
         with self.time("logging"):
-            write_summary(self.folder, summary)
+            write_summary(self.folder, summary, cost)
             self.state.mask_coverage = summary.coverage
             self.state.exempt_layers = dict(efficiency.exempt_layers)
             measurements = self.evaluations.measurements(
                 capacity_used=self.capacity.used,
                 dense_weights=self.capacity.dense_weights,
                 mask_bits=summary.mask_bits,
+                **cost.metrics(),
                 **efficiency.metrics(),
             )
             computed = [metric for metric in metrics().values() if metric.function is not None]

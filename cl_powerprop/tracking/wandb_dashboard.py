@@ -55,11 +55,14 @@ def workspace(project: str, entity: str, tasks: int = TASKS) -> Any:
         *(over_tasks(f"Test accuracy of task {task}", f"test/accuracy/task_{task:02}") for task in range(tasks)),
     ]
     compared = [
-        wr.ScatterPlot(
-            title="Accuracy against capacity",
-            x=wr.SummaryMetric("capacity_used"),
-            y=wr.SummaryMetric("average_accuracy"),
-            z=wr.Config("model.alpha"),
+        *(
+            wr.ScatterPlot(
+                title=f"Accuracy against {label}",
+                x=wr.SummaryMetric(metric),
+                y=wr.SummaryMetric("average_accuracy"),
+                z=wr.Config("model.alpha"),
+            )
+            for metric, label in (("capacity_used", "capacity"), ("total_size", "total size"))
         ),
         *(by_group(metric) for metric in logged if metric.level == "headline"),
         by_group(metrics["validation_accuracy"]),  # the one to choose settings by

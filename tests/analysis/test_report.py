@@ -24,7 +24,7 @@ from .folders import forgetful, write_run, write_sweep
 pytestmark = pytest.mark.slow
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-CHARTS = ["forgetting", "metrics", "matrix", "capacity", "composition", "pareto", "overlap", "weights"]
+CHARTS = ["forgetting", "metrics", "matrix", "capacity", "composition", "pareto_capacity_used", "overlap", "weights"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,13 @@ def test_every_figure_has_a_text_and_every_run_its_command_and_config(report: Pa
 def test_a_single_run_without_masks_has_fewer_figures(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", matrix=forgetful(1))
     done = compare([run], tmp_path / "out", quiet=True)
-    assert list(specifications(done.folder / "report.html")) == ["forgetting", "metrics", "matrix", "pareto", "weights"]
+    assert list(specifications(done.folder / "report.html")) == [
+        "forgetting",
+        "metrics",
+        "matrix",
+        "pareto_capacity_used",
+        "weights",
+    ]
     assert (done.folder / "pairwise.csv").exists()
 
 
@@ -204,7 +210,7 @@ def test_a_strategy_switched_off_is_hidden_everywhere(browser: Any, report: Path
     assert browser.execute_script(row) == "none"
     browser.execute_script("document.querySelector('input[data-group=naive]').click()")
     until(browser, f"{count} === {before}")
-    assert browser.execute_script(shown)["chart-pareto"]
+    assert browser.execute_script(shown)["chart-pareto_capacity_used"]
 
 
 def test_the_lists_choose_task_metric_and_group(browser: Any, report: Path) -> None:
@@ -260,7 +266,9 @@ def test_every_figure_of_groups_has_a_legend(browser: Any, report: Path, width: 
           return box.height > 0 && box.left >= 0 && box.right <= innerWidth;
         }).map((entry) => [entry.dataset.toggle, entry.querySelector('line').getAttribute('stroke')])]))"""
     legends = browser.execute_script(script)
-    assert set(legends) == {f"chart-{name}" for name in ("forgetting", "metrics", "capacity", "pareto", "weights")}
+    assert set(legends) == {
+        f"chart-{name}" for name in ("forgetting", "metrics", "capacity", "pareto_capacity_used", "weights")
+    }
     styles = group_styles(["epn", "naive", "packnet"])
     for name, entries in legends.items():
         shown = ["epn", "packnet"] if name == "chart-capacity" else ["epn", "naive", "packnet"]

@@ -17,6 +17,7 @@ from cl_powerprop.assemble import choose_device, load_sequence
 from cl_powerprop.errors import DataError
 from cl_powerprop.experiment import run
 from cl_powerprop.sparsity import MaskAllocator, select_task
+from cl_powerprop.tensor_file import read_tensors
 
 from .conftest import MASKED, MOMENTUM, RUNS, Command, Finished, tiny_config, tree
 
@@ -44,7 +45,8 @@ def assert_same_model(first: Path, second: Path) -> None:
 @pytest.mark.parametrize("name", list(RUNS))
 def test_the_files_of_the_contract(finished: Finished, name: str) -> None:
     folder = finished(name).path
-    files = {"run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "weights.csv", "model.safetensors"}
+    files = {"run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv", "model.safetensors"}
+    files |= {"cost.csv", "weights.csv"}
     masked = {"capacity.csv", "reuse.csv", "mask_overlap.csv"}
     assert set(tree(folder)) == (files | masked if name in MASKED_RUNS else files)
 
@@ -141,6 +143,33 @@ def test_capacity_adds_up(finished: Finished, name: str) -> None:
     assert (dense.kept == dense.weights).all()
     packed = sum(math.ceil(weights / 8) * 8 for weights in expected.values()) * (last.task.max() + 1)
     assert record["mask_bits"] == packed
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_the_cost_is_that_of_the_file(finished: Finished, name: str) -> None:
+    """Of all that a run keeps for testing, the file of its network has the same, and what masks leave out."""
+    folder = finished(name).path
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    cost = pd.read_csv(folder / "cost.csv").set_index("item")["bits"]
+    metrics = read_record(folder)["metrics"]
+    kept = ["weights", "masks", "heads", "others", "buffers", "importances"]
+    assert list(cost.index) == [
+        *kept,
+        "total",
+        *("masks_uncompressed", "masks_huffman", "one_network"),
+        "one_network_weights",
+    ]
+    assert cost["total"] == cost[kept].sum()
+    coded = [value for key, value in tensors.items() if key.endswith("coded_masks")]
+    assert metrics["mask_bits_stored"] == cost["masks"] == 8 * sum(map(len, coded))
+    assert metrics["mask_bits"] == cost["masks_uncompressed"]
+    assert metrics["total_size"] == cost["total"] / cost["one_network"]
+    assert metrics["wsn_capacity"] == (cost["weights"] + cost["masks_huffman"]) / cost["one_network_weights"]
+    assert cost["weights"] == pytest.approx(metrics["capacity_used"] * cost["one_network_weights"])
+    assert cost["heads"] == 32 * sum(value.numel() for key, value in tensors.items() if "heads" in key)
+    assert cost["buffers"] == cost["importances"] == 0
+    if "naive" in name:
+        assert metrics["total_size"] == 1.0 + (0 if "shared" in name else cost["heads"] * 2 / 3 / cost["one_network"])
 
 
 @pytest.mark.parametrize("name", MASKED_RUNS)
