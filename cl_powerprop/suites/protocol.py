@@ -132,12 +132,13 @@ class Protocol:
         """Find out which methods can run, and whether there is data, before anything is written.
 
         Raises:
-            ConfigurationError: if none can run.
+            ConfigurationError: for a mistake in what all have in common, or if none can run.
             DataError: if the data is missing or damaged.
         """
+        compose(self._suite.common)
         self._refused = {entry.key: reason for entry in self._entries if (reason := self._refusal(entry))}
         left = [entry for entry in self._entries if entry.key not in self._refused]
-        if not left:  # a mistake in what all have in common, most likely
+        if not left:
             raise ConfigurationError("; ".join(dict.fromkeys(self._refused.values())))
         if not all(self._is_tuned(entry) for entry in left):
             _find_data(compose(self._words(left[0])))

@@ -221,6 +221,7 @@ def test_what_cannot_be_is_one_line(
         ("tiny.yaml", "strategy=epn"): "each method has a strategy of its own",
         ("tiny.yaml", "--quick"): "no section quick",
         ("tiny.yaml", "train.epocs=3"): "unknown option 'train.epocs'",
+        ("tiny.yaml", "train.epochs=x"): "train.epochs: Value 'x' of type 'str'",
         ("tiny.yaml", "data=mnist", f"data.root={folder}"): "cl-powerprop data download mnist",
     }
     for words, said in refused.items():
@@ -229,6 +230,7 @@ def test_what_cannot_be_is_one_line(
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 1
         assert said in error
+    assert not (folder / "runs").exists(), "nothing was begun"
 
 
 def test_a_suite_of_ours_is_quick(tmp_path: Path) -> None:
