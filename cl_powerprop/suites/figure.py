@@ -31,7 +31,7 @@ def draw_figure(found: Sequence[Row], title: str, folder: Path) -> list[str]:
         folder: to write to.
     """
     points = [
-        (row.outcome.entry.method.label, row.measured["total_size"], row.measured["average_accuracy"])
+        (row.outcome.entry.label, row.measured["total_size"], row.measured["average_accuracy"])
         for row in found
         if row.measured["total_size"].n and row.measured["average_accuracy"].n
     ]

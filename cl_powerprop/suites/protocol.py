@@ -50,6 +50,11 @@ class Entry:
     method: Method
 
     @property
+    def label(self) -> str:
+        """What tables and figures call it where both of its budgets can stand."""
+        return f"{self.method.label}, own budget" if self.any_budget else self.method.label
+
+    @property
     def any_budget(self) -> bool:
         """Whether it has a budget of its own."""
         return self.key != self.name

@@ -67,7 +67,7 @@ def _columns() -> list[Metric]:
 
 
 def _headings() -> list[str]:
-    about = ["task at test", "buffer", "number of tasks", "steps a task", "seeds", "settings"]
+    about = ["needs task at test", "keeps samples", "needs number of tasks", "steps a task", "seeds", "settings"]
     return ["method", *(metric.label for metric in _columns()), *about]
 
 
@@ -101,7 +101,7 @@ def _print(title: str, found: Sequence[Row]) -> None:
     for name in names:
         shown.add_column(Text(name), justify="left" if name in ("method", "settings") else "right")
     for row in found:
-        shown.add_row(*map(Text, [row.outcome.entry.method.label, *_cells(row)]))
+        shown.add_row(*map(Text, [row.outcome.entry.label, *_cells(row)]))
     say_table(shown, _WIDTH)
 
 
@@ -109,7 +109,7 @@ def _reasons(found: Sequence[Row]) -> list[str]:
     """Return a line for each method that has not all its runs, and for each that has trials that were not complete."""
     lines = []
     for row in found:
-        outcome, name = row.outcome, row.outcome.entry.method.label
+        outcome, name = row.outcome, row.outcome.entry.label
         if outcome.reason:
             lines.append(f"{name}: {'refused' if outcome.refused else 'failed'}: {outcome.reason}")
         if outcome.tuned and (bad := outcome.tuned.trials[1]):
@@ -131,7 +131,7 @@ def _markdown(suite: Suite, found: Sequence[Row], problems: Sequence[str]) -> st
         lines += ["", f"## {in_markdown(title)}", ""]
         lines += markdown_header(names, "l" + "r" * (len(names) - 2) + "l")
         for row in part:
-            cells = [row.outcome.entry.method.label, *_cells(row)]
+            cells = [row.outcome.entry.label, *_cells(row)]
             lines.append("| " + " | ".join(map(in_markdown, cells)) + " |")
     if said := [*_reasons(found), *problems]:
         lines += ["", *(f"- {in_markdown(line)}" for line in said)]

@@ -1,0 +1,68 @@
+"""Rows of a suite's table and its figure, from measurements that are made up."""
+
+from pathlib import Path
+
+import pytest
+
+from cl_powerprop.analysis.statistics import estimate
+from cl_powerprop.composition import compose
+from cl_powerprop.suites.definition import Method
+from cl_powerprop.suites.figure import NAME, draw_figure
+from cl_powerprop.suites.protocol import ANY_BUDGET, Entry, Outcome, Tuned
+from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, table
+
+CONFIG = compose(["strategy=naive", "data=digits"])
+
+
+def row(name: str, validation: float | None, any_budget: bool = False, size: tuple[float, ...] = (1.0, 1.2)) -> Row:
+    entry = Entry(name, f"{ANY_BUDGET}/{name}" if any_budget else name, Method(label=name, settings=(), space=()))
+    tuned = None if validation is None else Tuned({"optimizer.lr": "0.1"}, validation, (2, 0), CONFIG)
+    values = {"average_accuracy": (0.8, 0.9), "total_size": size}
+    measured = {metric: estimate(values.get(metric, ())) for metric in (*ESTIMATED, *MEANS)}
+    return Row(Outcome(entry, tuned, {1: Path("a"), 2: Path("b")} if tuned else {}), measured, 10.0)
+
+
+def test_the_better_budget_is_chosen_by_validation_data() -> None:
+    rows = [row("a", 0.5), row("b", 0.9), row("c", None), row("a", 0.6, True), row("b", 0.8, True)]
+    best = best_of_any_budget(rows)
+    assert [(each.outcome.entry.name, each.outcome.entry.any_budget) for each in best] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+    assert best_of_any_budget(rows[:3]) == []
+
+
+def test_what_was_not_measured_is_empty() -> None:
+    made = table([row("a", 0.5, size=()), row("b", None)])
+    assert made["total_size"].isna().tolist() == [True, False]
+    assert made["wsn_capacity"].isna().all()
+    assert made["average_accuracy"].tolist()[0] == pytest.approx(0.85)
+    assert made["settings"].tolist() == ["optimizer.lr=0.1", ""]
+    assert made["seeds"].tolist() == ["1 2", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["strategy=epn"], ("weights", False, False)),
+        (["strategy=packnet"], ("weights", False, True)),
+        (["strategy=packnet", "strategy.shares=0.1"], ("weights", False, False)),
+        (["strategy=naive"], ("head", False, False)),
+        (["strategy=naive", "model.heads=shared"], ("", False, False)),
+        (["strategy=epn", "benchmark.scenario=domain", "strategy.task_inference=entropy"], ("", False, False)),
+    ],
+)
+def test_what_a_method_needs(words: list[str], expected: tuple[str, bool, bool]) -> None:
+    assert needs(compose(words)) == expected
+
+
+def test_the_figure_shows_what_has_both_measurements(tmp_path: Path) -> None:
+    files = draw_figure([row("first", 0.5), row("second", 0.5, size=()), row("third", 0.6, True)], "title", tmp_path)
+    assert files == [f"{NAME}.png", f"{NAME}.svg"]
+    text = (tmp_path / f"{NAME}.svg").read_text(encoding="utf-8")
+    assert "first" in text
+    assert "third, own budget" in text
+    assert "second" not in text
+    assert draw_figure([row("second", 0.5, size=())], "title", tmp_path) == []
+    assert not (tmp_path / f"{NAME}.svg").exists(), "that of an earlier call is gone"
