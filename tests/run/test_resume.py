@@ -42,6 +42,10 @@ MORE = {
     ),
     "ewc-online": ("strategy=ewc", "strategy.penalty=1", "strategy.decay=0.9", "model.heads=shared"),
     "ewc-separate": ("strategy=ewc", "strategy.penalty=1", "strategy.mode=separate"),
+    "mas": ("strategy=mas",),
+    "replay": ("strategy=replay", "model.heads=shared"),
+    "gem": ("strategy=gem", "strategy.mem_size=20"),
+    "cumulative": ("strategy=cumulative",),
     "naive-diagonal": ("strategy=naive", "evaluation.schedule=diagonal_and_last", "model.heads=shared"),
 }
 

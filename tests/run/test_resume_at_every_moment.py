@@ -25,6 +25,11 @@ RUNS = {
     "epn-scores": (*DIGITS, "strategy=epn", *MASKED, "strategy.criterion=scores", "optimizer.momentum=0.9"),
     "hat": (*DIGITS, "strategy=hat", *MASKED, "optimizer.momentum=0.9", "model.bias=per_task"),
     "joint": (*DIGITS, "strategy=joint", "model.heads=per_task", "train.rotate=10"),
+    "si": (*DIGITS, "strategy=si", *ADAM),
+    "rwalk": (*DIGITS, "strategy=rwalk", "strategy.interval=2", "model.heads=shared"),
+    "lwf": (*DIGITS, "strategy=lwf"),
+    "derpp": (*DIGITS, "strategy=derpp", "strategy.mem_size=30", "strategy.mem_batch=20", "train.shift=1"),
+    "agem": (*DIGITS, "strategy=agem", "strategy.mem_size=20", "strategy.mem_batch=20"),
     "independent": (*DIGITS, "strategy=independent", "train.clip_norm=1"),
 }
 
