@@ -17,7 +17,7 @@ NORMS = ("none", "batch", "group", "layer")
 SEARCHES = ("grid", "raise", "bisect", "gallop")
 SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both", "scores")
-REUSES = ("all", "chosen")
+REUSES = ("all", "chosen", "none")
 JUDGES = ("accuracy", "loss")
 TRAIN_THROUGH = ("all", "free")
 FIXED_WEIGHTS = ("signed_constant", "kaiming_normal")
@@ -376,7 +376,7 @@ def check_shares(shares: Any, reuse: str = "all") -> float | list[float]:
     if not listed or any(not 0.0 < share <= 1.0 for share in listed):
         raise ConfigurationError(f"strategy.shares must be in (0, 1], not {shares}")
     check_choice("strategy.reuse", reuse, REUSES)
-    if reuse == "all" and sum(listed) > 1.0 + _ROUNDING:
+    if reuse != "chosen" and sum(listed) > 1.0 + _ROUNDING:
         raise ConfigurationError(f"strategy.shares add up to {sum(listed):g} of each layer; there is only 1")
     return checked
 
@@ -397,7 +397,7 @@ def check_shares_of_tasks(shares: Any, n_tasks: int, reuse: str = "all") -> None
     if not isinstance(shares, int | float):
         if len(shares) != n_tasks:
             raise ConfigurationError(f"strategy.shares lists {len(shares)} shares for {n_tasks} tasks")
-    elif reuse == "all" and shares * n_tasks > 1.0 + _ROUNDING:
+    elif reuse != "chosen" and shares * n_tasks > 1.0 + _ROUNDING:
         raise ConfigurationError(
             f"strategy.shares={shares:g} of each layer for {n_tasks} tasks exceed what is left after task "
             f"{int((1.0 + _ROUNDING) / shares)}; at most {1.0 / n_tasks:g} each"

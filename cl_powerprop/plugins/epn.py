@@ -224,9 +224,7 @@ class EPNPlugin(MaskingPlugin):
         if all(weight.frozen.all() for weight in weights.values()):
             self.tell(f"task {self.allocator.tasks}: no weight is free; only what is not masked can learn")
         elif self.train_through == "free" and self.allocator.tasks:
-            # A layer without free weights stays visible: with all of it hidden, no signal could pass the network.
-            free = {name: ~weight.frozen for name, weight in weights.items()}
-            self.allocator.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
+            self.allocator.hide_frozen()
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """In the epoch whose saliencies are summed, compute gradients of frozen weights too; they are not trained."""

@@ -25,8 +25,9 @@ class PackNetPlugin(MaskingPlugin):
 
     Args:
         shares: share of each layer that a task keeps, in (0, 1]: one number for all tasks, or a list of one per task.
-        reuse: which frozen weights are in the mask: "all" (PackNet's), or "chosen", as in EfficientPackNet: the mask is
-            the task's share of all weights, the largest ones, frozen or not. It then takes fewer new ones.
+        reuse: which frozen weights are in the mask: "all" (PackNet's); "chosen", as in EfficientPackNet: the mask is
+            the task's share of all weights, the largest ones, frozen or not, and takes fewer new ones; or "none": they
+            are hidden while the task trains, too.
         retrain_epochs, unmasked, seed: see :class:`MaskingPlugin`.
 
     Raises:
@@ -39,7 +40,7 @@ class PackNetPlugin(MaskingPlugin):
         retrain_epochs: int = 0,
         unmasked: Unmasked = "frozen",
         seed: int = 0,
-        reuse: Literal["all", "chosen"] = "all",
+        reuse: Literal["all", "chosen", "none"] = "all",
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
         self.shares = check_shares(shares, reuse)
@@ -74,7 +75,7 @@ class PackNetPlugin(MaskingPlugin):
         """
         if isinstance(self.shares, int | float):
             end = (task + 1) * self.shares
-            if self.reuse == "all" and end > 1.0 + _ROUNDING:
+            if self.reuse != "chosen" and end > 1.0 + _ROUNDING:
                 raise ConfigurationError(f"task {task}: a share of {self.shares:g} of each layer exceeds what is left")
             return task * self.shares, end
         if task >= len(self.shares):
@@ -83,11 +84,13 @@ class PackNetPlugin(MaskingPlugin):
         return ends[task], ends[task + 1]
 
     def prepare_task(self, strategy: Any) -> None:
-        """Reject a task that has no share before it trains, not after."""
+        """Reject a task that has no share before it trains, not after; hide frozen weights that it does not reuse."""
         self._boundaries(self.allocator.tasks)
+        if self.reuse == "none" and self.allocator.tasks:
+            self.allocator.hide_frozen()
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Return masks of the task's share of the weights and, but for ``reuse="chosen"``, of all frozen ones."""
+        """Return masks of the task's share of the weights and, with ``reuse="all"``, of all frozen ones."""
         start, end = self._boundaries(self.allocator.tasks)
         masks = {}
         for name, weight in self.allocator.weights.items():
@@ -99,5 +102,7 @@ class PackNetPlugin(MaskingPlugin):
                 masks[name] = rank(magnitude) < max(1, count)
                 continue
             kept = rank(torch.where(frozen, -1.0, magnitude)) < count
-            masks[name] = frozen | (kept & ~frozen)
+            new = kept & ~frozen
+            # A layer of which the task gets nothing stays visible, as it was in training.
+            masks[name] = new if self.reuse == "none" and new.any() else frozen | new
         return masks

@@ -226,6 +226,11 @@ class MaskAllocator:
         for name, weight in self.weights.items():
             weight.set_training_view(masks[name])
 
+    def hide_frozen(self) -> None:
+        """Use and train the free weights alone; a layer without any stays visible, for a signal must pass it."""
+        free = {name: ~weight.frozen for name, weight in self.weights.items()}
+        self.propose({name: mask if mask.any() else ~mask for name, mask in free.items()})
+
     def see_everything(self) -> None:
         """Undo :meth:`propose`."""
         for weight in self.weights.values():

@@ -184,7 +184,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "strategy=epn strategy.score_density=2",
         ["strategy.score_density must be in (0, 1]"],
     ),
-    "PackNet that reuses some": ("strategy=packnet strategy.reuse=some", ["strategy.reuse must be one of all, chosen"]),
+    "PackNet that reuses some": (
+        "strategy=packnet strategy.reuse=some",
+        ["strategy.reuse must be one of all, chosen, none"],
+    ),
     "a density of 0": ("strategy=wsn strategy.density=0", ["strategy.density must be in (0, 1], not 0"]),
     "a negative rate of scores": ("strategy=supsup strategy.score_lr=-1", ["strategy.score_lr must be at least 0"]),
     "a product with masks": ("strategy=packnet model.reparam=product", ["strategy=packnet", "model.reparam=powerprop"]),

@@ -124,6 +124,23 @@ def test_one_task_too_many_is_refused_before_it_trains(shares: Any, allowed: int
     assert strategy.clock.train_iterations == step
 
 
+def test_without_reuse_masks_are_disjoint_and_earlier_weights_hidden() -> None:
+    plugin = PackNetPlugin.for_tasks(3, reuse="none")
+    seen: list[bool] = []
+
+    class Watches(SupervisedPlugin):
+        def before_backward(self, strategy: Any, **_: Any) -> None:
+            weight = plugin.allocator.weights["1"]
+            seen.append(bool((strategy.model[1].weight[weight.frozen] == 0.0).all()))
+
+    learn(plugin, 3, Watches(), epochs=2)
+    assert seen
+    assert all(seen)
+    for weight in plugin.allocator.weights.values():
+        masks = torch.stack([weight.mask_of(task) for task in range(3)])
+        assert (masks.sum(0) == 1).all(), "three equal shares, each of one task"
+
+
 def test_a_mask_that_chooses_is_the_share_of_all_weights() -> None:
     plugin = learn(PackNetPlugin(0.6, reuse="chosen"), 3)
     assert 0.6 < plugin.allocator.capacity_used <= 1.0
