@@ -41,7 +41,8 @@ class GradientMemory(MemoryPlugin):
         memory = self.memory
         if memory.images is None:
             return
-        parts = zip(*(each.split(memory.size) for each in (memory.images, memory.labels, memory.tasks)), strict=True)
+        sizes = memory.sizes
+        parts = zip(*(each.split(sizes) for each in (memory.images, memory.labels, memory.tasks)), strict=True)
         rows = [gradients_of(strategy, list(batch), self._parameters) for batch in parts]
         self._references = torch.stack([torch.cat([each.flatten() for each in row]) for row in rows])
 

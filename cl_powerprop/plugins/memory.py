@@ -28,6 +28,7 @@ class Memory:
         labels: int64 ``[m]``.
         tasks: int64 ``[m]``, the task of each.
         rows: int64 ``[m]`` on the CPU, the position of each among its task's samples.
+        sizes: how many samples there are of each task that has any, in their order.
     """
 
     def __init__(self, samples: Sequence[Samples], size: int, seed: int, of_each_task: bool = False) -> None:
@@ -38,6 +39,7 @@ class Memory:
         self.images: Tensor | None = None
         self.labels = self.tasks = torch.empty(0, dtype=torch.int64)
         self.rows = torch.empty(0, dtype=torch.int64)
+        self.sizes: list[int] = []
         self._keys = torch.empty(0, dtype=torch.float64)
 
     def __len__(self) -> int:
@@ -78,6 +80,7 @@ class Memory:
 
     def _set(self, rows: Tensor, tasks: Tensor, keys: Tensor, images: Tensor, labels: Tensor) -> None:
         self.rows, self.tasks, self._keys, self.images, self.labels = rows, tasks, keys, images, labels
+        self.sizes = tasks.unique_consecutive(return_counts=True)[1].tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """Return which samples are kept; the samples themselves follow from the data."""

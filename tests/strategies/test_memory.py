@@ -246,6 +246,33 @@ def test_gem_leaves_no_gradient_that_would_raise_an_earlier_tasks_loss(heads: st
         assert (projected > -1e-3 * (1 + products.abs().max())).all()
 
 
+@pytest.mark.slow
+def test_gem_has_a_constraint_for_each_task_also_where_a_task_has_fewer_samples_than_are_kept() -> None:
+    words = ("benchmark=split", "benchmark.n_tasks=5", "benchmark.scenario=class", "model.heads=shared")
+    parts = make_parts("strategy=gem", "strategy.mem_size=400", *words)
+    memory = parts.strategy.memory  # type: ignore[attr-defined]
+    constraints: list[Tensor] = []
+    plugin = next(plugin for plugin in parts.learner.plugins if hasattr(plugin, "memory"))
+
+    def compare(learner: Any) -> None:
+        if memory.images is None:
+            return
+        values = list(learner.model.parameters())
+        rows = []
+        for task in range(learner.experience.current_experience):
+            own = memory.tasks == task
+            loss = cross_entropy(learner.model(memory.images[own]), memory.labels[own])
+            rows.append(torch.cat([each.flatten() for each in torch.autograd.grad(loss, values)]))
+        assert torch.allclose(plugin._references, torch.stack(rows), atol=1e-6)
+        constraints.append(plugin._references)
+
+    look_after(parts, "GradientMemory", before_forward=compare)
+    for task in range(3):
+        train(parts, task)
+    assert len(memory) < 3 * 400
+    assert len(constraints[-1]) == 2
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 def test_gems_projection_is_the_nearest_one(strength: float) -> None:
     draws = torch.Generator().manual_seed(0)
