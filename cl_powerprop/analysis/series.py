@@ -247,13 +247,13 @@ SIZES = (
     Size(
         "capacity_used",
         "capacity",
-        "weights used, as a share of one network's maskable weights",
+        "capacity used",
         "A network without masks uses every weight for every task: 100 %; independent networks use 100 % each.",
     ),
     Size(
         "total_size",
         "total size",
-        "bits kept, relative to one dense network",
+        "total size, in dense networks",
         "All that is kept counts: weights in use, compressed masks, heads, biases and norms, samples, importances.",
     ),
 )

@@ -24,7 +24,7 @@ from cl_powerprop.tracking.wandb_account import open_account
 # Only these files are downloaded, whatever else is stored with the W&B run.
 _FILES = (
     *("run.json", "config.yaml", "accuracy_matrix.csv", "curves.csv"),
-    *("weights.csv", "capacity.csv", "reuse.csv", "mask_overlap.csv", "sparsity.csv", "pruning.csv"),
+    *("weights.csv", "capacity.csv", "reuse.csv", "mask_overlap.csv", "cost.csv", "sparsity.csv", "pruning.csv"),
 )
 _AT_A_TIME = 8
 _PROJECT = re.compile(r"[^/\s]+/[^/\s]+")

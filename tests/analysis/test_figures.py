@@ -44,7 +44,8 @@ def compared(root: Path, tasks: int, groups: int, seeds: int = 2) -> Comparison:
         for seed in range(seeds):
             matrix = np.clip(forgetful(tasks, 9 * seed, 0.5 / tasks), 0, 1)
             sparse: Any = {"record": {"controller": "set", "target_sparsity": 0.9}}
-            sparse |= {"metrics": {"sparsity": 0.9, "training_flops": 0.3 + 0.1 * seed, "inference_flops": 0.2}}
+            measured = {"sparsity": 0.9, "training_flops": 0.3 + 0.1 * seed, "inference_flops": 0.2}
+            sparse |= {"metrics": measured | {"total_size": 0.4 + 0.2 * seed}}
             run = write_run(root / f"{strategy}-{seed}", strategy, seed, matrix, masked=strategy != "naive", **sparse)
             write_sparsity(run, 0.9, tasks)
             name_tasks(run, [LONG, *(f"Alphabet {task}" for task in range(1, tasks))])

@@ -263,17 +263,17 @@ def test_a_sink_cannot_write_over_what_a_run_says(
 
 
 def test_names_that_are_unusual_and_work(module: Module, command: Command, capsys: Capture) -> None:
-    module("mine", a_strategy("Lwf-v2_1", more=", aliases=['lwf']"))
+    module("mine", a_strategy("Own-v2_1", more=", aliases=['own']"))
     words = ("run", *OURS, "save_model=false")
-    assert command("--import", "mine", *words, "strategy=Lwf-v2_1", "Lwf-v2_1.strength=2", "run_dir=a") == 0
-    assert "name: Lwf-v2_1\n  strength: 2.0" in Path("a/config.yaml").read_text()
-    assert command("--import", "mine", *words, "strategy=lwf", "strategy.strength=3", "run_dir=b") == 0
-    assert "name: Lwf-v2_1\n  strength: 3.0" in Path("b/config.yaml").read_text(), "by its other name"
-    Path("b/config.yaml").write_text(Path("b/config.yaml").read_text().replace("Lwf-v2_1", "lwf"))
-    assert load_config(Path("b")).strategy.name == "Lwf-v2_1"
+    assert command("--import", "mine", *words, "strategy=Own-v2_1", "Own-v2_1.strength=2", "run_dir=a") == 0
+    assert "name: Own-v2_1\n  strength: 2.0" in Path("a/config.yaml").read_text()
+    assert command("--import", "mine", *words, "strategy=own", "strategy.strength=3", "run_dir=b") == 0
+    assert "name: Own-v2_1\n  strength: 3.0" in Path("b/config.yaml").read_text(), "by its other name"
+    Path("b/config.yaml").write_text(Path("b/config.yaml").read_text().replace("Own-v2_1", "own"))
+    assert load_config(Path("b")).strategy.name == "Own-v2_1"
     capsys.readouterr()
     assert command("--import", "mine", "list") == 0
-    assert "  Lwf-v2_1     Does as it is told. (mine)\n" in capsys.readouterr().out
+    assert "  Own-v2_1     Does as it is told. (mine)\n" in capsys.readouterr().out
 
 
 def test_what_a_failing_module_registered_is_forgotten(module: Module, command: Command, one_line: OneLine) -> None:

@@ -162,7 +162,7 @@ def test_resumed_is_never_cut_off(my_parts: Path, command: Command) -> None:
         ("wide.units=few", "wide.units: Value 'few'"),
         ("rmsprop.smoothing=x", "rmsprop.smoothing: Value 'x'"),
         ("sparsity=evn", "unknown sparsity 'evn'; choose from: even, gradual, "),
-        ("strategy=anchord", "unknown strategy 'anchord'; choose from: anchored, "),
+        ("strategy=anchord", "unknown strategy 'anchord'; choose from: agem, anchored, "),
         ("logger=[line]", "unknown logger 'line'; choose from: lines, "),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_run_from_overrides_is_the_run_of_the_command_and_of_the_config(comman
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["strategy=mine"], "unknown strategy 'mine'; choose from: epn"),
+        (["strategy=mine"], "unknown strategy 'mine'; choose from: agem"),
         (["strategy.gama=1"], "unknown option 'strategy.gama'; did you mean 'gamma'?"),
         (["strategy.gamma=x"], "strategy.gamma: Value 'x' of type 'str' could not be converted to Float"),
         (["strategy.gamma=2"], r"strategy.gamma must be in \(0, 1\], not 2.0"),
