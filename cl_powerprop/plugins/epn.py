@@ -39,7 +39,7 @@ class Search:
 
     Attributes:
         task: index of the task.
-        sparsity: the chosen sparsity; 0 if the search found none.
+        sparsity: the chosen sparsity; if the search found none, 0, or that of the scores that the task trained through.
         accuracy: validation accuracy with the chosen mask.
         dense_accuracy: validation accuracy with no mask applied.
         evaluations: number of sparsities that were measured.
@@ -90,14 +90,14 @@ class EPNPlugin(MaskingPlugin):
         criterion: rank by "magnitude" ``|theta|`` (the paper's), by "saliency", the root of the summed squares of
             ``theta * dL/dtheta`` over the mini-batches of the last epoch before the search (of a pass of its own if
             training was stopped early), or by the sum of both ranks
-            ("both").
+            ("both"). "scores" ranks by scores that are learned with the weights: a task trains through the top
+            ``score_density`` of each layer, as with :class:`WSNPlugin`, and the search looks for a sparser mask that
+            holds.
         judge: what a mask must hold: the validation "accuracy" (the paper's), or, by "loss", the geometric mean of the
             likelihoods of the right answers, which varies less where validation samples are few.
         slack: how many standard errors of that value a mask may be below its target.
         max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
             take; a mask has the largest of the free weights in it, and reuses what it likes.
-            "scores" ranks by scores that are learned with the weights: a task trains through the top ``score_density``
-            of each layer, as with :class:`WSNPlugin`, and the search looks for a sparser mask that holds.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features.
         score_density, score_lr: of learned scores, see :class:`WSNPlugin`.
@@ -143,10 +143,11 @@ class EPNPlugin(MaskingPlugin):
         self.sums_saliencies = criterion in ("saliency", "both")
         check_scored_epn(criterion, scope, train_through, score_density, score_lr)
         self._scores = LearnedScores(score_density, score_lr, seed=seed)
+        self._lowest = 0.0  # the sparsity of a task for which the search finds none
         if criterion == "scores":
             self.learned = self._scores
-            trained = 1.0 - score_density  # denser masks would have weights that were not trained
-            self.sparsities = [each for each in self.sparsities if each > trained] + [trained]
+            self._lowest = 1.0 - score_density  # denser masks would have weights that were not trained
+            self.sparsities = [each for each in self.sparsities if each > self._lowest] + [self._lowest]
         self.judge = judge
         self.slack = slack
         self.max_new = max_new
@@ -289,7 +290,7 @@ class EPNPlugin(MaskingPlugin):
             return validation.mean(measured.sums[index]) >= target
 
         index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
-        sparsity = 0.0 if index is None else self.sparsities[index]
+        sparsity = self._lowest if index is None else self.sparsities[index]
         value, accuracy = dense, measured.dense_accuracy
         masks = self._masks(ranks, views, sparsity)
         if index is not None:

@@ -490,3 +490,17 @@ def test_masks_by_learned_scores_are_the_top_of_what_the_task_trained_through() 
             assert int(mask.sum()) == round((1.0 - search.sparsity) * mask.numel())
             assert scores[mask].min() > scores[~mask].max()
             assert not (mask & ~trained.used[task][name]).any()
+
+
+def test_a_search_by_scores_that_finds_nothing_takes_no_weight_that_was_not_trained() -> None:
+    options = {"criterion": "scores", "score_density": 0.3, "score_lr": 5.0, "max_new": 0.05, "gamma": 1.0}
+    plugin = EPNPlugin(sparsities=GRID, **options)  # type: ignore[arg-type]
+    strategy = make_strategy(dense_net(), [plugin])
+    for experience in make_benchmark(3, count=100).train_stream:
+        strategy.train(experience)
+    assert any(search.exhausted for search in plugin.searches)
+    for task, search in enumerate(plugin.searches):
+        assert search.sparsity >= 0.7
+        for weight in plugin.allocator.weights.values():
+            mask = weight.mask_of(task)
+            assert int(mask.sum()) <= round(0.3 * mask.numel())
