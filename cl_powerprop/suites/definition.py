@@ -262,5 +262,5 @@ def _check(suite: Suite) -> None:
             where = f"{suite.name}: {section}.{name}"
             if not _NAME.fullmatch(name):
                 raise ConfigurationError(f"{where}: a name has small letters, digits and _, and begins with a letter")
-            check_method(where, method.settings, method.space, options)
+            check_method(where, method.settings, method.space, method.tuning, options)
     check_common([*suite.common, *suite.tuning.settings])

@@ -56,19 +56,22 @@ def check_common(words: Sequence[str]) -> None:
             raise ConfigurationError(f"{word}: each method has a strategy of its own; leave it out")
 
 
-def check_method(where: str, settings: Sequence[str], space: Sequence[str], options: Sequence[str]) -> None:
+def check_method(
+    where: str, settings: Sequence[str], space: Sequence[str], tuning: Sequence[str], options: Sequence[str]
+) -> None:
     """Refuse a method that changes what all have in common.
 
     Args:
         where: what a message calls it.
         settings: its overrides.
         space: its ranges.
+        tuning: its overrides of trials only.
         options: options, or groups of them, that it may set.
 
     Raises:
         ConfigurationError: naming the override.
     """
-    for word in (*settings, *space):
+    for word in (*settings, *space, *tuning):
         key = key_of(word)
         if key not in options and not any(key.startswith(f"{option}.") for option in options):
             raise ConfigurationError(

@@ -112,10 +112,10 @@ def test_what_is_no_suite_is_refused(tmp_path: Path, changes: dict[str, Any], sa
     "word",
     ["train.epochs=9", "train.batch_size=1", "model=lenet5", "model.hidden=[9]", "model.heads=shared", "data=mnist"],
 )
-@pytest.mark.parametrize("section", ["settings", "space"])
+@pytest.mark.parametrize("section", ["settings", "space", "tuning"])
 def test_a_method_may_not_change_network_data_or_steps(tmp_path: Path, word: str, section: str) -> None:
-    method = {"settings": ["strategy=naive"], "space": ["optimizer.lr=interval(0.1,0.5)"]}
-    method[section] = [*method[section], word]
+    method: dict[str, list[str]] = {"settings": ["strategy=naive"], "space": ["optimizer.lr=interval(0.1,0.5)"]}
+    method[section] = [*method.get(section, []), word]
     with pytest.raises(ConfigurationError, match=r"not a method's to choose.*it may set: strategy, optimizer"):
         load_suite(written(tmp_path / "small.yaml", methods={"other": method}))
 
