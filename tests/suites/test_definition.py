@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cl_powerprop.assemble import assemble
 from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.suites.definition import load_suite, suite_names
@@ -60,6 +61,14 @@ def test_our_suites_are_sound(name: str, quick: bool) -> None:
     assert suite.tuning.seed not in suite.seeds
     assert len(suite.seeds) == (2 if quick else 5)
     assert {"naive", "packnet", "epn"} <= {*suite.methods}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", suite_names())
+def test_quick_data_fits_the_network(name: str) -> None:
+    suite = load_suite(name, quick=True)
+    parts = assemble(compose(merged(suite.common, suite.methods["packnet"].settings)))
+    assert parts.n_tasks >= 3
 
 
 @pytest.mark.slow
