@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.networks.heads import select_samples
 from cl_powerprop.plugins.memory import MemoryPlugin, loss_of
-from cl_powerprop.plugins.quadratic_penalty import gradients_now, trained_parameters
+from cl_powerprop.plugins.quadratic_penalty import trained_parameters
 from cl_powerprop.sparsity import select_task
 
 
@@ -67,7 +67,7 @@ def current_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
     for value in parameters.values():
         if value.grad is None:
             value.grad = torch.zeros_like(value)
-    return gradients_now(parameters.values())
+    return [value.grad for value in parameters.values() if value.grad is not None]
 
 
 def inner(some: list[Tensor], others: list[Tensor]) -> Tensor:

@@ -10,6 +10,8 @@ from avalanche.training.utils import ParamData, zerolike_params_dict
 from torch import Tensor, nn
 
 from cl_powerprop.plugins.quadratic_penalty import trained_parameters
+from cl_powerprop.sparsity.powerprop import to_theta
+from cl_powerprop.sparsity.theta_space import theta_gradients
 from cl_powerprop.training.loaders import statistics_batches
 from cl_powerprop.training.tensor_data import find_tensors
 
@@ -17,8 +19,13 @@ from cl_powerprop.training.tensor_data import find_tensors
 class DeviceEWC(EWCPlugin):  # type: ignore[misc]
     """Avalanche's ``EWCPlugin`` with the same numbers, and importances that are computed on whole batches.
 
-    Its steps can be recorded: none copies a number to the GPU.
+    Its steps can be recorded: none copies a number to the GPU. Where the optimizer steps in theta-space, gradients are
+    those of ``theta``, and distances are too.
     """
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Look up the parameters whose gradient is one of theta."""
+        self._alphas = theta_gradients(strategy.model)
 
     def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
         tables = (self.saved_params, self.importances)
@@ -69,6 +76,12 @@ class DeviceEWC(EWCPlugin):  # type: ignore[misc]
             saved, importances = self.saved_params[task], self.importances[task]
             for name, parameter in strategy.model.named_parameters():
                 if name in saved:
-                    distance = parameter - saved[name].expand(parameter.shape)
+                    now, then = parameter, saved[name].expand(parameter.shape)
+                    alpha = self._alphas.get(name, 1.0)
+                    if alpha != 1.0:
+                        phi = parameter.detach()
+                        # The value is theta; the derivative is 1, for the optimizer is to get that of theta.
+                        now, then = parameter + (to_theta(phi, alpha) - phi), to_theta(then, alpha)
+                    distance = now - then
                     penalty += (importances[name].expand(parameter.shape) * distance.pow(2)).sum()
         strategy.loss += self.ewc_lambda * penalty

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_powerprop.plugins.quadratic_penalty import Named, QuadraticPenalty, copied, zeros
+from cl_powerprop.plugins.quadratic_penalty import Named, QuadraticPenalty, zeros
 from cl_powerprop.training.loaders import statistics_batches
 
 
@@ -27,7 +27,7 @@ class MemoryAwareSynapses(QuadraticPenalty):
         """Measure the importances of the task, and add them to those before."""
         new, old = self._measure(strategy), self.importances
         self.importances = {name: old[name].lerp(new[name], 1.0 - self.alpha) for name in new} if old else new
-        self.anchors = copied(self._parameters)
+        self.anchors = self.weights()
 
     def _measure(self, strategy: Any) -> Named:
         model, batches = strategy.model, 0

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_powerprop.plugins.quadratic_penalty import Named, QuadraticPenalty, gradients_now, joined, taken, zeros
+from cl_powerprop.plugins.quadratic_penalty import Named, QuadraticPenalty, joined, taken, zeros
 
 
 class PathIntegral(QuadraticPenalty):
@@ -38,9 +38,8 @@ class PathIntegral(QuadraticPenalty):
     def after_backward(self, strategy: Any, **_: Any) -> None:
         """Keep the gradient, and where the weights are; then add the penalty."""
         self._moving = [name for name, value in self._parameters.items() if value.grad is not None]
-        parameters = self._values()
-        torch._foreach_copy_(self._of(self._before), parameters)
-        torch._foreach_copy_(self._of(self._gradients), gradients_now(parameters))
+        torch._foreach_copy_(self._of(self._before), self._weights())
+        torch._foreach_copy_(self._of(self._gradients), self.gradients(self._moving))
         self.observe(self._moving)
         if self.importances:
             self.add_penalty(strategy, self._moving)
@@ -49,7 +48,7 @@ class PathIntegral(QuadraticPenalty):
     def after_update(self, strategy: Any, **_: Any) -> None:
         """Add what the step has lowered the loss by, to first order."""
         if self._moving:
-            moved = torch._foreach_sub(self._of(self._before), self._values())
+            moved = torch._foreach_sub(self._of(self._before), self._weights())
             torch._foreach_addcmul_(self._of(self.path), self._of(self._gradients), moved)
 
     def observe(self, names: Sequence[str]) -> None:
@@ -58,8 +57,8 @@ class PathIntegral(QuadraticPenalty):
     def _of(self, table: Named) -> list[Tensor]:
         return [table[name] for name in self._moving]
 
-    def _values(self) -> list[Tensor]:
-        return [self._parameters[name] for name in self._moving]
+    def _weights(self) -> list[Tensor]:
+        return [self.weight(name) for name in self._moving]
 
     def progress(self) -> dict[str, Named]:
         """Return the tables that are summed within a task."""

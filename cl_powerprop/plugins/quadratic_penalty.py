@@ -1,11 +1,14 @@
 """A quadratic penalty on changes of weights that earlier tasks depend on; derived plugins say how much they do."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
+
+from cl_powerprop.sparsity.powerprop import to_theta
+from cl_powerprop.sparsity.theta_space import theta_gradients
 
 Named = dict[str, Tensor]
 
@@ -17,13 +20,14 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
 
     Its gradient is added to that of the loss after the backward pass, so that a derived plugin sees the gradient of the
     loss alone. A weight without a gradient in a step, as in the head of another task, has not moved from its anchor.
+    Where the optimizer steps in theta-space, gradients are those of ``theta``, and so are all values here.
 
     Args:
         strength: factor of the penalty.
 
     Attributes:
         importances: of each parameter that earlier tasks have trained, by its name; empty before.
-        anchors: values of the parameters that the penalty pulls to.
+        anchors: values of the weights that the penalty pulls to.
     """
 
     def __init__(self, strength: float) -> None:
@@ -32,11 +36,21 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
         self.importances: Named = {}
         self.anchors: Named = {}
         self._parameters: dict[str, nn.Parameter] = {}
+        self._alphas: dict[str, float] = {}  # of those whose gradient is one of theta
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Look up the parameters: to go through the modules in each step would take longer than the penalty."""
         self._model = strategy.model
         self._parameters = trained_parameters(strategy.model)
+        self._alphas = theta_gradients(strategy.model)
+
+    def weight(self, name: str) -> Tensor:
+        """Return the value of a parameter that its gradient is one of: ``theta`` where steps are in theta-space."""
+        return to_theta(self._parameters[name].detach(), self._alphas.get(name, 1.0))
+
+    def weights(self) -> Named:
+        """Return copies of all weights."""
+        return {name: self.weight(name).clone() for name in self._parameters}
 
     def graph_tensors(self, strategy: Any) -> list[Tensor]:
         return self.tensors()
@@ -49,12 +63,16 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
 
     def add_penalty(self, strategy: Any, names: Sequence[str]) -> None:
         """Add the penalty on some parameters, which have gradients, to the loss and to these."""
-        parameters: list[Tensor] = [self._parameters[name] for name in names]
-        distances = torch._foreach_sub(parameters, [self.anchors[name] for name in names])
+        weights = [self.weight(name) for name in names]
+        distances = torch._foreach_sub(weights, [self.anchors[name] for name in names])
         pulls = torch._foreach_mul(distances, [self.importances[name] for name in names])
-        torch._foreach_add_(gradients_now(parameters), pulls, alpha=2 * self.strength)
+        torch._foreach_add_(self.gradients(names), pulls, alpha=2 * self.strength)
         sums = [torch.dot(pull.flatten(), distance.flatten()) for pull, distance in zip(pulls, distances, strict=True)]
         strategy.loss = strategy.loss.detach() + self.strength * torch.stack(sums).sum()
+
+    def gradients(self, names: Sequence[str]) -> list[Tensor]:
+        """Return the gradients of parameters, which have one."""
+        return [self._parameters[name].grad for name in names]  # type: ignore[misc]
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that steps use."""
@@ -86,16 +104,6 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that an optimizer trains, by name."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def gradients_now(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return the gradients of parameters that have one."""
-    return [value.grad for value in parameters if value.grad is not None]
-
-
-def copied(parameters: Mapping[str, Tensor]) -> Named:
-    """Return copies of the values."""
-    return {name: value.detach().clone() for name, value in parameters.items()}
 
 
 def zeros(parameters: Mapping[str, Tensor]) -> Named:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cl_powerprop.plugins.path_integral import PathIntegral
-from cl_powerprop.plugins.quadratic_penalty import Named, copied, zeros
+from cl_powerprop.plugins.quadratic_penalty import Named, zeros
 
 
 class RiemannianWalk(PathIntegral):
@@ -39,7 +39,7 @@ class RiemannianWalk(PathIntegral):
     def before_training_exp(self, strategy: Any, **options: Any) -> None:
         """Begin the task's scores at 0."""
         super().before_training_exp(strategy, **options)
-        self.gained, self.since = zeros(self._parameters), copied(self._parameters)
+        self.gained, self.since = zeros(self._parameters), self.weights()
         self.fisher = self.fisher or zeros(self._parameters)
 
     def observe(self, names: Sequence[str]) -> None:
@@ -53,7 +53,8 @@ class RiemannianWalk(PathIntegral):
         """Let the scores grow, if it is time."""
         if (strategy.clock.train_exp_iterations + 1) % self.interval:
             return
-        for name, value in self._parameters.items():
+        for name in self._parameters:
+            value = self.weight(name)
             moved = (value - self.since[name]).square()
             self.gained[name] += self.path[name] / (0.5 * self.fisher[name] * moved + torch.finfo(value.dtype).eps)
             self.path[name].zero_()
@@ -68,7 +69,7 @@ class RiemannianWalk(PathIntegral):
         self.importances = {
             name: self.fisher[name] / information + self.scores[name].clamp(min=0.0) / score for name in gained
         }
-        self.anchors = copied(self._parameters)
+        self.anchors = self.weights()
 
     def tables(self) -> dict[str, Named]:
         return super().tables() | {"fisher": self.fisher, "scores": self.scores}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from cl_powerprop.plugins.path_integral import PathIntegral
-from cl_powerprop.plugins.quadratic_penalty import copied, zeros
+from cl_powerprop.plugins.quadratic_penalty import zeros
 
 
 class SynapticIntelligence(PathIntegral):
@@ -26,13 +26,13 @@ class SynapticIntelligence(PathIntegral):
     def before_training_exp(self, strategy: Any, **options: Any) -> None:
         """Note where the task's weights begin."""
         super().before_training_exp(strategy, **options)
-        self.anchors = copied(self._parameters)
+        self.anchors = self.weights()
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Add the task's importances."""
         importances = self.importances or zeros(self._parameters)
-        for name, value in self._parameters.items():
-            change = value - self.anchors[name]
+        for name in self._parameters:
+            change = self.weight(name) - self.anchors[name]
             importances[name] += (self.path[name] / (change.square() + self.damping)).clamp(min=0.0)
-        self.importances, self.anchors = importances, copied(self._parameters)
+        self.importances, self.anchors = importances, self.weights()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import SGD, Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -28,6 +29,17 @@ from cl_powerprop.sparsity.powerprop import magnitude_power
 def is_adaptive(optimizer: Optimizer) -> bool:
     """Return whether the optimizer normalises its gradients; every optimizer except SGD is assumed to."""
     return not isinstance(optimizer, SGD)
+
+
+def theta_gradients(model: nn.Module) -> dict[str, float]:
+    """Return alpha of each parameter ``phi`` whose gradient is dL/dtheta, by the parameter's name in the model."""
+    return {
+        f"{name}.original": step.alpha
+        for name, module in model.named_modules()
+        if isinstance(module, ParametrizationList)
+        for step in module
+        if isinstance(step, MaskedWeight) and step.theta_gradient
+    }
 
 
 class ThetaSpaceStep:

@@ -96,6 +96,57 @@ def test_si_sums_what_each_step_lowers_the_loss_by(heads: str) -> None:
     assert all(float(value.max()) > 0 for key, value in plugin.importances.items() if "features" in key)
 
 
+IN_THETA_SPACE = ("optimizer=adam", "model.alpha=2", "train.clip_norm=null")
+
+
+@pytest.mark.parametrize("name", ["si", "rwalk"])
+def test_in_theta_space_the_path_integral_is_the_fall_of_the_loss(name: str) -> None:
+    interval = ("strategy.interval=100000",) if name == "rwalk" else ()
+    parts = make_parts(f"strategy={name}", "strategy.penalty=0", "optimizer.lr=1e-4", *interval, *IN_THETA_SPACE)
+    plugin = parts.strategy.plugin  # type: ignore[attr-defined]
+    fallen = []
+
+    def loss(learner: Any) -> float:
+        with torch.no_grad():
+            return float(cross_entropy(learner.model(learner.mb_x), learner.mb_y))
+
+    functions = {
+        "before_forward": lambda each: fallen.append(loss(each)),
+        "after_update": lambda each: fallen.append(-loss(each)),
+    }
+    look_after(parts, NAMES[name], **functions)
+    train(parts, 0)
+    assert sum(float(value.sum()) for value in plugin.path.values()) == pytest.approx(sum(fallen), rel=0.1)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "ewc"])
+def test_in_theta_space_a_penalty_adds_its_derivative_by_theta(name: str) -> None:
+    parts = make_parts(f"strategy={name}", "strategy.penalty=0.7", "optimizer.lr=0.01", *IN_THETA_SPACE)
+    plugin = parts.strategy.plugin  # type: ignore[attr-defined]
+    train(parts, 0)
+    learner, pulls = parts.learner, []
+    phi = parameters(learner)
+    if name == "ewc":
+        importances = {key: kept.data for key, kept in plugin.importances[0].items()}
+    else:
+        importances = plugin.importances
+
+    def compare(learner: Any) -> None:
+        named = dict(learner.model.named_parameters())
+        loss = cross_entropy(learner.model(learner.mb_x), learner.mb_y)
+        alone = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for (key, value), own in zip(named.items(), alone, strict=True):
+            if key.endswith("original"):
+                distance = value.detach() * value.detach().abs() - phi[key] * phi[key].abs()
+                pull = 2 * 0.7 * importances[key] * distance
+                assert torch.allclose(value.grad, own + pull, rtol=1e-4, atol=1e-6), key
+                pulls.append(float(pull.abs().max()))
+
+    look_after(parts, NAMES.get(name, "DeviceEWC"), after_backward=compare)
+    train(parts, 1)
+    assert max(pulls) > 0
+
+
 @HEADS
 @pytest.mark.parametrize("validation", [144, 141])
 def test_ewc_has_avalanches_importances_to_the_bit(heads: str, validation: int) -> None:
