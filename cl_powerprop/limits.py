@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import ConfigurationError, at_least, check_choice
 
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
@@ -238,16 +238,6 @@ def check_threads(option: str, threads: int, least: int = 1) -> None:
         )
 
 
-def check_at_least_0(option: str, value: float) -> None:
-    """Refuse a negative number, and what is no number.
-
-    Raises:
-        ConfigurationError: naming the option.
-    """
-    if not value >= 0.0:
-        raise ConfigurationError(f"{option} must be at least 0, not {value}")
-
-
 def check_schedule(schedule: str, warmup: float) -> None:
     """Refuse an unknown learning-rate schedule, or a warm-up that takes a whole phase.
 
@@ -318,7 +308,7 @@ def check_scored_epn(criterion: str, scope: str, train_through: str, density: fl
     """
     if not 0.0 < density <= 1.0:
         raise ConfigurationError(f"strategy.score_density must be in (0, 1], not {density}")
-    check_at_least_0("strategy.score_lr", lr)
+    at_least("strategy.score_lr", lr, 0)
     if criterion == "scores" and (scope, train_through) != ("layer", "all"):
         raise ConfigurationError(
             "strategy.criterion=scores ranks within layers, frozen weights included; it needs strategy.scope=layer and "
@@ -347,7 +337,7 @@ def check_scores(density: float, score_lr: float) -> None:
     """
     if not 0.0 < density <= 1.0:
         raise ConfigurationError(f"strategy.density must be in (0, 1], not {density}")
-    check_at_least_0("strategy.score_lr", score_lr)
+    at_least("strategy.score_lr", score_lr, 0)
 
 
 def check_hat(c: float, s_max: float, gate_lr: float) -> None:
@@ -356,10 +346,10 @@ def check_hat(c: float, s_max: float, gate_lr: float) -> None:
     Raises:
         ConfigurationError: naming the option and what it can be.
     """
-    check_at_least_0("strategy.c", c)
+    at_least("strategy.c", c, 0)
     if not 1.0 <= s_max < math.inf:
         raise ConfigurationError(f"strategy.s_max must be a finite number of at least 1, not {s_max}")
-    check_at_least_0("strategy.gate_lr", gate_lr)
+    at_least("strategy.gate_lr", gate_lr, 0)
 
 
 def check_shares(shares: Any, reuse: str = "all") -> float | list[float]:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cl_powerprop.errors import ConfigurationError, check_choice
-from cl_powerprop.limits import check_at_least_0
+from cl_powerprop.errors import ConfigurationError, at_least, check_choice
 from cl_powerprop.registry import T, door
 
 SPACES = ("auto", "phi", "theta")
@@ -37,8 +36,8 @@ class OptimizerConfig:
             ConfigurationError: naming the option and its choices.
         """
         check_choice("optimizer.space", self.space, SPACES)
-        check_at_least_0("optimizer.lr, the learning rate,", self.lr)
-        check_at_least_0("optimizer.weight_decay", self.weight_decay)
+        at_least("optimizer.lr, the learning rate,", self.lr, 0)
+        at_least("optimizer.weight_decay", self.weight_decay, 0)
         if self.power is not None and self.space == "phi":
             raise ConfigurationError("optimizer.power scales the step in theta-space; leave optimizer.space=phi out")
 

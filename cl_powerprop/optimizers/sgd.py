@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_at_least_0
+from cl_powerprop.errors import ConfigurationError, at_least
 from cl_powerprop.optimizers.base import OptimizerConfig, register_optimizer
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class SGDConfig(OptimizerConfig):
 
     def check(self) -> None:
         super().check()
-        check_at_least_0("optimizer.momentum", self.momentum)
+        at_least("optimizer.momentum", self.momentum, 0)
         if self.nesterov and not self.momentum:
             raise ConfigurationError("optimizer.nesterov=true needs optimizer.momentum above 0")
 

@@ -99,7 +99,7 @@ class SparseConfig(SparsityConfig):
         if not strategy.takes_sparsity:
             raise ConfigurationError(
                 f"sparsity={self.name} does not go with strategy={name}, which has masks or networks of its own; it "
-                "goes with strategies that train one network without masks, such as naive, joint and ewc"
+                "goes with those that train one network without masks: strategy=naive, joint, ewc and other baselines"
             )
 
     def facts(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_at_least_0, check_sparsity
+from cl_powerprop.errors import ConfigurationError, at_least
+from cl_powerprop.limits import check_sparsity
 from cl_powerprop.sparse_training.base import SparseConfig, check_interval, check_point, register_sparsity, to_steps
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TopKASTConfig(SparseConfig):
                     f"sparsity.backward={self.backward:g} is above sparsity.target={self.target:g}; all weights "
                     "that are used are trained"
                 )
-        check_at_least_0("sparsity.penalty", self.penalty)
+        at_least("sparsity.penalty", self.penalty, 0)
         check_interval(self.every)
         check_point("sparsity.stop", self.stop)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.errors import ConfigurationError, check_choice
+from cl_powerprop.errors import at_least, check_choice
 from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, Summary, register_strategy
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ class EWCConfig(StrategyConfig):
 
     def check(self, epochs: int) -> None:
         check_choice("strategy.mode", self.mode, MODES)
-        for option, value in (("penalty", self.penalty), ("decay", self.decay)):
-            if not 0.0 <= value < float("inf"):
-                raise ConfigurationError(f"strategy.{option} must be at least 0, not {value}")
+        at_least("strategy.penalty", self.penalty, 0)
+        at_least("strategy.decay", self.decay, 0)
 
 
 @register_strategy("ewc", EWCConfig)

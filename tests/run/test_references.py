@@ -291,7 +291,7 @@ def test_the_command_compares(command: Command, tmp_path: Path, capsys: pytest.C
     made = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {
         *("forgetting_curves", "average_accuracy", "accuracy_matrix", "capacity_growth", "mask_composition"),
-        *("accuracy_against_capacity", "mask_overlap", "weights"),
+        *("accuracy_against_capacity", "accuracy_against_total_size", "mask_overlap", "weights"),
     }
     assert made == {"summary.csv", "summary.md", "pairwise.csv", "report.html"} | {
         f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")

@@ -321,3 +321,10 @@ def test_several_processes_are_refused(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(ConfigurationError, match=f"strategy={name} recalls samples in one process"):
         compose([f"strategy={name}"]).check()
+
+
+@pytest.mark.parametrize("name", ["joint", "cumulative"])
+def test_strategies_that_mix_all_samples_keep_them(name: str) -> None:
+    parts = make_parts(f"strategy={name}", "benchmark=split", "benchmark.n_tasks=2")
+    samples = len(parts.benchmark.streams["train"][-1].dataset)  # which is all of them, for both
+    assert parts.strategy.summary(parts.learner.model).buffer_bits == samples * (64 * 8 + 128)
