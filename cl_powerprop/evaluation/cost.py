@@ -1,4 +1,7 @@
-"""What has to be kept after the last task, in bits: to answer all tasks, and to go on learning."""
+"""What has to be kept of the tasks so far, in bits: to answer them, and not to forget them while learning the next.
+
+What a next task only begins with does not count: weights that no task uses, learned scores, an optimizer's state.
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +30,7 @@ class Cost:
         heads: output layers of all tasks.
         others: biases, norms and what else has no mask: one for all tasks, or one for each.
         buffers: samples of earlier tasks.
-        importances: importances of weights, and old weights.
+        importances: importances of weights, and values of weights that are no longer those of the network.
         masks_uncompressed: masks with one bit for each weight and task.
         masks_huffman: masks as WSN codes them (see :func:`~cl_powerprop.sparsity.huffman.huffman_bits`).
         one_network: a dense network for one task: the largest, with the widest of its heads.

@@ -28,7 +28,10 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
     Attributes:
         importances: of each parameter that earlier tasks have trained, by its name; empty before.
         anchors: values of the weights that the penalty pulls to.
+        counted: tables that :attr:`bits` counts; all others follow from these and from the network.
     """
+
+    counted: tuple[str, ...] = ("importances",)
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -97,8 +100,9 @@ class QuadraticPenalty(SupervisedPlugin):  # type: ignore[misc]
 
     @property
     def bits(self) -> int:
-        """Bits of what is kept from task to task."""
-        return sum(8 * value.nbytes for value in self.state_dict().values())
+        """Bits of what earlier tasks leave beside the network: its own values are the anchors once a task is over."""
+        kept = self.tables()
+        return sum(8 * value.nbytes for table in self.counted for value in kept[table].values())
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

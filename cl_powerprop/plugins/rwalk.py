@@ -27,6 +27,8 @@ class RiemannianWalk(PathIntegral):
         scores: of the tasks so far.
     """
 
+    counted = ("fisher", "scores")
+
     def __init__(self, strength: float, rate: float, interval: int) -> None:
         super().__init__(strength)
         self.rate = rate

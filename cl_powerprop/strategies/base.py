@@ -99,8 +99,8 @@ class Summary:
         overlaps: int64 ``[T, T]``, how many weights the masks of two tasks share; None without masks.
         coverage: share of the weights that can have masks; None without masks.
         buffer_bits: size of the samples of earlier tasks that are kept, with all that is kept of each of them.
-        importance_bits: size of what is kept of earlier networks beside the network itself: importances, old values of
-            weights, the network of an earlier task; without what is needed only while one task is trained.
+        importance_bits: size of what earlier tasks leave beside the network: importances, and values of weights that
+            are not the network's own; without what only a task in training needs, or what follows from the rest.
     """
 
     weights: Iterable[WeightCount]

@@ -55,9 +55,10 @@ class EWC(Strategy):
         return [self.plugin, *super().plugins(context)]
 
     def summary(self, model: nn.Module) -> Summary:
-        return replace(
-            super().summary(model), importance_bits=sum(8 * each.nbytes for each in self.state_dict().values())
-        )
+        anchors, importances = (getattr(self.plugin, table) for table in _TABLES)
+        old = [anchors[task] for task in sorted(anchors)[:-1]]  # the newest are the network's own values
+        kept = [each.data for table in (*old, *importances.values()) for each in table.values()]
+        return replace(super().summary(model), importance_bits=sum(8 * each.nbytes for each in kept))
 
     def state_dict(self) -> dict[str, Any]:
         return {

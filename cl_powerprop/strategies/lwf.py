@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_powerprop.errors import at_least
-from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, Summary, register_strategy
+from cl_powerprop.strategies.base import Context, Strategy, StrategyConfig, register_strategy
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin
@@ -49,10 +49,6 @@ class LwF(Strategy):
 
         self.plugin = LearningWithoutForgetting(self.config.alpha, self.config.temperature)
         return [*super().plugins(context), self.plugin]
-
-    def summary(self, model: nn.Module) -> Summary:
-        teacher = {} if self.plugin.teacher is None else self.plugin.teacher.state_dict()
-        return replace(super().summary(model), importance_bits=sum(8 * value.nbytes for value in teacher.values()))
 
     def state_dict(self) -> dict[str, Any]:
         if self.plugin.teacher is None:

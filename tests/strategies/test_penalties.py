@@ -45,6 +45,23 @@ def test_a_penalty_has_the_gradient_that_autograd_finds(name: str, heads: str) -
     assert max(steps) > 0
 
 
+@pytest.mark.parametrize(
+    ("words", "networks"),
+    [("si", 1), ("mas", 1), ("rwalk", 2), ("ewc", 1), ("ewc strategy.mode=separate", 3 + 2), ("lwf", 0)],
+)
+def test_what_follows_from_the_network_is_not_counted_beside_it(words: str, networks: int) -> None:
+    parts = make_parts(*f"strategy={words}".split(), "train.epochs=1", "model.heads=shared")
+    for task in range(3):
+        train(parts, task)
+    now = parameters(parts.learner)
+    shapes = {value.shape for value in now.values()}
+    kept = [value for value in parts.strategy.state_dict().values() if getattr(value, "shape", None) in shapes]
+    others = [value for value in kept if not any(torch.equal(value, each) for each in now.values())]
+    size = 32 * sum(value.numel() for value in now.values())
+    assert parts.strategy.summary(parts.learner.model).importance_bits == networks * size
+    assert len(others) == (3 if words == "rwalk" else networks) * len(now)  # of RWalk's three, one follows from two
+
+
 @HEADS
 @pytest.mark.parametrize("name", NAMES)
 def test_a_penalty_holds_what_is_important(name: str, heads: str) -> None:
