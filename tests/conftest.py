@@ -1,5 +1,6 @@
 """Settings of every test: one thread, since more only slow small networks down, a fixed global seed, the device."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,12 @@ from . import devices
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device of the networks in tests marked `cuda`: cpu or cuda")
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of collected tests out of each garbage collection: some tests limit the processor's time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -56,8 +56,8 @@ def completed(line: str, folder: Path, point: int | None = None, breaks: str = "
         ("cl-powerprop run strategy.g", ["strategy.gamma="]),
         ("cl-powerprop run strategy=packnet strategy.s", ["strategy.shares="]),
         (
-            "cl-powerprop run experiment=quickstart/packnet strategy.s",
-            ["strategy.sparsities=", "strategy.search=", "strategy.scope=", "strategy.shares="],
+            "cl-powerprop run experiment=quickstart/packnet strategy.sh",
+            ["strategy.shares="],
         ),
         ("cl-powerprop run epn.gam", ["epn.gamma="]),
         ("cl-powerprop run sparsity=s", ["set", "static"]),

@@ -206,21 +206,24 @@ def test_what_cannot_be_read_is_one_line_that_says_where(word: str, said: list[s
     assert not [part for part in UNEXPLAINED if part in str(raised.value)]
 
 
+ALPHAS = "strategy.alpha (strategy=derpp, strategy=lwf, strategy=mas)"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("alpha=2", "did you mean model.alpha?"),
+        ("alpha=2", f"did you mean model.alpha or {ALPHAS}?"),
         ("gamma=0.5", "did you mean strategy.gamma (strategy=epn)?"),
         ("lr=0.1", "did you mean optimizer.lr?"),
         ("epochs=3", "did you mean train.epochs?"),
         ("n_tasks=3", "did you mean benchmark.n_tasks?"),
         ("batch_size=3", "did you mean train.batch_size?"),
         ("project=x", "did you mean logger.wandb.project?"),
-        ("aplha=2", "did you mean model.alpha?"),
+        ("aplha=2", f"did you mean model.alpha or {ALPHAS}?"),
         ("model.lr=1", "did you mean optimizer.lr?"),
         ("train.scenario=class", "did you mean benchmark.scenario?"),
-        ("+alpha=2", "did you mean model.alpha?"),
+        ("+alpha=2", f"did you mean model.alpha or {ALPHAS}?"),
         ("sed=1", "did you mean 'seed'?"),
         ("strategy.gama=1", "did you mean 'gamma'?"),
     ],
