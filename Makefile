@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-cuda quick setup lint coverage fuzz wheel-check clean
+.PHONY: run test test-cuda thorough quick setup lint coverage fuzz wheel-check clean
 
 run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the embedded digits, and a report over them
 	runs=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
@@ -17,8 +17,11 @@ test-cuda: setup  ## the contracts on a GPU, in about two minutes; what matters 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist load --maxschedchunk 8 \
 		tests/cuda tests/training tests/sparsity tests/run tests/strategies
 
+thorough: setup  ## what `make test` leaves out: slow variations of its tests, at every moment that a run can be stopped at
+	CL_POWERPROP_MOMENTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m thorough
+
 quick: setup  ## the fast tests, in under a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data and not thorough'
 
 setup: $(VENV)/.installed
 

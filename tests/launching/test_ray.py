@@ -62,7 +62,7 @@ def test_eight_runs_on_two_nodes_are_those_of_a_serial_sweep(cluster: str, seria
     assert "0 of 8 jobs are left to run" in printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)])
 def test_a_worker_that_is_gone_goes_on_from_its_checkpoint(cluster: str, number: int, serial: Serial) -> None:
     words = (*LONG, "seed=0,1", "run_dir=sweep", RAY, f"hydra.launcher.address={cluster}")
     process = start(*words)
@@ -75,6 +75,7 @@ def test_a_worker_that_is_gone_goes_on_from_its_checkpoint(cluster: str, number:
     assert numbers("sweep") == serial(LONG, 2)
 
 
+@pytest.mark.thorough
 def test_no_process_outlives_the_command() -> None:
     process = start(*LONG, "seed=0,1,2", "run_dir=sweep", RAY, "+hydra.launcher.init.num_cpus=2")
     wait_for_checkpoint("sweep", process)
@@ -88,6 +89,7 @@ def test_no_process_outlives_the_command() -> None:
     assert (code, errors) == (0, "")
 
 
+@pytest.mark.thorough
 def test_failures_are_named_and_the_rest_is_complete(cluster: str) -> None:
     words = (*QUICK, "optimizer.lr=0.1,1e6,-1", "run_dir=sweep", RAY, f"hydra.launcher.address={cluster}")
     code, _, errors = ended(*words)
@@ -123,7 +125,16 @@ def test_calls_are_told_to_stop(cluster: str, tmp_path: Path) -> None:
     assert Path("stopped").exists()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "10.255.255.1:6379", "no-such-host.invalid:6379"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:1",
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in ("10.255.255.1:6379", "no-such-host.invalid:6379")
+        ),
+    ],
+)
 def test_an_address_without_ray_is_one_line(address: str, tmp_path: Path) -> None:
     begun = time.monotonic()
     code, printed, errors = ended(*QUICK, "seed=0,1", "run_dir=sweep", RAY, f"hydra.launcher.address={address}")

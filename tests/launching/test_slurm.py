@@ -70,6 +70,7 @@ def test_a_job_whose_time_is_up_is_queued_again(serial: Serial) -> None:
     assert numbers("sweep") == serial(LONG, 2)
 
 
+@pytest.mark.thorough
 def test_a_job_whose_time_was_up_too_often_has_failed() -> None:
     process = start(
         *LONG, "seed=0,1", "run_dir=sweep", *LOCAL, "hydra.launcher.max_num_timeout=0", "hydra.launcher.timeout_min=9"
@@ -112,7 +113,9 @@ def test_what_is_submitted(stand_in: Path, serial: Serial) -> None:
     assert numbers("sweep") == serial(QUICK, 8)
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGUSR1,), (signal.SIGTERM, signal.SIGUSR1)])
+@pytest.mark.parametrize(
+    "signals", [pytest.param((signal.SIGUSR1,), marks=pytest.mark.thorough), (signal.SIGTERM, signal.SIGUSR1)]
+)
 def test_a_preempted_job_is_queued_again(stand_in: Path, signals: tuple[int, ...], serial: Serial) -> None:
     """Every process of the job gets the signal, as SLURM has it."""
     process = start(*LONG, "seed=0", "run_dir=sweep", SLURM)

@@ -49,6 +49,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "independent": (*SPLIT, "strategy=independent", "model.hidden=[16]"),
 }
 
+ALWAYS = ("epn, all", "packnet, classes differ", "naive, rigl")
+
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
@@ -66,7 +68,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.thorough) for name in CASES]
+)
 def test_one_compilation_serves_all_tasks(
     name: str, tmp_path: Path, graphs: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -81,12 +81,12 @@ def test_a_signal_in_training(number: int, command: Command, capsys: pytest.Capt
     assert matrix("my run") == matrix("whole")
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1, 2, 3])
+@pytest.mark.parametrize("seconds", [0.3, *(pytest.param(each, marks=pytest.mark.thorough) for each in (1, 2)), 3])
 def test_a_signal_at_the_start(seconds: float, command: Command) -> None:
     process = start("run", *WORDS, "train.epochs=1", "references=[joint]", "run_dir=run")
     time.sleep(seconds)
     code, errors = stop(process, signal.SIGTERM)
-    assert code == 143
+    assert code in (143, -signal.SIGTERM), "the second before Python itself has started; a shell shows both as 143"
     assert "Traceback" not in errors
     assert command("run", *WORDS, "train.epochs=1", "references=[joint]", "run_dir=run") == 0
 

@@ -91,6 +91,8 @@ NOT_IN_THE_CONFIG = {
     "device without CUDA",
     "second device without CUDA",
     "images too small",
+    "HAT in a residual network",
+    "HAT with a norm over channels",
     "validation of everything",
     "omniglot that is not there",
 }

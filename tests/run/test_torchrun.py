@@ -155,7 +155,7 @@ def test_a_run_that_was_killed_is_resumed_to_the_bit(together: Path, tmp_path: P
     assert_same(Path("killed"), together / "whole")
 
 
-@pytest.mark.parametrize("told", ["torchrun", "one"])
+@pytest.mark.parametrize("told", ["torchrun", pytest.param("one", marks=pytest.mark.thorough)])
 def test_a_signal_stops_all_at_the_same_moment_and_the_same_command_goes_on(
     told: str, together: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -204,7 +204,9 @@ class Failing(Strategy):
 """
 
 
-@pytest.mark.parametrize(("fails", "how"), [("1", "raises"), ("0", "raises"), ("1", "killed")])
+@pytest.mark.parametrize(
+    ("fails", "how"), [("1", "raises"), pytest.param("0", "raises", marks=pytest.mark.thorough), ("1", "killed")]
+)
 def test_all_fail_together_and_one_says_why(fails: str, how: str, tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     for name, value in {"PYTHONPATH": str(tmp_path), "FAILS": fails, "HOW": how}.items():

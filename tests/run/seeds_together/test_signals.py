@@ -23,7 +23,9 @@ pytestmark = pytest.mark.slow
 LONG = (*DIGITS, "strategy=naive", "train.epochs=20", "benchmark.n_tasks=2", "seeds_together=2", "run_dir=my group")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.thorough), 1, pytest.param(2, marks=pytest.mark.thorough)]
+)
 def test_a_signal_before_an_epoch_of_all(seed: int, groups: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that have met stop within it, and go on from there."""
     config = digits("strategy=packnet", "strategy.retrain_epochs=1", "seeds_together=3")
@@ -40,7 +42,9 @@ def test_a_signal_before_an_epoch_of_all(seed: int, groups: list[list[int]], mon
     assert groups[-1] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.thorough), 1, pytest.param(2, marks=pytest.mark.thorough)]
+)
 def test_a_signal_reaches_all_seeds_and_the_same_call_goes_on(
     seed: int, taking_turns: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +108,14 @@ def test_a_second_signal_stops_all_where_they_are(taking_turns: list[int], monke
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in (signal.SIGINT, signal.SIGUSR1)),
+        signal.SIGKILL,
+    ],
+)
 def test_the_command_stops_and_goes_on(number: int, command: Command, capfd: pytest.CaptureFixture[str]) -> None:
     process = start("run", *LONG)
     while not Path("my group/seed_0/checkpoint.safetensors").exists():
