@@ -61,7 +61,7 @@ def test_a_job_of_a_multirun_is_the_run_alone(tmp_path: Path, command: Command, 
         assert job[file] == alone[file]
 
 
-@pytest.mark.parametrize("launcher", ["processes", "basic"])
+@pytest.mark.parametrize("launcher", ["processes", pytest.param("basic", marks=pytest.mark.thorough)])
 def test_each_job_says_how_far_it_is_in_whole_lines(tmp_path: Path, launcher: str) -> None:
     """Into a pipe, which all processes share."""
     words = (*quick("benchmark.n_tasks=4", "progress=true"), "model.alpha=1,2", "optimizer.lr=0.1,0.2")

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 WORDS = (
     "data=digits",
     "strategy=naive",
-    "benchmark.n_tasks=4",
+    "benchmark.n_tasks=2",
     "train.epochs=20",
     "model.hidden=[20]",
     "progress=false",
@@ -66,7 +66,9 @@ def matrix(folder: str | Path) -> bytes:
     return tree(Path(folder))["accuracy_matrix.csv"]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number", [SIGNALS[0], *(pytest.param(each, marks=pytest.mark.thorough) for each in SIGNALS[1:])]
+)
 def test_a_signal_in_training(number: int, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     process = start("run", *WORDS, "run_dir=my run")
     wait_until(process, Path("my run/checkpoint.safetensors"))
@@ -110,6 +112,7 @@ def test_the_jobs_of_a_multirun_stop_and_go_on(command: Command) -> None:
     assert matrix("sweep/1") == matrix("whole")
 
 
+@pytest.mark.thorough
 def test_a_serial_multirun_stops_as_a_whole(command: Command) -> None:
     words = ("-m", *WORDS, "seed=0,1,2", "run_dir=sweep", "hydra/launcher=basic")
     process = start("run", *words)
@@ -124,7 +127,11 @@ def test_a_serial_multirun_stops_as_a_whole(command: Command) -> None:
     assert command("run", *words) == 0
 
 
-@pytest.mark.parametrize("words", [("resume", "run"), ("repeat", "first", "run_dir=run")], ids=["resume", "repeat"])
+@pytest.mark.parametrize(
+    "words",
+    [("resume", "run"), pytest.param(("repeat", "first", "run_dir=run"), marks=pytest.mark.thorough)],
+    ids=["resume", "repeat"],
+)
 def test_the_other_commands_stop_too(words: Sequence[str], command: Command) -> None:
     process = start("run", *WORDS, "run_dir=run")
     wait_until(process, Path("run/checkpoint.safetensors"))

@@ -191,7 +191,9 @@ def test_a_name_that_stdout_cannot_write_stops_nothing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("no_terminal")
-@pytest.mark.parametrize("launch", [[], ["-m", "seed=0,1"]], ids=["run", "multirun"])
+@pytest.mark.parametrize(
+    "launch", [[], pytest.param(["-m", "seed=0,1"], marks=pytest.mark.thorough)], ids=["run", "multirun"]
+)
 def test_a_reader_who_leaves_does_not_stop_the_run(tmp_path: Path, launch: list[str]) -> None:
     words = ["run", *launch, *TINY, "progress=true", "strategy=naive", "run_dir=run"]
     call = [sys.executable, "-m", "cl_powerprop", *words]

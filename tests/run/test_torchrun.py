@@ -155,7 +155,8 @@ def test_a_run_that_was_killed_is_resumed_to_the_bit(together: Path, tmp_path: P
     assert_same(Path("killed"), together / "whole")
 
 
-@pytest.mark.parametrize("told", ["torchrun", pytest.param("one", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("told", ["torchrun", "one"])
 def test_a_signal_stops_all_at_the_same_moment_and_the_same_command_goes_on(
     told: str, together: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

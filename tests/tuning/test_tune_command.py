@@ -68,7 +68,7 @@ def test_the_best_settings_run_and_reach_the_same(tmp_path: Path) -> None:
     assert reached["average_accuracy"] is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)])
 def test_a_study_that_was_stopped_goes_on(tmp_path: Path, number: int) -> None:
     objective = ("--objective", "validation_accuracy,-capacity_used")
     words = ("tune", *TINY, *RANGES, "train.epochs=4", "--trials", "7", *objective, "--jobs", "2", "run_dir=study")
