@@ -63,7 +63,10 @@ def config_of(name: str) -> RunConfig:
 
 
 # Of the runs that are also cut off between tasks, every third: each takes five runs.
-@pytest.mark.parametrize("name", [*list(RUNS)[::3], *list(MORE)[::3], *OTHERS])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.thorough) for name in list(RUNS)[::3]), *list(MORE)[::3], *OTHERS],
+)
 def test_a_run_that_is_cut_off_in_one_epoch_after_the_other(name: str, tmp_path: Path) -> None:
     whole = run(config_of(name), tmp_path / "whole").path
     last = 0 if name == "joint" else config_of(name).benchmark.n_tasks - 1
