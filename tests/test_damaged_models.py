@@ -237,7 +237,7 @@ def test_empty_tensors_do_not_stand_for_layers(
     header["__metadata__"].pop("sha256", None)
     start = time.process_time()
     refused(write_raw(tmp_path / "model.safetensors", header, data))
-    assert time.process_time() - start < SECONDS / 4
+    assert time.process_time() - start < SECONDS / 2
 
 
 @pytest.mark.parametrize("name", HEADERS)
