@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 VARIABLE = "CL_POWERPROP_FUZZ"  # how many cases there are in all
 _USUAL = 500
@@ -23,6 +23,9 @@ def cases(kind: str, /, **strategies: Any) -> Callable[[Any], Any]:
         database=None,
         deadline=None,
         print_blob=True,
+        phases=[
+            phase for phase in Phase if phase is not Phase.explain
+        ],  # which traces every line, and takes ten times as long
         suppress_health_check=list(HealthCheck),
     )
     return lambda test: chosen(given(**strategies)(test))
