@@ -17,8 +17,10 @@ test-cuda: setup  ## the contracts on a GPU, in about two minutes; what matters 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist load --maxschedchunk 8 \
 		tests/cuda tests/training tests/sparsity tests/run tests/strategies
 
-thorough: setup  ## what `make test` leaves out: slow variations of its tests, at every moment that a run can be stopped at
-	CL_POWERPROP_MOMENTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m thorough
+thorough: setup  ## what `make test` leaves out: slow variations of its tests, and runs stopped at every moment
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m thorough
+	CL_POWERPROP_MOMENTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m slow \
+		tests/run/test_resume_at_every_moment.py tests/run/test_resume_within_epochs.py
 
 quick: setup  ## the fast tests, in under a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not slow and not full_data and not thorough'

@@ -35,7 +35,7 @@ from disturb.undisturbed import Undisturbed, make
 
 _NAMESPACE = "CHAOS_NAMESPACE"  # set in the process that may mount
 _QUICK = ("epn", "ewc", "rigl")
-_MOST_QUICK = 3  # cases of a kind
+_MOST_QUICK = 6  # cases of a kind
 _ONE = "epn"  # the config of the kinds that need one only
 _DAMAGED = ("epn", "rigl")
 

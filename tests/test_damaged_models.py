@@ -1,5 +1,6 @@
 """Model files that are damaged or hostile: each is refused in one line, in little time and memory."""
 
+import gc
 import json
 import os
 import resource
@@ -235,9 +236,12 @@ def test_empty_tensors_do_not_stand_for_layers(
     nothing = {"dtype": "F32", "shape": [0], "data_offsets": [len(data), len(data)]}
     header |= dict.fromkeys(map(str, range(empty)), nothing)
     header["__metadata__"].pop("sha256", None)
+    gc.freeze()  # collections shall not go through what earlier tests have left
     start = time.process_time()
     refused(write_raw(tmp_path / "model.safetensors", header, data))
-    assert time.process_time() - start < SECONDS / 2
+    taken = time.process_time() - start
+    gc.unfreeze()
+    assert taken < SECONDS / 4
 
 
 @pytest.mark.parametrize("name", HEADERS)

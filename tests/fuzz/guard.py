@@ -22,19 +22,7 @@ from typing import Any
 
 import pytest
 
-
-def _slowness() -> float:
-    """Return how many times as long as on an ordinary core a loop takes here, at least 1."""
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        for _ in range(1_000_000):
-            pass
-        times.append(time.process_time() - start)
-    return max(1.0, min(times) / 0.03)
-
-
-SECONDS = 5.0 * _slowness()  # of the processor's time that a case may take
+SECONDS = 5.0  # of the processor's time that a case may take
 HANGS = 20  # seconds in which a case that waits for something does nothing, before it is ended
 MEMORY = 2**29  # bytes by which a case may make the largest use of memory grow
 ADDRESSES = 2**31  # bytes of addresses that a case may ask for beyond those in use
