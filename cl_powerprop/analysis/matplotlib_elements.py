@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import get_registered_canvas_class
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -64,7 +65,10 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]
     names = [f"{path.name}.{suffix}" for suffix in formats]
     for name, suffix in zip(names, formats, strict=True):
         image = io.BytesIO()
-        figure.savefig(image, format=suffix, dpi=DPI, metadata=_METADATA.get(suffix))
+        figure.set_dpi(DPI)  # vector formats change it
+        canvas = get_registered_canvas_class(suffix)(figure)
+        # `savefig` would draw it once more before, to lay it out.
+        getattr(canvas, f"print_{suffix}")(image, metadata=_METADATA.get(suffix))
         write_file(path.with_name(name), image.getvalue())
     return names
 

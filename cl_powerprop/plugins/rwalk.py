@@ -13,7 +13,7 @@ from cl_powerprop.plugins.quadratic_penalty import Named, zeros
 class RiemannianWalk(PathIntegral):
     """Importances from a running Fisher information, and from how much each weight has lowered the loss.
 
-    A weight's score grows, every ``interval`` steps, by what it has lowered the loss by since, over the distance that
+    A weight's score grows, every ``interval`` steps and at the end of a task, by what it has lowered the loss by since, over the distance that
     it has moved by the Fisher information (Chaudhry et al. 2018, equations 6 to 8). The two parts of an importance are
     each divided by their largest value.
 
@@ -50,11 +50,13 @@ class RiemannianWalk(PathIntegral):
         torch._foreach_mul_(running, 1.0 - self.rate)
         torch._foreach_addcmul_(running, gradients, gradients, self.rate)
 
-    @torch.no_grad()
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Let the scores grow, if it is time."""
-        if (strategy.clock.train_exp_iterations + 1) % self.interval:
-            return
+        if (strategy.clock.train_exp_iterations + 1) % self.interval == 0:
+            self._grow()
+
+    @torch.no_grad()
+    def _grow(self) -> None:
         for name in self._parameters:
             value = self.weight(name)
             moved = (value - self.since[name]).square()
@@ -65,6 +67,7 @@ class RiemannianWalk(PathIntegral):
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Average the task's scores with those before, and make importances of both parts."""
+        self._grow()  # by the steps since the last interval
         before, gained = self.scores, self.gained
         self.scores = {name: 0.5 * (before[name] + gained[name]) if before else gained[name] for name in gained}
         information, score = _largest(self.fisher), _largest(self.scores)

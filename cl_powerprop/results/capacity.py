@@ -24,11 +24,13 @@ class CapacityTable:
 
     Attributes:
         rows: without masks there are none.
+        entered: the rows of tasks that were tested as well, which dashboards show at the moment of that test.
         used: share of the maskable weights that some task holds.
     """
 
     def __init__(self) -> None:
         self.rows: list[LayerCapacity] = []
+        self.entered: list[LayerCapacity] = []
         self.used = 1.0
         self._written = 0
 
@@ -41,6 +43,10 @@ class CapacityTable:
         """Enter what a task holds, and what all hold together now."""
         self.rows += rows
         self.used = used
+
+    def enter(self, tasks: int) -> None:
+        """Let dashboards show the rows of the first ``tasks`` tasks."""
+        self.entered += [row for row in self.rows[len(self.entered) :] if row.task < tasks]
 
     def write(self, tables: Tables) -> None:
         """Add the rows that are new to both tables."""

@@ -240,6 +240,8 @@ class KeptResults:
         """Take back where the loop stands; that of an earlier version stands between two tests."""
         self.is_begun = state.get("is_begun", True)
         self.tested_experiences = state.get("tested_experiences", self.trained_experiences)
+        is_tested = self.tested_experiences == self.trained_experiences
+        self.capacity.enter(self.trained_tasks if is_tested else self.trained_tasks - 1)
         epochs, step = state.get("moment", (0, 0))
         self._moment = epochs, step
         if last := state.get("last_epoch"):

@@ -139,7 +139,7 @@ class Results(KeptResults):
         """
         if hasattr(self, "_rows"):
             raise RunFolderError(f"{self.folder.path} was recorded already; open new results for each run")
-        self._rows = self._outlet.open(self.facts, self.capacity.rows, steps, self.tell, self._outcome)
+        self._rows = self._outlet.open(self.facts, self.capacity.entered, steps, self.tell, self._outcome)
         self._timer = Timer(self.state.seconds)
         try:
             with self.time("logging"):
@@ -264,6 +264,7 @@ class Results(KeptResults):
             # A prediction through another task's mask says nothing about the training.
             self._warn_of_guessing(task, None if identified else measured.get(task))
             self.tested_experiences = self.trained_experiences
+            self.capacity.enter(self.trained_tasks)
             self.display.show(capacity=self.capacity.used)
 
     def _warn_of_guessing(self, task: int, tested: Measured | None) -> None:

@@ -15,7 +15,7 @@ class LayerCurves:
     """Turns the allocator's new rows into values of the curves `capacity/LAYER/SHARE`.
 
     Args:
-        capacity: the allocator's rows; one per layer is added when a task has been trained.
+        capacity: the allocator's rows; one per layer is added when a task has been tested.
     """
 
     def __init__(self, capacity: Sequence[LayerCapacity]) -> None:

@@ -127,7 +127,7 @@ class RunView:
         facts: what the run is.
         config: the run's whole config.
         folder: the run folder.
-        capacity: how much of each layer each task uses; the rows of a task are added when it has been trained.
+        capacity: how much of each layer each task uses; the rows of a task are added when it has been tested.
         steps: number of optimizer steps of each experience.
         multirun: name of the multirun that the run is a job of, None for a run alone.
         resumed_at: optimizer steps that were done when the run was resumed; None for a run from its start.

@@ -121,7 +121,7 @@ def test_in_theta_space_the_path_integral_is_the_fall_of_the_loss(name: str) -> 
     interval = ("strategy.interval=100000",) if name == "rwalk" else ()
     parts = make_parts(f"strategy={name}", "strategy.penalty=0", "optimizer.lr=1e-4", *interval, *IN_THETA_SPACE)
     plugin = parts.strategy.plugin  # type: ignore[attr-defined]
-    fallen = []
+    fallen, paths = [], []
 
     def loss(learner: Any) -> float:
         with torch.no_grad():
@@ -130,10 +130,11 @@ def test_in_theta_space_the_path_integral_is_the_fall_of_the_loss(name: str) -> 
     functions = {
         "before_forward": lambda each: fallen.append(loss(each)),
         "after_update": lambda each: fallen.append(-loss(each)),
+        "after_training_epoch": lambda _: paths.append(sum(float(value.sum()) for value in plugin.path.values())),
     }
     look_after(parts, NAMES[name], **functions)
     train(parts, 0)
-    assert sum(float(value.sum()) for value in plugin.path.values()) == pytest.approx(sum(fallen), rel=0.1)
+    assert paths[-1] == pytest.approx(sum(fallen), rel=0.1)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "ewc"])
@@ -196,6 +197,25 @@ def test_mas_has_avalanches_importances(heads: str) -> None:
     for key, value in plugin.importances.items():
         first, second = (each[key].data for each in measured)
         assert torch.allclose(value, 0.3 * first + 0.7 * second, rtol=1e-4, atol=1e-6), key
+
+
+def test_rwalk_counts_the_steps_after_the_last_interval() -> None:
+    parts = make_parts("strategy=rwalk", "strategy.penalty=0", "strategy.interval=100000")
+    plugin = parts.strategy.plugin  # type: ignore[attr-defined]
+    paths: list[dict[str, torch.Tensor]] = []
+
+    def keep(_: Any) -> None:
+        paths.append({name: value.clone() for name, value in plugin.path.items()})
+
+    before = {name: weight.detach().clone() for name, weight in parameters(parts.learner).items()}
+    look_after(parts, NAMES["rwalk"], after_training_epoch=keep)
+    train(parts, 0)
+    moved = {name: (weight.detach() - before[name]).square() for name, weight in parameters(parts.learner).items()}
+    assert set(plugin.scores) <= set(moved)
+    for name, score in plugin.scores.items():
+        expected = paths[-1][name] / (0.5 * plugin.fisher[name] * moved[name] + torch.finfo(torch.float32).eps)
+        torch.testing.assert_close(score, expected)
+    assert any(float(score.max()) > 0 for score in plugin.scores.values())
 
 
 def test_rwalk_has_avalanches_importances() -> None:

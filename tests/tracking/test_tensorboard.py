@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,11 @@ from tensorboard.plugins.hparams import metadata
 
 from cl_powerprop.experiment import run
 from cl_powerprop.tracking import Row
+from cl_powerprop.training.meters import EvaluationMeter
 
 from ..run.conftest import MASKED, compose_config, tiny_config, tree
+from ..run.test_resume import Cut
+from .conftest import inspect, wandb_files
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +73,37 @@ def test_capacity_and_metrics_are_scalars_too(logdir: Path, events: EventAccumul
         for share in ("kept", "newly_frozen", "reused", "free"):
             logged = [event.value for event in events.Scalars(f"capacity/{layer}/{share}")]
             np.testing.assert_allclose(logged, rows[share] / rows["weights"], rtol=1e-6)
+
+
+def test_capacity_is_shown_at_the_test_that_a_checkpoint_comes_before(tmp_path: Path) -> None:
+    """The run is cut off between training and test of its second task, and goes on there."""
+    words = ("strategy=packnet", *MASKED, "logger=[tensorboard,wandb]", "logger.wandb.mode=offline")
+    options = (*words, f"logger.wandb.dir={tmp_path}", "checkpoint.every_seconds=1e-6")
+    whole, tasks = EvaluationMeter.before_eval_exp, []
+
+    def cut(meter: EvaluationMeter, strategy: Any, **rest: Any) -> None:
+        tasks.append(strategy.experience.current_experience)
+        if tasks == [0, 0, 1]:
+            raise Cut
+        whole(meter, strategy, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EvaluationMeter, "before_eval_exp", cut)
+        with pytest.raises(Cut):
+            run(tiny_config(*options), tmp_path / "run")
+    run(tiny_config(*options), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(record["resumed"]) == 1
+    curves = pd.read_csv(tmp_path / "run" / "curves.csv")
+    ends = curves[curves["metric"] == "capacity_used"]["step"]
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0}).Reload()
+    layers = [tag for tag in events.Tags()["scalars"] if tag.endswith("/free")]
+    assert layers
+    for tag in layers:
+        assert [event.step for event in events.Scalars(tag)] == list(ends), tag
+    records = [record for file in wandb_files(tmp_path) for record in inspect(file)]
+    points = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [point["trained_tasks"] for point in points if layers[0] in point] == [1, 2, 3]
 
 
 def test_figures_are_images(events: EventAccumulator) -> None:
