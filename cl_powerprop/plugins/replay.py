@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cl_powerprop.networks.heads import select_samples
+from cl_powerprop.networks.heads import head_sizes, select_samples
 from cl_powerprop.plugins.memory import Memory, MemoryPlugin, loss_of
 from cl_powerprop.sparsity import select_task
 
@@ -59,6 +59,8 @@ class DarkReplayPlugin(ReplayPlugin):
 
     Attributes:
         logits: float32 ``[m, classes]`` of the samples in the memory; None while nothing is kept.
+        classes: int64 ``[tasks]``, of each task's head, if they differ: the squared error of a sample is the mean over
+            the classes that it has.
     """
 
     def __init__(self, memory: Memory, batch: int | None, alpha: float, beta: float) -> None:
@@ -66,15 +68,28 @@ class DarkReplayPlugin(ReplayPlugin):
         self.alpha = alpha
         self.beta = beta
         self.logits: Tensor | None = None
+        self.classes: Tensor | None = None
 
     def graph_tensors(self, strategy: Any) -> list[Tensor] | None:
         tensors = self.recordable()
-        return tensors if tensors is None or self.logits is None else [*tensors, self.logits]
+        more = [tensor for tensor in (self.logits, self.classes) if tensor is not None]
+        return None if tensors is None else [*tensors, *more]
 
     def total(self, strategy: Any, own: Tensor, recalled: Tensor) -> Tensor:
         assert self.logits is not None
-        distance = mse_loss(self._outputs, self.logits.index_select(0, self._which))
+        distance = self._distance(self._outputs, self.logits.index_select(0, self._which))
         return own + self.alpha * distance + self.beta * recalled
+
+    def _distance(self, outputs: Tensor, kept: Tensor) -> Tensor:
+        if self.classes is None:
+            return mse_loss(outputs, kept)
+        return (mse_loss(outputs, kept, reduction="none").sum(1) / self.classes[self._recalled[-1]]).mean()
+
+    def before_training_exp(self, strategy: Any, **options: Any) -> None:
+        """Begin a task."""
+        super().before_training_exp(strategy, **options)
+        sizes = head_sizes(strategy.model)
+        self.classes = torch.tensor(sizes, device=strategy.device) if len(set(sizes)) > 1 else None
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Keep samples of the task, and the network's logits for them."""

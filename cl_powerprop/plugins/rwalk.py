@@ -13,9 +13,9 @@ from cl_powerprop.plugins.quadratic_penalty import Named, zeros
 class RiemannianWalk(PathIntegral):
     """Importances from a running Fisher information, and from how much each weight has lowered the loss.
 
-    A weight's score grows, every ``interval`` steps and at the end of a task, by what it has lowered the loss by since, over the distance that
-    it has moved by the Fisher information (Chaudhry et al. 2018, equations 6 to 8). The two parts of an importance are
-    each divided by their largest value.
+    A weight's score grows, every ``interval`` steps and at the end of a task, by what it has lowered the loss by since,
+    over the distance that it has moved by the Fisher information (Chaudhry et al. 2018, equations 6 to 8). The two
+    parts of an importance are each divided by their largest value.
 
     Args:
         strength: factor of the penalty.

@@ -159,6 +159,33 @@ def test_derpp_adds_the_error_of_logits_and_the_loss_of_labels(heads: str) -> No
 
 
 @pytest.mark.slow
+def test_derpp_counts_the_classes_that_a_sample_has() -> None:
+    words = ("strategy.mem_size=40", "strategy.alpha=0.3", "strategy.beta=0", "model.heads=per_task")
+    classes = ("benchmark=split", "benchmark.classes=[[0,1,2],[3,4],[5,6,7,8]]")
+    parts = make_parts("strategy=derpp", *words, *classes)
+    plugin, losses = parts.strategy.plugin, []  # type: ignore[attr-defined]
+
+    def compare(learner: Any) -> None:
+        if plugin.logits is None:
+            return
+        memory, which, heads = plugin.memory, plugin._which, learner.model.output.heads
+        features = learner.model.features(memory.images[which]).flatten(1)
+        errors = []
+        for task, feature, kept in zip(memory.tasks[which], features, plugin.logits[which], strict=True):
+            logits = heads[int(task)](feature)
+            errors.append((logits - kept[: len(logits)]).square().mean())
+        own = cross_entropy(learner.mb_output, learner.mb_y)
+        losses.append((learner.loss.detach(), (own + 0.3 * torch.stack(errors).mean()).detach()))
+
+    look_after(parts, "DarkReplayPlugin", before_backward=compare)
+    for task in range(3):
+        train(parts, task)
+    assert len(losses) > 10
+    for one, other in losses:
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_derpp_holds_the_logits() -> None:
     distances = []
     for alpha in (0.0, 2.0):
