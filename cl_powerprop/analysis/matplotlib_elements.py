@@ -55,9 +55,15 @@ def lay_out(figure: Figure) -> None:
     figure.set_dpi(DPI)
     engine = figure.get_layout_engine()
     if engine is not None:
-        for _ in range(2):  # the room for ticks depends on the ticks, which depend on the room
+        ticks = _ticks(figure)
+        engine.execute(figure)
+        if _ticks(figure) != ticks:  # the room for ticks depends on the ticks, which depend on the room
             engine.execute(figure)
     figure.set_layout_engine("none")
+
+
+def _ticks(figure: Figure) -> list[tuple[float, ...]]:
+    return [tuple(axis.get_majorticklocs()) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
 
 
 def save_figure(figure: Figure, path: Path, formats: Sequence[str]) -> list[str]:
