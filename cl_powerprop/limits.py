@@ -19,7 +19,7 @@ SCOPES = ("layer", "global")
 CRITERIA = ("magnitude", "saliency", "both", "scores")
 REUSES = ("all", "chosen", "none")
 JUDGES = ("accuracy", "loss")
-TRAIN_THROUGH = ("all", "free")
+TRAIN_THROUGH = ("all", "free", "scored")
 FIXED_WEIGHTS = ("signed_constant", "kaiming_normal")
 INITS = ("default", "truncated_normal")
 DISTRIBUTIONS = ("uniform", "erk", "global")
@@ -313,6 +313,11 @@ def check_scored_epn(criterion: str, scope: str, train_through: str, density: fl
         raise ConfigurationError(
             "strategy.criterion=scores ranks within layers, frozen weights included; it needs strategy.scope=layer and "
             "strategy.train_through=all"
+        )
+    if train_through == "scored" and criterion != "magnitude":
+        raise ConfigurationError(
+            f"strategy.criterion={criterion} needs the gradients of all frozen weights, and "
+            "strategy.train_through=scored hides some; use strategy.criterion=magnitude"
         )
 
 

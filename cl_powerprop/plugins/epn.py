@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_epn, check_judging, check_scored_epn
-from cl_powerprop.plugins.learned_scores import LearnedScores
+from cl_powerprop.plugins.learned_scores import HidingScores, LearnedScores
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.plugins.validation import Sum, Validation
@@ -99,7 +99,8 @@ class EPNPlugin(MaskingPlugin):
         max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
             take; a mask has the largest of the free weights in it, and reuses what it likes.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
-            them, so that tasks neither disturb each other nor share features.
+            them, so that tasks neither disturb each other nor share features; "scored" learns a score for each frozen
+            weight with the task, and hides those whose score falls below 0 (see :class:`HidingScores`).
         score_density, score_lr: of learned scores, see :class:`WSNPlugin`.
         output_layer: the layer that gets half the sparsity; "auto" is the last masked layer if the model has no
             per-task heads, and None is no layer.
@@ -122,7 +123,7 @@ class EPNPlugin(MaskingPlugin):
         judge: Literal["accuracy", "loss"] = "accuracy",
         slack: float = 0.0,
         max_new: float = 1.0,
-        train_through: Literal["all", "free"] = "all",
+        train_through: Literal["all", "free", "scored"] = "all",
         score_density: float = 0.3,
         score_lr: float = 1.0,
         output_layer: str | None = "auto",
@@ -148,6 +149,8 @@ class EPNPlugin(MaskingPlugin):
             self.learned = self._scores
             self._lowest = 1.0 - score_density  # denser masks would have weights that were not trained
             self.sparsities = [each for each in self.sparsities if each > self._lowest] + [self._lowest]
+        elif train_through == "scored":
+            self.learned = HidingScores(score_lr)
         self.judge = judge
         self.slack = slack
         self.max_new = max_new
@@ -272,6 +275,8 @@ class EPNPlugin(MaskingPlugin):
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""
         if self.sums_saliencies and not any(bool(total.any()) for total in self._saliency.values()):
             self._measure_saliencies(strategy)
+        if self.train_through == "scored" and self.learned is not None and self.allocator.tasks:
+            self.allocator.propose(self.learned.masks())
         ranks = self._ranks()
         views = self._views(ranks)
         validation, measured = Validation(strategy, self._validation_data, self.judge), self._measured
@@ -385,7 +390,7 @@ class EPNPlugin(MaskingPlugin):
         return masks
 
     def _output_layer(self) -> str | None:
-        if self.learned is not None:  # all layers train through the same density
+        if self.criterion == "scores":  # all layers train through the same density
             return None
         if self.output_layer != "auto":
             return self.output_layer

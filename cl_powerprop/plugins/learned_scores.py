@@ -1,4 +1,4 @@
-"""Masks by scores: a task trains through the top share of each layer by score (edge-popup)."""
+"""Masks by scores: of all weights, of which a task uses the top share, or of frozen ones, which it may hide."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from cl_powerprop.sparsity.scored_mask import ScoredMask
 
 
 class LearnedScores(LearnedMasks):
-    """A score for each masked weight of a model.
+    """A score for each masked weight of a model: a task trains through the top share of each layer (edge-popup).
 
     Args:
         density: share of each layer's weights in the mask, in (0, 1].
@@ -35,8 +35,11 @@ class LearnedScores(LearnedMasks):
 
     def cover(self, allocator: MaskAllocator) -> None:
         self.allocator = allocator
-        self.layers = {name: ScoredMask(allocator.phi(name), self.density) for name in allocator.weights}
+        self.layers = {name: self._scored(allocator.phi(name)) for name in allocator.weights}
         self.parameters = {name: layer.scores for name, layer in self.layers.items()}
+
+    def _scored(self, weight: Tensor) -> ScoredMask:
+        return ScoredMask(weight, self.density)
 
     def draw(self, task: int) -> None:
         draws = generator(self.seed, "scores", task)
@@ -57,3 +60,37 @@ class LearnedScores(LearnedMasks):
     def magnitudes(self) -> dict[str, Tensor]:
         """Return the absolute values of the scores, by which weights rank, by layer name."""
         return {name: layer.scores.detach().abs() for name, layer in self.layers.items()}
+
+
+class HidingScores(LearnedScores):
+    """A score for each frozen weight: a task trains through all free weights, and the frozen ones with a score above 0.
+
+    Each task begins with all frozen weights in use. The first task has none, and no scores.
+
+    Args:
+        lr: see :class:`LearnedMasks`.
+
+    Raises:
+        ConfigurationError: for a negative rate.
+    """
+
+    def __init__(self, lr: float = 1.0) -> None:
+        super().__init__(1.0, lr, reset=True)
+
+    def settings(self) -> dict[str, Any]:
+        return {"score_lr": self.lr}
+
+    def _scored(self, weight: Tensor) -> ScoredMask:
+        return ScoredMask(weight, None)
+
+    def attach(self) -> None:
+        if self.allocator.tasks:
+            super().attach()
+
+    @property
+    def is_attached(self) -> bool:
+        return self.allocator.tasks > 0 and super().is_attached
+
+    def masks(self) -> dict[str, Tensor]:
+        weights = self.allocator.weights
+        return {name: shown | ~weights[name].frozen for name, shown in super().masks().items()}

@@ -68,7 +68,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown scope": ("strategy.scope=net", ["strategy.scope", "layer, global"]),
     "unknown search": ("strategy.search=random", ["strategy.search", "grid, raise, bisect, gallop"]),
     "unknown criterion": ("strategy.criterion=luck", ["strategy.criterion", "magnitude, saliency, both"]),
-    "unknown train_through": ("strategy.train_through=none", ["strategy.train_through", "all, free"]),
+    "unknown train_through": ("strategy.train_through=none", ["strategy.train_through", "all, free, scored"]),
     "no tasks": ("benchmark.n_tasks=0", ["benchmark.n_tasks must be at least 1, not 0"]),
     "no tasks for PackNet": ("strategy=packnet benchmark.n_tasks=0", ["benchmark.n_tasks must be at least 1, not 0"]),
     "negative tasks": ("benchmark=split_mnist benchmark.n_tasks=-5", ["benchmark.n_tasks must be at least 1, not -5"]),
@@ -179,6 +179,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "EPN's scores over all layers": (
         "strategy=epn strategy.criterion=scores strategy.scope=global",
         ["strategy.criterion=scores", "strategy.scope=layer"],
+    ),
+    "EPN's scored weights by saliency": (
+        "strategy=epn strategy.criterion=saliency strategy.train_through=scored",
+        ["strategy.train_through=scored", "use strategy.criterion=magnitude"],
     ),
     "EPN's scores without density": (
         "strategy=epn strategy.score_density=2",

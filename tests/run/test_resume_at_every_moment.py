@@ -23,6 +23,10 @@ RUNS = {
     "wsn": (*DIGITS, "strategy=wsn", *MASKED, *ADAM, "strategy.density=0.3", "model.bias=frozen"),
     "supsup": (*DIGITS, "strategy=supsup", "optimizer.momentum=0.9", "model.bias=per_task"),
     "epn-scores": (*DIGITS, "strategy=epn", *MASKED, "strategy.criterion=scores", "optimizer.momentum=0.9"),
+    "epn-scored": (
+        *(*DIGITS, "strategy=epn", *MASKED, "strategy.train_through=scored", "strategy.score_lr=2000"),
+        "optimizer.momentum=0.9",
+    ),
     "hat": (*DIGITS, "strategy=hat", *MASKED, "optimizer.momentum=0.9", "model.bias=per_task"),
     "joint": (*DIGITS, "strategy=joint", "model.heads=per_task", "train.rotate=10"),
     "si": (*DIGITS, "strategy=si", *ADAM),

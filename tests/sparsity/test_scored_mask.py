@@ -59,6 +59,35 @@ def test_weight_and_gradients_are_those_of_the_reference(alpha: float, share_fro
     assert (scored.scores.grad != 0.0).all()  # also of the weights that are hidden, or frozen
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+@pytest.mark.parametrize("share_frozen", [0.0, 0.4, 1.0])
+def test_without_a_density_scores_hide_frozen_weights_only(alpha: float, share_frozen: float) -> None:
+    torch.manual_seed(0)
+    network = powerpropagate(nn.Sequential(nn.Linear(IN, OUT, bias=False)), alpha).to(device())
+    allocator = MaskAllocator(network)
+    weight, scored = allocator.weights["0"], ScoredMask(allocator.phi("0"), None)
+    scored.draw(generator(0, "scores", 0))
+    frozen = (torch.rand(OUT, IN, generator=generator(1, "frozen")) < share_frozen).to(device())
+    if frozen.any():
+        weight.allocate(frozen, 0)
+    weight.train_through(scored)
+    theta = allocator.theta("0")
+    assert torch.equal(network[0].weight, theta), "nothing is hidden at first"
+    with torch.no_grad():
+        scored.scores.copy_(torch.randn(OUT, IN, generator=generator(2, "moved")))
+    hidden = frozen & (scored.scores <= 0.0)
+    x = torch.randn(6, IN, generator=generator(3, "x")).to(device())
+    network(x).square().sum().backward()
+    used = torch.where(hidden, 0.0, theta).requires_grad_()
+    nn.functional.linear(x, used).square().sum().backward()
+    assert torch.equal(network[0].weight, used)
+    assert used.grad is not None
+    torch.testing.assert_close(scored.scores.grad, used.grad * theta)
+    of_phi = used.grad * alpha * allocator.phi("0").detach().abs() ** (alpha - 1.0)
+    torch.testing.assert_close(allocator.phi("0").grad, torch.where(frozen, 0.0, of_phi))
+    assert torch.equal(scored.mask() | ~frozen, ~hidden)
+
+
 def test_a_finished_task_is_computed_through_its_own_mask_while_the_next_one_learns_its() -> None:
     layer, allocator, scored = scored_layer(2.0, 0.3)
     first = torch.rand(OUT, IN, generator=generator(3, "mask")).to(device()) < 0.5

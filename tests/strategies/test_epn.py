@@ -492,6 +492,37 @@ def test_masks_by_learned_scores_are_the_top_of_what_the_task_trained_through() 
             assert not (mask & ~trained.used[task][name]).any()
 
 
+def test_scored_frozen_weights_are_hidden_from_the_search_as_from_training() -> None:
+    class Trained(SupervisedPlugin):  # type: ignore[misc]
+        """Keeps which weights are in use, and which of them are frozen, before each search."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.used: list[dict[str, Tensor]] = []
+            self.frozen: list[dict[str, Tensor]] = []
+
+        def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+            if strategy.clock.train_exp_epochs == 1:
+                self.used.append({name: strategy.model[int(name)].weight.detach() != 0.0 for name in LAYERS})
+                self.frozen.append({name: weight.frozen for name, weight in plugin.allocator.weights.items()})
+
+    plugin = EPNPlugin(gamma=0.9, sparsities=GRID, train_through="scored", score_lr=2000.0, retrain_epochs=1)
+    trained = Trained()
+    network = dense_net()
+    strategy = make_strategy(network, [trained, plugin], epochs=3)
+    benchmark = make_benchmark(3, count=200)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    weights = plugin.allocator.weights
+    assert any(bool((~trained.used[2][name]).any()) for name in LAYERS), "some are hidden"
+    for task in range(3):
+        for name in LAYERS:
+            used, frozen, mask = trained.used[task][name], trained.frozen[task][name], weights[name].mask_of(task)
+            assert used[~frozen].all(), "free weights train"
+            assert not (mask & ~used).any(), "what was hidden is in no mask"
+    assert any(bool((weights[name].mask_of(2) & trained.frozen[2][name]).any()) for name in LAYERS), "some are reused"
+
+
 def test_a_search_by_scores_that_finds_nothing_takes_no_weight_that_was_not_trained() -> None:
     options = {"criterion": "scores", "score_density": 0.3, "score_lr": 5.0, "max_new": 0.05, "gamma": 1.0}
     plugin = EPNPlugin(sparsities=GRID, **options)  # type: ignore[arg-type]

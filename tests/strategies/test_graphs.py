@@ -26,6 +26,12 @@ RUNS = {
     "epn": ["strategy=epn", "strategy.retrain_epochs=1", "model.alpha=2"],
     "epn, saliency": ["strategy=epn", "strategy.criterion=saliency"],
     "epn, free": ["strategy=epn", "strategy.train_through=free", "optimizer=adam", "optimizer.lr=0.01"],
+    "epn, scored": [
+        "strategy=epn",
+        "strategy.train_through=scored",
+        "strategy.score_lr=1000",
+        "optimizer.momentum=0.9",
+    ],
     "epn, within": ["strategy=epn", "evaluation.every_steps=3", "model.alpha=1.5"],
     "hat": ["strategy=hat", "strategy.retrain_epochs=1", "optimizer.momentum=0.9", "model.alpha=1"],
     "wsn": ["strategy=wsn", "strategy.retrain_epochs=1", "optimizer.momentum=0.9", "model.bias=per_task"],
