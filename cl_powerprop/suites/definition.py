@@ -72,6 +72,7 @@ class Suite:
         seeds: of the runs that are reported.
         methods: all with the same network, epochs and batches.
         any_budget: with epochs and batches of their own; one that is called as a method above is another try of it.
+        is_quick: it is as small as ``--quick`` makes it.
     """
 
     name: str
@@ -81,6 +82,12 @@ class Suite:
     seeds: tuple[int, ...]
     methods: Mapping[str, Method]
     any_budget: Mapping[str, Method] = field(default_factory=dict)
+    is_quick: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that makes its table."""
+        return f"cl-powerprop suite {self.name}" + (" --quick" if self.is_quick else "")
 
     def changed(self, words: Sequence[str]) -> "Suite":
         """Return the suite with some overrides for all runs of all methods.
@@ -129,7 +136,7 @@ def load_suite(name: str, quick: bool = False) -> Suite:
         if small is None:
             raise ConfigurationError(f"{name} has no section quick, and cannot be run with --quick")
         values = _merged(values, small, "quick") | {"any_budget": {}}
-    suite = _typed(Path(name).stem if name.endswith(".yaml") else name, values)
+    suite = replace(_typed(Path(name).stem if name.endswith(".yaml") else name, values), is_quick=quick)
     _check(suite)
     return suite
 
@@ -179,7 +186,8 @@ def _typed(name: str, values: Mapping[str, Any]) -> Suite:
     Raises:
         ConfigurationError: naming what is missing, unknown or of the wrong kind.
     """
-    given = _section(values, [each.name for each in fields(Suite) if each.name != "name"], name, ["any_budget"])
+    known = [each.name for each in fields(Suite) if each.name not in ("name", "is_quick")]
+    given = _section(values, known, name, ["any_budget"])
     tuning = _section(given["tuning"], [each.name for each in fields(Tuning)], f"{name}: tuning", ["settings"])
     return Suite(
         name=name,

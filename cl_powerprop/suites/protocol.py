@@ -219,7 +219,7 @@ class Protocol:
         values = {key: best[key] for key in map(key_of, method.space)}
         config = compose([*self._words(entry, [f"{key}={value}" for key, value in values.items()])])
         config.seed = self._suite.seeds[0]
-        about = f"found by cl-powerprop suite {self._suite.name}: the best of {len(trials)} trials on validation data"
+        about = f"found by {self._suite.command}: the best of {len(trials)} trials on validation data"
         write_recipe(self._folder, entry.key, config, about)
         ended_badly = sum(row["state"] != "complete" for row in trials)
         return Tuned(values, float(best[OBJECTIVE]), (len(trials), ended_badly), config)

@@ -120,7 +120,7 @@ def _reasons(found: Sequence[Row]) -> list[str]:
 def _markdown(suite: Suite, found: Sequence[Row], problems: Sequence[str]) -> str:
     names = _headings()
     lines = [f"# {suite.title}", ""]
-    lines += [f"`cl-powerprop suite {suite.name}`; all runs have: `{' '.join(without_places(suite.common))}`.", ""]
+    lines += [f"`{suite.command}`; all runs have: `{' '.join(without_places(suite.common))}`.", ""]
     tuning, seeds = suite.tuning, ", ".join(map(str, suite.seeds))
     lines.append(
         f"Each method: {tuning.trials} trials on validation data with seed {tuning.seed}"

@@ -241,3 +241,5 @@ def test_a_suite_of_ours_is_quick(tmp_path: Path) -> None:
     assert all(0.3 < float(row["average_accuracy"]) <= 1 for row in rows.values())
     assert float(rows["epn", "equal"]["average_forgetting"]) == 0
     assert [row["task_identity"] for row in rows.values()] == ["head", "weights"]
+    about = (tmp_path / "runs" / "suites" / "league" / "permuted_10-quick" / "league.md").read_text()
+    assert "`cl-powerprop suite league/permuted_10 --quick`" in about
