@@ -100,7 +100,7 @@ class EPNPlugin(MaskingPlugin):
             take; a mask has the largest of the free weights in it, and reuses what it likes.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features; "scored" learns a score for each frozen
-            weight with the task, and hides those whose score falls below 0 (see :class:`HidingScores`).
+            weight with the task, and hides those whose score falls to 0 (see :class:`HidingScores`).
         score_density, score_lr: of learned scores, see :class:`WSNPlugin`.
         output_layer: the layer that gets half the sparsity; "auto" is the last masked layer if the model has no
             per-task heads, and None is no layer.
