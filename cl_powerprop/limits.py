@@ -334,6 +334,19 @@ def check_judging(judge: str, slack: float, max_new: float) -> None:
         raise ConfigurationError(f"strategy.max_new must be a share in (0, 1], not {max_new}")
 
 
+def check_rounds(rounds: int, retrain_epochs: int) -> None:
+    """Refuse more rounds of EfficientPackNet's search than epochs of retraining can follow.
+
+    Raises:
+        ConfigurationError: naming the option and what it can be.
+    """
+    if not 1 <= rounds <= max(1, retrain_epochs):
+        raise ConfigurationError(
+            f"strategy.rounds must be from 1 to {max(1, retrain_epochs)}, as many as epochs of retraining can follow "
+            f"(strategy.retrain_epochs), not {rounds}"
+        )
+
+
 def check_scores(density: float, score_lr: float) -> None:
     """Refuse what masks by learned scores cannot be.
 

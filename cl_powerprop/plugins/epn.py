@@ -5,8 +5,9 @@ section 4 and algorithm 1.
 """
 
 import math
+import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_epn, check_judging, check_scored_epn
+from cl_powerprop.limits import check_epn, check_judging, check_rounds, check_scored_epn
 from cl_powerprop.plugins.learned_scores import HidingScores, LearnedScores
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
@@ -42,7 +43,7 @@ class Search:
         sparsity: the chosen sparsity; if the search found none, 0, or that of the scores that the task trained through.
         accuracy: validation accuracy with the chosen mask.
         dense_accuracy: validation accuracy with no mask applied.
-        evaluations: number of sparsities that were measured.
+        evaluations: number of sparsities that were measured, in all rounds.
         exhausted: whether no measured sparsity reached the target.
         loss: validation loss with the chosen mask, in nats, if masks are judged by it; else None.
         dense_loss: the same with no mask applied.
@@ -96,6 +97,9 @@ class EPNPlugin(MaskingPlugin):
         judge: what a mask must hold: the validation "accuracy" (the paper's), or, by "loss", the geometric mean of the
             likelihoods of the right answers, which varies less where validation samples are few.
         slack: how many standard errors of that value a mask may be below its target.
+        rounds: how often the search is made: first after training, then after each of the equal parts of retraining but
+            the last. A later one prunes the mask of the one before it, and holds ``gamma`` of what the network reaches
+            with that, as iterative magnitude pruning does (Han et al., NeurIPS 2015, arXiv:1506.02626, section 3.4).
         max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
             take; a mask has the largest of the free weights in it, and reuses what it likes.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
@@ -122,6 +126,7 @@ class EPNPlugin(MaskingPlugin):
         criterion: Criterion = "magnitude",
         judge: Literal["accuracy", "loss"] = "accuracy",
         slack: float = 0.0,
+        rounds: int = 1,
         max_new: float = 1.0,
         train_through: Literal["all", "free", "scored"] = "all",
         score_density: float = 0.3,
@@ -134,6 +139,7 @@ class EPNPlugin(MaskingPlugin):
         super().__init__(retrain_epochs, unmasked, seed)
         check_epn(gamma, sparsities, search, scope, criterion, train_through)
         check_judging(judge, slack, max_new)
+        check_rounds(rounds, retrain_epochs)
         if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
             raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
         self.gamma = gamma
@@ -153,6 +159,7 @@ class EPNPlugin(MaskingPlugin):
             self.learned = HidingScores(score_lr)
         self.judge = judge
         self.slack = slack
+        self.rounds = rounds
         self.max_new = max_new
         self.train_through = train_through
         self.output_layer = output_layer
@@ -163,8 +170,8 @@ class EPNPlugin(MaskingPlugin):
         self._measured = _Progress()
 
     def settings(self) -> dict[str, Any]:
-        names = ("gamma", "search", "scope", "criterion", "judge", "slack", "max_new", "train_through", "output_layer")
-        return super().settings() | {name: getattr(self, name) for name in names}
+        names = ("gamma", "search", "scope", "criterion", "judge", "slack", "rounds", "max_new", "train_through")
+        return super().settings() | {name: getattr(self, name) for name in (*names, "output_layer")}
 
     def last_search(self) -> dict[str, Any] | None:
         return asdict(self.searches[-1]) if self.searches else None
@@ -271,14 +278,25 @@ class EPNPlugin(MaskingPlugin):
         """Return what learners have in common that train together; None in the epoch whose saliencies are summed."""
         return None if self._saliency else super().stack_key(strategy)
 
+    def epoch_retrained(self, strategy: Any, epochs: int) -> None:
+        """Search again if the retraining of a round, but the last one, is over."""
+        if epochs in (round(done * self.retrain_epochs / self.rounds) for done in range(1, self.rounds)):
+            start = time.perf_counter()
+            self.allocator.propose(self.choose_masks(strategy))
+            self.search_seconds += time.perf_counter() - start
+
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
-        """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights."""
+        """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights.
+
+        In a later round, these are those of the mask that it has.
+        """
         if self.sums_saliencies and not any(bool(total.any()) for total in self._saliency.values()):
             self._measure_saliencies(strategy)
-        if self.train_through == "scored" and self.learned is not None and self.allocator.tasks:
+        if self.train_through == "scored" and self.learned is not None and self.learned.is_attached:
             self.allocator.propose(self.learned.masks())
         ranks = self._ranks()
         views = self._views(ranks)
+        before = {name: weight.training_view for name, weight in self.allocator.weights.items()}
         validation, measured = Validation(strategy, self._validation_data, self.judge), self._measured
         if measured.dense is None:
             measured.dense, measured.dense_accuracy = validation.reached()
@@ -289,6 +307,8 @@ class EPNPlugin(MaskingPlugin):
         def holds(index: int) -> bool:
             """Measure a sparsity's mask until it is certain whether it reaches the target."""
             if index not in measured.sums:
+                if self.mask_chosen:
+                    self.allocator.propose(before)  # which is saved
                 trigger_plugins(strategy, "can_save")
                 self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
                 measured.sums[index] = validation.add_up(lambda lowest, highest: lowest >= target or highest < target)
@@ -302,24 +322,45 @@ class EPNPlugin(MaskingPlugin):
             self.allocator.propose(masks)
             # What was left when it was certain: the record has the whole value.
             value, accuracy = validation.reached(measured.sums[index])
-        task = self.allocator.tasks
         losses = () if validation.judge.counts else (-value, -dense)
-        self.searches.append(
-            Search(task, sparsity, accuracy, measured.dense_accuracy, len(measured.sums), index is None, *losses)
+        found = Search(
+            self.allocator.tasks,
+            sparsity,
+            accuracy,
+            measured.dense_accuracy,
+            len(measured.sums),
+            index is None,
+            *losses,
         )
         self._saliency, self._measured = {}, _Progress()
-        if index is None:
-            held = f"accuracy {dense:.4f}" if validation.judge.counts else f"likelihood {math.exp(dense):.4f}"
-            taken = (
-                "all visible weights"
-                if self.max_new == 1.0
-                else f"{self.max_new:g} of each layer, and all it may reuse"
-            )
-            self.tell(
-                f"task {task}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the validation "
-                f"{held}; the task takes {taken}"
-            )
+        if self.mask_chosen:
+            self._go_on_from(found)
+        else:
+            self.searches.append(found)
+            if index is None:
+                self._tell_exhausted(dense, validation.judge.counts)
         return masks
+
+    def _go_on_from(self, found: Search) -> None:
+        """Note what a later round of the task's search has found; none may have pruned what it began with."""
+        first = self.searches[-1]
+        self.searches[-1] = replace(
+            first,
+            sparsity=first.sparsity if found.exhausted else found.sparsity,
+            accuracy=found.accuracy,
+            evaluations=first.evaluations + found.evaluations,
+            loss=found.loss,
+        )
+
+    def _tell_exhausted(self, dense: float, counts: bool) -> None:
+        held = f"accuracy {dense:.4f}" if counts else f"likelihood {math.exp(dense):.4f}"
+        taken = (
+            "all visible weights" if self.max_new == 1.0 else f"{self.max_new:g} of each layer, and all it may reuse"
+        )
+        self.tell(
+            f"task {self.allocator.tasks}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the "
+            f"validation {held}; the task takes {taken}"
+        )
 
     def _last_index(self) -> int | None:
         """Return the index of the sparsity nearest to the last task's; None for the first task."""

@@ -242,6 +242,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Choose the mask when training is over, and end the task when retraining is."""
         if self.mask_chosen:
+            self.epoch_retrained(strategy, self._retrained + 1)  # may save: the epoch counts once it is back
             self._retrained += 1
             if self._retrained == self.retrain_epochs:
                 strategy.stop_training()  # after an early stop, epochs are left over
@@ -249,6 +250,9 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             self._choose(strategy)
         else:
             self.choose_if_stopped(strategy)
+
+    def epoch_retrained(self, strategy: Any, epochs: int) -> None:
+        """Called after each epoch of retraining with their number so far; by default there is nothing to do."""
 
     def choose_if_stopped(self, strategy: Any) -> None:
         """Choose the mask if training was told to stop."""

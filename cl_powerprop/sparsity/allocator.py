@@ -221,8 +221,11 @@ class MaskAllocator:
         phi = self.phi(name).detach()
         return held(phi, torch.zeros_like(phi, dtype=torch.bool))
 
-    def propose(self, masks: Mapping[str, Tensor]) -> None:
-        """Use and train only the weights in ``masks`` from now on (boolean, by layer name, shaped like the weights)."""
+    def propose(self, masks: Mapping[str, Tensor | None]) -> None:
+        """Use and train only the weights in ``masks`` from now on: boolean, by layer name, shaped like the weights.
+
+        None stands for all weights of a layer.
+        """
         for name, weight in self.weights.items():
             weight.set_training_view(masks[name])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.limits import check_epn, check_judging, check_scored_epn
+from cl_powerprop.limits import check_epn, check_judging, check_rounds, check_scored_epn
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -25,6 +25,7 @@ class EPNConfig(MaskingConfig):
     train_through: str
     judge: str = "accuracy"
     slack: float = 0.0
+    rounds: int = 1
     max_new: float = 1.0
     score_density: float = 0.3
     score_lr: float = 100.0
@@ -35,6 +36,7 @@ class EPNConfig(MaskingConfig):
         check_epn(self.gamma, sparsities, self.search, self.scope, self.criterion, self.train_through)
         check_scored_epn(self.criterion, self.scope, self.train_through, self.score_density, self.score_lr)
         check_judging(self.judge, self.slack, self.max_new)
+        check_rounds(self.rounds, self.retraining)
 
 
 @register_strategy("epn", EPNConfig)
@@ -56,6 +58,7 @@ class EPN(MaskingStrategy):
             criterion=config.criterion,  # type: ignore[arg-type]
             judge=config.judge,  # type: ignore[arg-type]
             slack=config.slack,
+            rounds=config.rounds,
             max_new=config.max_new,
             score_density=config.score_density,
             score_lr=config.score_lr,

@@ -81,7 +81,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "supsup-momentum-biases": ("strategy=supsup", *MOMENTUM, "model.bias=per_task"),
     "epn-split": (
         "strategy=epn",
-        *MASKED,
+        *("train.epochs=3", "strategy.retrain_epochs=2", "strategy.rounds=2"),
         "benchmark=split_mnist",
         "benchmark.n_tasks=5",
         "strategy.train_through=free",

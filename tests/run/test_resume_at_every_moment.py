@@ -24,8 +24,8 @@ RUNS = {
     "supsup": (*DIGITS, "strategy=supsup", "optimizer.momentum=0.9", "model.bias=per_task"),
     "epn-scores": (*DIGITS, "strategy=epn", *MASKED, "strategy.criterion=scores", "optimizer.momentum=0.9"),
     "epn-scored": (
-        *(*DIGITS, "strategy=epn", *MASKED, "strategy.train_through=scored", "strategy.score_lr=2000"),
-        "optimizer.momentum=0.9",
+        *(*DIGITS, "strategy=epn", "strategy.train_through=scored", "strategy.score_lr=2000"),
+        *("optimizer.momentum=0.9", "train.epochs=3", "strategy.retrain_epochs=2", "strategy.rounds=2"),
     ),
     "hat": (*DIGITS, "strategy=hat", *MASKED, "optimizer.momentum=0.9", "model.bias=per_task"),
     "joint": (*DIGITS, "strategy=joint", "model.heads=per_task", "train.rotate=10"),

@@ -1,6 +1,7 @@
 """EfficientPackNet's search against brute force on an ordinary network."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -133,6 +134,42 @@ def test_takes_the_first_sparsity_that_reaches_the_target(gamma: float, alpha: f
         assert found.evaluations == (len(GRID) if found.exhausted else GRID.index(sparsity) + 1)
         for name in LAYERS:
             assert torch.equal(plugin.allocator.weights[name].mask_of(task), masks[name])
+
+
+@pytest.mark.parametrize("gamma", [0.8, 0.95])
+@pytest.mark.parametrize("train_through", ["all", "free"])
+def test_a_later_round_prunes_the_mask_of_the_round_before(gamma: float, train_through: Any) -> None:
+    network, benchmark = powerpropagate(dense_net(), 2.0), make_benchmark(3)
+    plugin = EPNPlugin(
+        gamma,
+        retrain_epochs=3,
+        sparsities=GRID,
+        search="grid",
+        rounds=3,
+        train_through=train_through,
+        validation=benchmark.streams["valid"],
+    )
+    rounds = [BeforeTheSearch(epoch) for epoch in (1, 2, 3)]
+    strategy = make_strategy(network, [*rounds, plugin], OPTIMIZERS["sgd_momentum"](network.parameters()), epochs=5)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    pruned = 0
+    for task, found in enumerate(plugin.searches):
+        chosen, reached, kept = 0.0, math.nan, []
+        for before in rounds:
+            theta = before.theta[task]  # 0 outside the mask
+            scores = {name: value.abs() for name, value in theta.items()}
+            sparsity, reached, _, masks = brute_force(task, scores, before, gamma)
+            chosen = sparsity or chosen
+            kept.append({name: mask & (theta[name] != 0.0) for name, mask in masks.items()})
+        pruned += sum(int((first[name] & ~last[name]).sum()) for first, last in pairwise(kept) for name in LAYERS)
+        assert all(not (last[name] & ~first[name]).any() for first, last in pairwise(kept) for name in LAYERS)
+        assert all(torch.equal(plugin.allocator.weights[name].mask_of(task), kept[-1][name]) for name in LAYERS)
+        assert (found.task, found.sparsity, found.accuracy) == (task, chosen, pytest.approx(reached))
+        first = rounds[0].theta[task]
+        whole = brute_force_hits(task, {name: value.abs() for name, value in first.items()}, rounds[0], 0.0)
+        assert found.dense_accuracy == pytest.approx(whole.double().mean().item())
+    assert pruned
 
 
 @pytest.mark.parametrize("search", SEARCH_BY_NAME)
@@ -450,6 +487,7 @@ def test_too_little_to_validate_on() -> None:
         *[(option, "other") for option in ("search", "scope", "criterion", "train_through", "judge")],
         *[("slack", value) for value in (-0.5, math.nan, math.inf)],
         *[("max_new", value) for value in (0.0, -0.1, 1.1, math.nan)],
+        *[("rounds", value) for value in (0, -1, 2)],
     ],
 )
 def test_bad_input(option: str, value: Any) -> None:
