@@ -321,7 +321,7 @@ def check_scored_epn(criterion: str, scope: str, train_through: str, density: fl
         )
 
 
-def check_judging(judge: str, slack: float, max_new: float) -> None:
+def check_judging(judge: str, slack: float) -> None:
     """Refuse impossible ways to judge EfficientPackNet's masks.
 
     Raises:
@@ -330,12 +330,10 @@ def check_judging(judge: str, slack: float, max_new: float) -> None:
     check_choice("strategy.judge", judge, JUDGES)
     if not 0.0 <= slack < math.inf:
         raise ConfigurationError(f"strategy.slack must be at least 0 standard errors, not {slack}")
-    if not 0.0 < max_new <= 1.0:
-        raise ConfigurationError(f"strategy.max_new must be a share in (0, 1], not {max_new}")
 
 
-def check_rounds(rounds: int, retrain_epochs: int) -> None:
-    """Refuse more rounds of EfficientPackNet's search than epochs of retraining can follow.
+def check_pruning(rounds: int, retrain_epochs: int, max_new: float, reuse_bonus: float) -> None:
+    """Refuse impossible options of what EfficientPackNet's masks keep.
 
     Raises:
         ConfigurationError: naming the option and what it can be.
@@ -345,6 +343,9 @@ def check_rounds(rounds: int, retrain_epochs: int) -> None:
             f"strategy.rounds must be from 1 to {max(1, retrain_epochs)}, as many as epochs of retraining can follow "
             f"(strategy.retrain_epochs), not {rounds}"
         )
+    if not 0.0 < max_new <= 1.0:
+        raise ConfigurationError(f"strategy.max_new must be a share in (0, 1], not {max_new}")
+    at_least("strategy.reuse_bonus", reuse_bonus, 0)
 
 
 def check_scores(density: float, score_lr: float) -> None:

@@ -16,7 +16,7 @@ from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.limits import check_epn, check_judging, check_rounds, check_scored_epn
+from cl_powerprop.limits import check_epn, check_judging, check_pruning, check_scored_epn
 from cl_powerprop.plugins.learned_scores import HidingScores, LearnedScores
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
@@ -102,6 +102,8 @@ class EPNPlugin(MaskingPlugin):
             with that, as iterative magnitude pruning does (Han et al., NeurIPS 2015, arXiv:1506.02626, section 3.4).
         max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
             take; a mask has the largest of the free weights in it, and reuses what it likes.
+        reuse_bonus: what the magnitudes of frozen weights, or whatever else weights are ranked by, are multiplied by
+            before that; above 1, a task reuses more, and takes fewer new ones.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
             them, so that tasks neither disturb each other nor share features; "scored" learns a score for each frozen
             weight with the task, and hides those whose score falls to 0 (see :class:`HidingScores`).
@@ -128,6 +130,7 @@ class EPNPlugin(MaskingPlugin):
         slack: float = 0.0,
         rounds: int = 1,
         max_new: float = 1.0,
+        reuse_bonus: float = 1.0,
         train_through: Literal["all", "free", "scored"] = "all",
         score_density: float = 0.3,
         score_lr: float = 1.0,
@@ -138,8 +141,8 @@ class EPNPlugin(MaskingPlugin):
     ) -> None:
         super().__init__(retrain_epochs, unmasked, seed)
         check_epn(gamma, sparsities, search, scope, criterion, train_through)
-        check_judging(judge, slack, max_new)
-        check_rounds(rounds, retrain_epochs)
+        check_judging(judge, slack)
+        check_pruning(rounds, retrain_epochs, max_new, reuse_bonus)
         if isinstance(validation, int | float) and not 0.0 < validation < 1.0:
             raise ConfigurationError(f"validation must be a share in (0, 1) or a stream, not {validation}")
         self.gamma = gamma
@@ -161,6 +164,7 @@ class EPNPlugin(MaskingPlugin):
         self.slack = slack
         self.rounds = rounds
         self.max_new = max_new
+        self.reuse_bonus = reuse_bonus
         self.train_through = train_through
         self.output_layer = output_layer
         self.validation = validation
@@ -170,8 +174,8 @@ class EPNPlugin(MaskingPlugin):
         self._measured = _Progress()
 
     def settings(self) -> dict[str, Any]:
-        names = ("gamma", "search", "scope", "criterion", "judge", "slack", "rounds", "max_new", "train_through")
-        return super().settings() | {name: getattr(self, name) for name in (*names, "output_layer")}
+        names = ("gamma", "search", "scope", "criterion", "judge", "slack", "rounds", "max_new", "reuse_bonus")
+        return super().settings() | {name: getattr(self, name) for name in (*names, "train_through", "output_layer")}
 
     def last_search(self) -> dict[str, Any] | None:
         return asdict(self.searches[-1]) if self.searches else None
@@ -380,7 +384,7 @@ class EPNPlugin(MaskingPlugin):
         }[self.criterion]
         total: dict[str, Tensor] = {}
         for scores in criteria:
-            shown = {name: self._hide(name, score) for name, score in scores.items()}
+            shown = {name: self._hide(name, self._favour(name, score)) for name, score in scores.items()}
             ranks = rank_global(shown) if self.scope == "global" else {key: rank(value) for key, value in shown.items()}
             total = {name: ranks[name] + total[name] if total else ranks[name] for name in ranks}
         if len(criteria) == 1:
@@ -389,6 +393,11 @@ class EPNPlugin(MaskingPlugin):
         return (
             rank_global(negative) if self.scope == "global" else {key: rank(value) for key, value in negative.items()}
         )
+
+    def _favour(self, name: str, score: Tensor) -> Tensor:
+        if self.reuse_bonus == 1.0:
+            return score
+        return torch.where(self.allocator.weights[name].frozen, self.reuse_bonus * score, score)
 
     def _hide(self, name: str, score: Tensor) -> Tensor:
         visible = self.allocator.weights[name].visible

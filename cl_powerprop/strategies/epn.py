@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_powerprop.limits import check_epn, check_judging, check_rounds, check_scored_epn
+from cl_powerprop.limits import check_epn, check_judging, check_pruning, check_scored_epn
 from cl_powerprop.strategies.base import Context, register_strategy
 from cl_powerprop.strategies.masking import MaskingConfig, MaskingStrategy
 
@@ -27,6 +27,7 @@ class EPNConfig(MaskingConfig):
     slack: float = 0.0
     rounds: int = 1
     max_new: float = 1.0
+    reuse_bonus: float = 1.0
     score_density: float = 0.3
     score_lr: float = 100.0
 
@@ -35,8 +36,8 @@ class EPNConfig(MaskingConfig):
         sparsities = (0.0,) if self.sparsities is None else self.sparsities
         check_epn(self.gamma, sparsities, self.search, self.scope, self.criterion, self.train_through)
         check_scored_epn(self.criterion, self.scope, self.train_through, self.score_density, self.score_lr)
-        check_judging(self.judge, self.slack, self.max_new)
-        check_rounds(self.rounds, self.retraining)
+        check_judging(self.judge, self.slack)
+        check_pruning(self.rounds, self.retraining, self.max_new, self.reuse_bonus)
 
 
 @register_strategy("epn", EPNConfig)
@@ -60,6 +61,7 @@ class EPN(MaskingStrategy):
             slack=config.slack,
             rounds=config.rounds,
             max_new=config.max_new,
+            reuse_bonus=config.reuse_bonus,
             score_density=config.score_density,
             score_lr=config.score_lr,
             train_through=config.train_through,  # type: ignore[arg-type]

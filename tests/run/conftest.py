@@ -85,7 +85,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "benchmark=split_mnist",
         "benchmark.n_tasks=5",
         "strategy.train_through=free",
-        *("strategy.judge=loss", "strategy.slack=0.5", "strategy.max_new=0.3"),
+        *("strategy.judge=loss", "strategy.slack=0.5", "strategy.max_new=0.3", "strategy.reuse_bonus=2"),
     ),
 }
 

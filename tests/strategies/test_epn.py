@@ -289,6 +289,26 @@ def test_a_task_newly_takes_no_more_than_it_may(scope: Any, train_through: Any, 
                 assert weights[name].mask_of(task)[frozen].all()
 
 
+@pytest.mark.parametrize("bonus", [0.5, 4.0])
+@pytest.mark.parametrize("train_through", ["all", "scored"])
+def test_a_bonus_ranks_earlier_weights_as_if_they_were_larger(bonus: float, train_through: Any) -> None:
+    plugin, before = learn(3, gamma=0.8, search="grid", reuse_bonus=bonus, train_through=train_through, score_lr=20.0)
+    weights, moved = plugin.allocator.weights, 0
+    for task in range(3):
+        theta = before.theta[task]  # 0 where it is hidden
+        factor = {
+            name: torch.where((owner := weights[name].owner).ge(0) & owner.lt(task), bonus, 1.0) for name in LAYERS
+        }
+        scores = {name: factor[name] * theta[name].abs() for name in LAYERS}
+        sparsity, _, _, masks = brute_force(task, scores, before, 0.8)
+        assert plugin.searches[task].sparsity == sparsity
+        for name in LAYERS:
+            assert torch.equal(weights[name].mask_of(task), masks[name] & (theta[name] != 0.0))
+        plain = brute_force_masks({name: value.abs() for name, value in theta.items()}, sparsity)
+        moved += sum(int((plain[name] ^ masks[name]).sum()) for name in LAYERS)
+    assert moved
+
+
 def test_the_brute_force_finds_several_sparsities() -> None:
     chosen = {
         found.sparsity for gamma in (0.5, 0.8, 0.95) for found in learn(3, gamma=gamma, search="grid")[0].searches
@@ -488,6 +508,7 @@ def test_too_little_to_validate_on() -> None:
         *[("slack", value) for value in (-0.5, math.nan, math.inf)],
         *[("max_new", value) for value in (0.0, -0.1, 1.1, math.nan)],
         *[("rounds", value) for value in (0, -1, 2)],
+        *[("reuse_bonus", value) for value in (-0.1, math.nan, math.inf)],
     ],
 )
 def test_bad_input(option: str, value: Any) -> None:
