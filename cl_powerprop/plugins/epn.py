@@ -283,7 +283,9 @@ class EPNPlugin(MaskingPlugin):
         return None if self._saliency else super().stack_key(strategy)
 
     def epoch_retrained(self, strategy: Any, epochs: int) -> None:
-        """Search again if the retraining of a round, but the last one, is over."""
+        """Search again if the retraining of a round, but the last one, is over; not if it was told to stop."""
+        if strategy._stop_training:
+            return
         if epochs in (round(done * self.retrain_epochs / self.rounds) for done in range(1, self.rounds)):
             start = time.perf_counter()
             self.allocator.propose(self.choose_masks(strategy))

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.cuda
 SEEDS = (0, 1, 2)
 EXACT = 1e-9  # in float64
 MOMENTUM = ("optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9", "optimizer.weight_decay=1e-3")
+ROUNDS = ("strategy.retrain_epochs=2", "strategy.rounds=2")
 NESTEROV = (*MOMENTUM, "optimizer.nesterov=true")
 ADAM = ("optimizer=adam", "optimizer.lr=0.01")
 ADAMW = ("optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.1")
@@ -90,7 +91,7 @@ def bits(values: Tensor) -> Tensor:
         ("strategy=packnet", HIDDEN, "model.bias=none", "model.heads=shared", *MOMENTUM),
         ("strategy=epn", HIDDEN, "model.alpha=2", "model.bias=frozen", *MOMENTUM),
         ("strategy=epn", HIDDEN, "model.alpha=1.5", "strategy.retrain_epochs=0", *ADAM),
-        ("strategy=epn", HIDDEN, "strategy.train_through=free", "strategy.scope=global", *NESTEROV),
+        ("strategy=epn", HIDDEN, "strategy.train_through=free", "strategy.scope=global", *ROUNDS, *NESTEROV),
         ("strategy=epn", HIDDEN, "benchmark=split", "benchmark.n_tasks=2", *ADAM),
     ],
     ids=" ".join,
