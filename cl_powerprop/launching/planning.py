@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl_powerprop.config import MOST_SEEDS
 from cl_powerprop.documents import read_json
-from cl_powerprop.errors import FileError
+from cl_powerprop.errors import ConfigurationError, FileError
 from cl_powerprop.launching.job_list import COMPLETE, FAILED, WAITING, ListedJob
 from cl_powerprop.launching.objective import validation_accuracy
 from cl_powerprop.privacy import redact_options
@@ -70,6 +70,9 @@ def plan(
         sweep: folder of the multirun.
         listed: the jobs in its list.
         resumes: earlier runs count; otherwise each job has the number that Hydra gives it.
+
+    Raises:
+        ConfigurationError: if two jobs would train the same seed of the same settings, together with others.
     """
     known: dict[str, list[int]] = {}
     owners: dict[str, set[str]] = {}  # hashes of the configs of each folder's jobs
@@ -77,9 +80,11 @@ def plan(
         known.setdefault(job.config, []).append(number)
         owners.setdefault(job.folder, set()).add(job.config)
     spare = itertools.count(max([*listed, first + count - 1]) + 1)
+    trained: dict[str, dict[int, str]] = {}  # by which job, by settings and seed
     planned = []
     for index, (config, name) in enumerate(composed):
         key = config_hash(config)
+        _enter_seeds(trained, config, name)
         number = _number(config, sweep, first + index, known.get(key, []), listed, spare, resumes)
         path = _settle(config, number)
         job = ListedJob(number, key, name, os.path.relpath(path, sweep))
@@ -89,6 +94,26 @@ def plan(
         state = combined([status_in(run) for run in runs], listed[number]) if is_own else WAITING
         planned.append(PlannedJob(job, path, state, resumes or number not in listed, pickle.dumps(config), runs))
     return planned
+
+
+def _enter_seeds(trained: dict[str, dict[int, str]], config: DictConfig, name: str) -> None:
+    """Enter which seeds a job trains together.
+
+    Raises:
+        ConfigurationError: if another job of the same settings trains one of them.
+    """
+    seeds = _seeds(config)
+    if not seeds:
+        return
+    others = trained.setdefault(config_hash(config, but=("seed",)), {})
+    for seed in seeds:
+        if seed in others:
+            count, first = len(seeds), min(others)
+            raise ConfigurationError(
+                f"{others[seed]} and {name} would both train seed {seed}: seeds_together={count} trains the seeds "
+                f"{seeds[0]} to {seeds[-1]}; sweep in steps of {count}: seed={first},{first + count}"
+            )
+        others[seed] = name
 
 
 def _number(
@@ -115,12 +140,16 @@ def _number(
     raise AssertionError("there is always another number")
 
 
-def config_hash(config: DictConfig) -> str:
+def config_hash(config: DictConfig, but: Collection[str] = ()) -> str:
     """Return the same for two composed configs if one run can go on with the other; 0.1 and 1e-1 are the same.
 
     What looks like a secret is hashed so slowly that it cannot be guessed.
+
+    Args:
+        config: of a job.
+        but: options that are left out.
     """
-    kept = {str(key): _resolved(config, str(key)) for key in config if key not in _NO_MATTER}
+    kept = {str(key): _resolved(config, str(key)) for key in config if key not in _NO_MATTER and key not in but}
     if isinstance(kept.get("data"), dict):
         kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
     texts = [_hashable(key, json.dumps(value, sort_keys=True, default=str)) for key, value in sorted(kept.items())]
@@ -165,10 +194,15 @@ def _settle(config: DictConfig, number: int) -> Path:
 
 def _runs(path: Path, config: DictConfig) -> list[Path]:
     """Return the folders of a job's runs; a mistake in what says how many there are is the job's own to tell."""
+    return [seed_folder(path, seed) for seed in _seeds(config)] or [path]
+
+
+def _seeds(config: DictConfig) -> range:
+    """Return the seeds that a job trains together; none if it trains one."""
     together, seed = OmegaConf.select(config, "seeds_together"), OmegaConf.select(config, "seed")
     if type(together) is not int or type(seed) is not int or not 1 < together <= MOST_SEEDS:
-        return [path]
-    return [seed_folder(path, seed + index) for index in range(together)]
+        return range(0)
+    return range(seed, seed + together)
 
 
 def combined(statuses: Sequence[str], listed: ListedJob | None) -> str:

@@ -15,6 +15,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cl_powerprop import hydra_run
+from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.failures import Failures
 from cl_powerprop.launching import composing
 from cl_powerprop.launching.job_list import NAME, ListedJob, add_jobs, read_jobs
@@ -192,6 +193,21 @@ def test_a_mistake_in_the_number_of_seeds_is_left_to_the_job(loader: Any, words:
     configs = iter([(config, "name") for config in composed(loader, [*words, f"run_dir={tmp_path}", "seed=0"])])
     (job,) = plan(configs, 0, 1, tmp_path, {}, resumes=True)
     assert (job.state, job.objective()) == ("waiting", None)
+
+
+@pytest.mark.parametrize(("seeds", "clash"), [((0, 3), None), ((0, 2), 2), ((3, 1), 3)])
+def test_no_seed_is_trained_twice(loader: Any, seeds: tuple[int, int], clash: int | None, tmp_path: Path) -> None:
+    def planned(*more: str) -> list[PlannedJob]:
+        jobs = [[f"seed={seed}", "seeds_together=3", f"run_dir={tmp_path}", *more] for seed in seeds]
+        jobs.append([f"seed={seeds[0]}", "seeds_together=3", f"run_dir={tmp_path}", "optimizer.lr=0.7"])
+        configs = zip(composed(loader, *jobs), ("job a", "job b", "job c"), strict=True)
+        return plan(iter(configs), 0, 3, tmp_path, {}, resumes=True)
+
+    if clash is None:
+        assert [len(job.runs) for job in planned()] == [3, 3, 3]
+    else:
+        with pytest.raises(ConfigurationError, match=f"job a and job b .* both train seed {clash}: .* in steps of 3"):
+            planned()
 
 
 def test_values_of_the_environment_count(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
