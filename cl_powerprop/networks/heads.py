@@ -82,6 +82,12 @@ def head_sizes(model: nn.Module) -> list[int]:
     return []
 
 
+def is_padded(model: nn.Module) -> bool:
+    """Return whether the outputs of the last batch are padded: it has samples of several tasks, and heads differ."""
+    mixed = any(isinstance(module, TaskHeads) and isinstance(module.selected, Tensor) for module in model.modules())
+    return mixed and len({*head_sizes(model)}) > 1
+
+
 def select_heads(model: nn.Module, tasks: Sequence[int]) -> None:
     """Make every :class:`TaskHeads` of ``model`` put the logits of some tasks' heads side by side.
 

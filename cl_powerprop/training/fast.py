@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from cl_powerprop.errors import check_choice
 from cl_powerprop.limits import PRECISIONS
+from cl_powerprop.networks.heads import is_padded
 from cl_powerprop.seeding import derive_seed, generator
 from cl_powerprop.sparsity.norm_statistics import needs_two_samples
 from cl_powerprop.training.batches import WHOLE, count_batches
@@ -30,6 +31,7 @@ from cl_powerprop.training.listeners import Listener, listeners
 from cl_powerprop.training.loaders import JoiningLoader, MixedLoader, TensorLoader
 from cl_powerprop.training.lockstep import Lockstep
 from cl_powerprop.training.rates import hold_rates
+from cl_powerprop.training.smoothing import smoothed_loss
 from cl_powerprop.training.stackable import Epoch
 from cl_powerprop.training.stacked import Together, train_together
 from cl_powerprop.training.streamed_data import StreamLoader
@@ -118,6 +120,8 @@ class FastSupervisedTemplate(SupervisedTemplate):  # type: ignore[misc]
     def criterion(self) -> Tensor:
         """Return the loss of the current batch."""
         if self.is_training and self.label_smoothing:
+            if is_padded(self.model):
+                return smoothed_loss(self.mb_output, self.mb_y, self.label_smoothing)
             return cross_entropy(self.mb_output, self.mb_y, label_smoothing=self.label_smoothing)
         return super().criterion()  # type: ignore[no-any-return]
 

@@ -7,12 +7,16 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
+from cl_powerprop.assemble import assemble
+from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_label_smoothing
+from cl_powerprop.networks.heads import TaskHeads, is_padded, select_samples
 from cl_powerprop.sequences.permuted import permuted
 from cl_powerprop.tasks import Pixels
 from cl_powerprop.training.benchmark import to_avalanche
 from cl_powerprop.training.fast import FastSupervisedTemplate
+from cl_powerprop.training.smoothing import smoothed_loss
 
 
 class Watch(SupervisedPlugin):  # type: ignore[misc]
@@ -69,6 +73,41 @@ def test_training_labels_are_smoothed_and_an_evaluation_s_are_not(smoothing: flo
         assert watch.seen[when]
         for loss, logits, labels, _ in watch.seen[when]:
             torch.testing.assert_close(loss, cross_entropy(logits, labels, share))
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_labels_are_spread_over_the_classes_of_the_sample_s_own_head(smoothing: float) -> None:
+    torch.manual_seed(0)
+    heads = TaskHeads(6, [2, 5, 3])
+    features, tasks = torch.randn(9, 6), torch.tensor([0, 1, 2, 2, 1, 0, 0, 1, 2])
+    labels = torch.tensor([0, 4, 2, 1, 3, 1, 0, 2, 0])
+    select_samples(heads, tasks)
+    assert is_padded(heads)
+    each = [
+        cross_entropy(heads.heads[task](features[row : row + 1]), labels[row : row + 1], smoothing)
+        for row, task in enumerate(tasks.tolist())
+    ]
+    loss = smoothed_loss(heads(features), labels, smoothing)
+    torch.testing.assert_close(loss, torch.stack(each).mean())
+    heads.select_task(1)
+    assert not is_padded(heads)
+
+
+@pytest.mark.parametrize("strategy", ["joint", "replay", "derpp", "agem"])
+def test_smoothing_with_samples_of_several_heads(strategy: str) -> None:
+    config = compose(
+        [
+            *(f"strategy={strategy}", "data=digits", "benchmark=split", "benchmark.n_tasks=3"),
+            *("benchmark.scenario=task", "benchmark.classes=[[0,1],[2,3,4],[5,6,7,8,9]]", "model.heads=per_task"),
+            *("train.epochs=2", "train.label_smoothing=0.2", "optimizer=adam", "optimizer.lr=0.01", "model.alpha=1"),
+        ]
+    )
+    parts, watch = assemble(config), Watch()
+    parts.learner.plugins.append(watch)
+    for _, experience in parts.curriculum:
+        parts.train(experience)
+    assert watch.seen["train"]
+    assert max(float(loss) for loss, *_ in watch.seen["train"]) < 20.0, "the padding is -10,000"
 
 
 def test_channels_last_is_the_layout_of_every_batch_and_changes_no_value() -> None:
