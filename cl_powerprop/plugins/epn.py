@@ -100,8 +100,8 @@ class EPNPlugin(MaskingPlugin):
         rounds: how often the search is made: first after training, then after each of the equal parts of retraining but
             the last. A later one prunes the mask of the one before it, and holds ``gamma`` of what the network reaches
             with that, as iterative magnitude pruning does (Han et al., NeurIPS 2015, arXiv:1506.02626, section 3.4).
-        max_new: share of each layer (of all layers together, if these are ranked together) that one task may newly
-            take; a mask has the largest of the free weights in it, and reuses what it likes.
+        max_new: share of the free weights of each layer (of all layers together, if these are ranked together) that one
+            task may take: the largest; it reuses what it likes.
         reuse_bonus: what the magnitudes of frozen weights, or whatever else weights are ranked by, are multiplied by
             before that; above 1, a task reuses more, and takes fewer new ones.
         train_through: "all" trains a task with every frozen weight visible (the paper's algorithm); "free" hides
@@ -361,7 +361,9 @@ class EPNPlugin(MaskingPlugin):
     def _tell_exhausted(self, dense: float, counts: bool) -> None:
         held = f"accuracy {dense:.4f}" if counts else f"likelihood {math.exp(dense):.4f}"
         taken = (
-            "all visible weights" if self.max_new == 1.0 else f"{self.max_new:g} of each layer, and all it may reuse"
+            "all visible weights"
+            if self.max_new == 1.0
+            else f"{self.max_new:g} of the free weights, and all it may reuse"
         )
         self.tell(
             f"task {self.allocator.tasks}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the "
@@ -412,12 +414,13 @@ class EPNPlugin(MaskingPlugin):
             return {name: weight.visible for name, weight in weights.items()}
         total = sum(weight.owner.numel() for weight in weights.values())
         last = {name: torch.where(weights[name].frozen, -total, -layer) for name, layer in ranks.items()}
+        free = {name: int((~weight.frozen).sum()) for name, weight in weights.items()}
         if self.scope == "global":
             order = rank_global(last)
-            most = dict.fromkeys(weights, round(self.max_new * total))
+            most = dict.fromkeys(weights, round(self.max_new * sum(free.values())))
         else:
             order = {name: rank(layer) for name, layer in last.items()}
-            most = {name: round(self.max_new * layer.numel()) for name, layer in ranks.items()}
+            most = {name: round(self.max_new * count) for name, count in free.items()}
         views: dict[str, Tensor | None] = {}
         for name, weight in weights.items():
             view = weight.frozen | (order[name] < most[name])
