@@ -220,6 +220,7 @@ def watched(
     errors: tuple[type[Exception], ...],
     follows: bool = False,
     address: tuple[str, int] | None = None,
+    seconds: float | None = None,
 ) -> list[str]:
     """Call what reads a hostile file, and check all that it did.
 
@@ -229,6 +230,7 @@ def watched(
         errors: by which it may refuse all.
         follows: links are followed, as among a user's own data.
         address: of the only server that it may speak to.
+        seconds: of the processor's time that it may take; None for ``SECONDS``.
 
     Returns:
         The lines.
@@ -237,7 +239,7 @@ def watched(
     _installed()
     watch = _Watch(os.path.realpath(place.inside), os.path.realpath(place.outside), follows, address)
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), _bounded():
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), _bounded(SECONDS if seconds is None else seconds):
         _watch = watch
         try:
             lines = act()
@@ -268,7 +270,7 @@ def _check_secret(place: Place, said: str) -> None:
 
 
 @contextlib.contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(seconds: float) -> Iterator[None]:
     """Bound time and memory of what is inside."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -282,7 +284,7 @@ def _bounded() -> Iterator[None]:
         now = time.process_time()  # on a busy machine, little is done in much time
         if now - before < _IDLE:
             raise TooSlow(f"it has waited for {HANGS} seconds")
-        if now - start > 4 * SECONDS:
+        if now - start > 4 * seconds:
             raise TooSlow(f"it has worked for {now - start:.0f} seconds")
         before = now
 
@@ -299,6 +301,6 @@ def _bounded() -> Iterator[None]:
         if remaining:  # of pytest's own limit
             signal.setitimer(signal.ITIMER_REAL, max(1.0, remaining - (time.monotonic() - begun)))
     taken = time.process_time() - start
-    assert taken < SECONDS, f"it took {taken:.1f} seconds"
+    assert taken < seconds, f"it took {taken:.1f} seconds"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown) * 1024
     assert grown < MEMORY, f"it took {grown / 2**20:.0f} MiB"
