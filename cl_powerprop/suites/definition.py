@@ -25,6 +25,7 @@ BUDGET = ("train.epochs", "train.batch_size")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BASE = "based_on"
+_LIKE = "like"
 _MOST_BASES = 5  # files that lead from one to another
 
 
@@ -200,14 +201,44 @@ def _typed(name: str, values: Mapping[str, Any]) -> Suite:
         ),
         seeds=tuple(_count(seed, f"{name}: seeds") for seed in _list(given["seeds"], f"{name}: seeds")),
         methods=_methods(given["methods"], f"{name}: methods"),
-        any_budget=_methods(given.get("any_budget") or {}, f"{name}: any_budget"),
+        any_budget=_methods(given.get("any_budget") or {}, f"{name}: any_budget", given["methods"]),
     )
 
 
-def _methods(values: Any, where: str) -> dict[str, Method]:
+def _methods(values: Any, where: str, models: Any = None) -> dict[str, Method]:
+    """Return the methods of a section.
+
+    Args:
+        values: the section.
+        where: it is, for messages.
+        models: sections of methods that these may be like; None for the others of this section.
+    """
     if not isinstance(values, dict):
         raise ConfigurationError(f"{where} must be a section with a method a name")
-    return {str(name): _method(str(name), given, f"{where}.{name}") for name, given in values.items()}
+    methods = {}
+    for name, given in values.items():
+        place = f"{where}.{name}"
+        others = {key: other for key, other in values.items() if key != name} if models is None else models
+        methods[str(name)] = _method(str(name), _whole(given, others, place), place)
+    return methods
+
+
+def _whole(given: Any, models: dict[Any, Any], where: str) -> Any:
+    """Return what a method's section says, with what the method that it is like says.
+
+    Raises:
+        ConfigurationError: if it is like no other method, or like itself in the end.
+    """
+    if not isinstance(given, dict) or _LIKE not in given:
+        return given
+    like, sections = given[_LIKE], [str(name) for name, other in models.items() if isinstance(other, dict)]
+    if like not in sections:
+        raise ConfigurationError(
+            f"{where}: {_LIKE} must name another method, not {like!r:.60}; choose from: {', '.join(sections)}"
+        )
+    model = _whole(models[like], {name: other for name, other in models.items() if name != like}, where)
+    unlike = {key: value for key, value in given.items() if key != _LIKE}
+    return _merged({key: value for key, value in model.items() if key != "label"}, unlike, where)
 
 
 def _method(name: str, values: Any, where: str) -> Method:

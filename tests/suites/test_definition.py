@@ -1,5 +1,6 @@
 """What a suite's file may say, and what is refused with one line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from cl_powerprop.assemble import assemble
 from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
-from cl_powerprop.suites.definition import load_suite, suite_names
+from cl_powerprop.suites.definition import Method, load_suite, suite_names
 from cl_powerprop.suites.overrides import key_of, merged
 from cl_powerprop.suites.protocol import Protocol
 
@@ -52,6 +53,42 @@ def test_the_last_value_of_an_option_holds() -> None:
         ["data=mnist", "data.size=32", "model.hidden=[1,2]", "seed=1"], ["seed=2", "+data=digits", "~data.size"]
     )
     assert words == ("+data=digits", "model.hidden=[1,2]", "seed=2")
+
+
+def test_a_method_like_another_says_only_what_is_its_own(tmp_path: Path) -> None:
+    first = {
+        "label": "EPN",
+        "settings": ["strategy=epn", "strategy.gamma=0.9"],
+        "space": ["optimizer.lr=interval(1,2)"],
+    }
+    second = {
+        "like": "epn",
+        "settings": ["strategy.scope=global", "strategy.gamma=0.8"],
+        "tuning": ["strategy.rounds=1"],
+    }
+    third = {
+        "like": "second",
+        "label": "third",
+        "settings": ["~strategy.scope"],
+        "space": ["strategy.gamma=interval(0.8,1)"],
+    }
+    longer = {"like": "second", "settings": ["train.epochs=7"]}
+    methods = {"third": third, "second": second, "epn": first}
+    suite = load_suite(written(tmp_path / "small.yaml", methods=methods, any_budget={"second": longer}))
+    assert suite.methods["second"] == Method(
+        label="second",
+        settings=("strategy=epn", "strategy.gamma=0.8", "strategy.scope=global"),
+        space=("optimizer.lr=interval(1,2)",),
+        tuning=("strategy.rounds=1",),
+    )
+    assert suite.methods["third"] == Method(
+        label="third",
+        settings=("strategy=epn", "strategy.gamma=0.8"),
+        space=("optimizer.lr=interval(1,2)", "strategy.gamma=interval(0.8,1)"),
+        tuning=("strategy.rounds=1",),
+    )
+    own = suite.methods["second"]
+    assert suite.any_budget["second"] == replace(own, settings=(*own.settings, "train.epochs=7"))
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -107,6 +144,13 @@ def test_what_the_equal_table_has_in_common_is_the_same_for_all(name: str) -> No
         ({"methods": {"a": {"settings": ["strategy=naive"]}}}, "has no space"),
         ({"methods": {"a": {"settings": ["strategy=naive"], "space": []}}}, "nothing to tune"),
         ({"methods": {"a": {"settings": [], "space": ["optimizer.lr=1,2"]}}}, "names no strategy"),
+        ({"methods": {"a": {"like": "b"}}}, "methods.a: like must name another method, not 'b'"),
+        ({"methods": {"a": {"like": "b"}, "b": {"like": "a"}}}, "like must name another method, not 'a'"),
+        ({"methods": SMALL["methods"] | {"a": {"like": "b"}}}, "choose from: naive, epn"),
+        ({"methods": SMALL["methods"] | {"a": {"like": ["naive"]}}}, "choose from: naive, epn"),
+        ({"any_budget": {"epn": {"like": "x"}}}, "any_budget.epn: like must name another method, not 'x'"),
+        ({"methods": {"b": {"like": "a"}, "a": 3}}, "like must name another method"),
+        ({"methods": 3, "any_budget": {"a": {"like": "a"}}}, "a section with a method a name"),
         ({"based_on": "../x"}, "based_on must name another suite"),
     ],
 )
