@@ -5,7 +5,6 @@ section 4 and algorithm 1.
 """
 
 import math
-import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -287,9 +286,7 @@ class EPNPlugin(MaskingPlugin):
         if strategy._stop_training:
             return
         if epochs in (round(done * self.retrain_epochs / self.rounds) for done in range(1, self.rounds)):
-            start = time.perf_counter()
-            self.allocator.propose(self.choose_masks(strategy))
-            self.search_seconds += time.perf_counter() - start
+            self.propose_masks(strategy)
 
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights.

@@ -266,15 +266,19 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
 
     def _choose(self, strategy: Any) -> None:
         trigger_plugins(strategy, "can_save")
-        start = time.perf_counter()
-        self.allocator.propose(self.choose_masks(strategy))
+        self.propose_masks(strategy)
         if not self.retrain_epochs:  # retraining would adapt the running statistics of batch norms to the mask
             recalibrate(strategy.model, _outputs(strategy))
-        self.search_seconds += time.perf_counter() - start
         self.mask_chosen, self._steps_at_choice = True, strategy.clock.train_exp_iterations
         if self.retrain_epochs:
             strategy._stop_training = False  # that was the end of training, not of the task
             _begin_retraining(strategy)
+
+    def propose_masks(self, strategy: Any) -> None:
+        """Choose the task's masks, and count the time that it takes."""
+        start = time.perf_counter()
+        self.allocator.propose(self.choose_masks(strategy))
+        self.search_seconds += time.perf_counter() - start
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Give the task its mask and freeze the weights in it."""

@@ -239,7 +239,11 @@ def watched(
     _installed()
     watch = _Watch(os.path.realpath(place.inside), os.path.realpath(place.outside), follows, address)
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), _bounded(SECONDS if seconds is None else seconds):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+        _bounded(SECONDS if seconds is None else seconds),
+    ):
         _watch = watch
         try:
             lines = act()
