@@ -229,16 +229,19 @@ def _whole(given: Any, models: dict[Any, Any], where: str) -> Any:
     Raises:
         ConfigurationError: if it is like no other method, or like itself in the end.
     """
-    if not isinstance(given, dict) or _LIKE not in given:
-        return given
-    like, sections = given[_LIKE], [str(name) for name, other in models.items() if isinstance(other, dict)]
-    if like not in sections:
-        raise ConfigurationError(
-            f"{where}: {_LIKE} must name another method, not {like!r:.60}; choose from: {', '.join(sections)}"
-        )
-    model = _whole(models[like], {name: other for name, other in models.items() if name != like}, where)
-    unlike = {key: value for key, value in given.items() if key != _LIKE}
-    return _merged({key: value for key, value in model.items() if key != "label"}, unlike, where)
+    variants = []
+    while isinstance(given, dict) and _LIKE in given:
+        variants.append({key: value for key, value in given.items() if key != _LIKE})
+        like, names = given[_LIKE], [name for name, other in models.items() if isinstance(other, dict)]
+        if like not in names:
+            raise ConfigurationError(
+                f"{where}: {_LIKE} must name another method, not {like!r:.60}; "
+                f"choose from: {', '.join(map(str, names))}"
+            )
+        given, models = models[like], {name: other for name, other in models.items() if name != like}
+    for variant in reversed(variants):
+        given = _merged({key: value for key, value in given.items() if key != "label"}, variant, where)
+    return given
 
 
 def _method(name: str, values: Any, where: str) -> Method:

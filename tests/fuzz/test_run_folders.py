@@ -154,6 +154,6 @@ def test_a_comparison_is_written_whole(seeds: Seeds, place: Place, victim: int, 
             compared = compare(["runs"], Path("out"), allow_mixed=True)
             return compared.comparison.warnings
 
-        watched(place, act, errors=(UserError,), seconds=20)  # it draws eight figures, three seconds without damage
+        watched(place, act, errors=(UserError,), seconds=10)  # it draws eight figures, three seconds without damage
         for file in ("summary.csv", "summary.md", "pairwise.csv", "report.html"):
             assert (folder / "out" / file).stat().st_size > 0

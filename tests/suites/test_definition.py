@@ -149,6 +149,7 @@ def test_what_the_equal_table_has_in_common_is_the_same_for_all(name: str) -> No
         ({"methods": SMALL["methods"] | {"a": {"like": "b"}}}, "choose from: naive, epn"),
         ({"methods": SMALL["methods"] | {"a": {"like": ["naive"]}}}, "choose from: naive, epn"),
         ({"any_budget": {"epn": {"like": "x"}}}, "any_budget.epn: like must name another method, not 'x'"),
+        ({"methods": {"b": {"like": "3"}, 3: SMALL["methods"]["naive"]}}, "like must name another method, not '3'"),
         ({"methods": {"b": {"like": "a"}, "a": 3}}, "like must name another method"),
         ({"methods": 3, "any_budget": {"a": {"like": "a"}}}, "a section with a method a name"),
         ({"based_on": "../x"}, "based_on must name another suite"),
