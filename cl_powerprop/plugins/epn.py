@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from avalanche.models.utils import avalanche_forward
 from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
@@ -18,16 +17,14 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_epn, check_judging, check_pruning, check_scored_epn
 from cl_powerprop.plugins.learned_scores import HidingScores, LearnedScores
 from cl_powerprop.plugins.masking import MaskingPlugin
+from cl_powerprop.plugins.saliencies import Saliencies
 from cl_powerprop.plugins.search import SEARCH_BY_NAME
 from cl_powerprop.plugins.validation import Sum, Validation
 from cl_powerprop.seeding import generator
-from cl_powerprop.sparsity import rank, rank_global
 from cl_powerprop.sparsity.allocator import Unmasked
-from cl_powerprop.sparsity.norm_statistics import batch_statistics
-from cl_powerprop.training.loaders import statistics_batches
+from cl_powerprop.sparsity.candidates import CandidateMasks, Scope
 
 Criterion = Literal["magnitude", "saliency", "both", "scores"]
-_SALIENCY = "saliency/"  # what the names of summed saliencies begin with
 
 # Densities grow by 12 % per step from 0.5 % of a layer: fine steps for small masks, coarse ones for large masks.
 DEFAULT_SPARSITIES = tuple(round(1.0 - 0.005 * 1.12**step, 5) for step in range(47))
@@ -123,7 +120,7 @@ class EPNPlugin(MaskingPlugin):
         retrain_epochs: int = 0,
         sparsities: Sequence[float] = DEFAULT_SPARSITIES,
         search: Literal["grid", "raise", "bisect", "gallop"] = "gallop",
-        scope: Literal["layer", "global"] = "layer",
+        scope: Scope = "layer",
         criterion: Criterion = "magnitude",
         judge: Literal["accuracy", "loss"] = "accuracy",
         slack: float = 0.0,
@@ -169,7 +166,7 @@ class EPNPlugin(MaskingPlugin):
         self.validation = validation
         self.searches: list[Search] = []
         self._validation_data: Any = None
-        self._saliency: dict[str, Tensor] = {}
+        self._saliencies = Saliencies()
         self._measured = _Progress()
 
     def settings(self) -> dict[str, Any]:
@@ -188,8 +185,7 @@ class EPNPlugin(MaskingPlugin):
 
     def task_progress(self) -> dict[str, Any]:
         """Return the saliencies that are summed, and what the search has measured."""
-        saliency = {f"{_SALIENCY}{name}": total for name, total in self._saliency.items()}
-        return saliency | {
+        return self._saliencies.state_dict() | {
             "dense": self._measured.dense,
             "dense_accuracy": self._measured.dense_accuracy,
             "slack": self._measured.slack,
@@ -198,10 +194,7 @@ class EPNPlugin(MaskingPlugin):
 
     def load_task_progress(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`task_progress` returned."""
-        for key in (key for key in state if key.startswith(_SALIENCY)):
-            name = key.removeprefix(_SALIENCY)
-            self.allocator.weights[name].open_gate()
-            self._saliency[name] = state[key]
+        self._saliencies.load_state_dict(state, self.allocator)
         sums = {index: Sum(total, batches) for index, total, batches in state.get("sums", ())}
         if sums:  # else whatever was measured is measured again
             self._measured = _Progress(state["dense"], state["dense_accuracy"], state["slack"], sums)
@@ -233,7 +226,7 @@ class EPNPlugin(MaskingPlugin):
         if self.output_layer not in (None, "auto", *self.allocator.weights):
             layers = ", ".join(self.allocator.weights)
             raise ConfigurationError(f"output_layer must be auto, None or one of {layers}, not {self.output_layer!r}")
-        self._saliency = {}
+        self._saliencies.clear()
         weights = self.allocator.weights
         if all(weight.frozen.all() for weight in weights.values()):
             self.tell(f"task {self.allocator.tasks}: no weight is free; only what is not masked can learn")
@@ -244,42 +237,18 @@ class EPNPlugin(MaskingPlugin):
         """In the epoch whose saliencies are summed, compute gradients of frozen weights too; they are not trained."""
         before_search = strategy.train_epochs - self.retrain_epochs - 1
         if self.sums_saliencies and strategy.clock.train_exp_epochs == before_search and not self.mask_chosen:
-            self._start_saliencies()
-
-    def _start_saliencies(self) -> None:
-        for name, weight in self.allocator.weights.items():
-            weight.open_gate()
-            self._saliency[name] = torch.zeros_like(self.allocator.phi(name))
-
-    def _measure_saliencies(self, strategy: Any) -> None:
-        """Sum the saliencies in a pass of its own, without a step: training was stopped before its last epoch."""
-        self._start_saliencies()
-        model, training = strategy.model, strategy.model.training
-        model.eval()
-        with batch_statistics(model):
-            label, size = strategy.experience.task_label, strategy.train_mb_size
-            for batch in statistics_batches(strategy.adapted_dataset, label, size, strategy.device):
-                strategy.optimizer.zero_grad()
-                strategy._criterion(avalanche_forward(model, batch[0], batch[-1]), batch[1]).backward()
-                self.after_backward(strategy)
-        strategy.optimizer.zero_grad()
-        model.train(training)
+            self._saliencies.begin(self.allocator)
 
     def graph_tensors(self, strategy: Any) -> Iterable[Tensor]:
-        return [*super().graph_tensors(strategy), *self._saliency.values()]
+        return [*super().graph_tensors(strategy), *self._saliencies.sums.values()]
 
     def after_backward(self, strategy: Any, **_: Any) -> None:
-        """Add the mini-batch to the saliencies: ``theta * dL/dtheta`` equals ``phi * dL/dphi / alpha``."""
-        for name, total in self._saliency.items():
-            weight, phi = self.allocator.weights[name], self.allocator.phi(name)
-            if phi.grad is not None:
-                value = self.allocator.theta(name) if weight.theta_gradient else phi.detach() / weight.alpha
-                product = value * phi.grad
-                total.addcmul_(product, product)
+        """Add the mini-batch to the saliencies, in the epoch in which they are summed."""
+        self._saliencies.add(self.allocator)
 
     def stack_key(self, strategy: Any) -> Hashable | None:
         """Return what learners have in common that train together; None in the epoch whose saliencies are summed."""
-        return None if self._saliency else super().stack_key(strategy)
+        return None if self._saliencies.sums else super().stack_key(strategy)
 
     def epoch_retrained(self, strategy: Any, epochs: int) -> None:
         """Search again if the retraining of a round, but the last one, is over; not if it was told to stop."""
@@ -293,12 +262,11 @@ class EPNPlugin(MaskingPlugin):
 
         In a later round, these are those of the mask that it has.
         """
-        if self.sums_saliencies and not any(bool(total.any()) for total in self._saliency.values()):
-            self._measure_saliencies(strategy)
+        if self.sums_saliencies and not self._saliencies.measured:
+            self._saliencies.measure(self.allocator, strategy)
         if self.train_through == "scored" and self.learned is not None and self.learned.is_attached:
             self.allocator.propose(self.learned.masks())
-        ranks = self._ranks()
-        views = self._views(ranks)
+        candidates = self._candidates()
         before = {name: weight.training_view for name, weight in self.allocator.weights.items()}
         validation, measured = Validation(strategy, self._validation_data, self.judge), self._measured
         if measured.dense is None:
@@ -313,14 +281,14 @@ class EPNPlugin(MaskingPlugin):
                 if self.mask_chosen:
                     self.allocator.propose(before)  # which is saved
                 trigger_plugins(strategy, "can_save")
-                self.allocator.propose(self._masks(ranks, views, self.sparsities[index]))
+                self.allocator.propose(candidates.at(self.sparsities[index]))
                 measured.sums[index] = validation.add_up(lambda lowest, highest: lowest >= target or highest < target)
             return validation.mean(measured.sums[index]) >= target
 
         index = SEARCH_BY_NAME[self.search](len(self.sparsities), holds, self._last_index())
         sparsity = self._lowest if index is None else self.sparsities[index]
         value, accuracy = dense, measured.dense_accuracy
-        masks = self._masks(ranks, views, sparsity)
+        masks = candidates.at(sparsity)
         if index is not None:
             self.allocator.propose(masks)
             # What was left when it was certain: the record has the whole value.
@@ -335,7 +303,8 @@ class EPNPlugin(MaskingPlugin):
             index is None,
             *losses,
         )
-        self._saliency, self._measured = {}, _Progress()
+        self._saliencies.clear()
+        self._measured = _Progress()
         if self.mask_chosen:
             self._go_on_from(found)
         else:
@@ -356,16 +325,14 @@ class EPNPlugin(MaskingPlugin):
         )
 
     def _tell_exhausted(self, dense: float, counts: bool) -> None:
-        held = f"accuracy {dense:.4f}" if counts else f"likelihood {math.exp(dense):.4f}"
-        taken = (
-            "all visible weights"
-            if self.max_new == 1.0
-            else f"{self.max_new:g} of the free weights, and all it may reuse"
+        held = f"{self.gamma:g} of the validation " + (
+            f"accuracy {dense:.4f}" if counts else f"likelihood {math.exp(dense):.4f}"
         )
-        self.tell(
-            f"task {self.allocator.tasks}: capacity exhausted: no sparsity that was tried holds {self.gamma:g} of the "
-            f"validation {held}; the task takes {taken}"
-        )
+        if self.max_new == 1.0:
+            why = f"capacity exhausted: no sparsity that was tried holds {held}; the task takes all visible weights"
+        else:
+            why = f"no mask with {self.max_new:g} of the free weights holds {held}; the task takes as many"
+        self.tell(f"task {self.allocator.tasks}: {why}")
 
     def _last_index(self) -> int | None:
         """Return the index of the sparsity nearest to the last task's; None for the first task."""
@@ -374,72 +341,17 @@ class EPNPlugin(MaskingPlugin):
         last = self.searches[-1].sparsity
         return min(range(len(self.sparsities)), key=lambda index: abs(self.sparsities[index] - last))
 
-    def _ranks(self) -> dict[str, Tensor]:
-        """Rank the weights by the criterion, per layer or globally; hidden weights come last."""
+    def _candidates(self) -> CandidateMasks:
+        """Return the masks that the task can choose from."""
         magnitudes = {name: self.allocator.theta(name).abs() for name in self.allocator.weights}
-        criteria = {
+        criteria: dict[Criterion, list[Mapping[str, Tensor]]] = {
             "magnitude": [magnitudes],
-            "saliency": [self._saliency],
-            "both": [magnitudes, self._saliency],
+            "saliency": [self._saliencies.sums],
+            "both": [magnitudes, self._saliencies.sums],
             "scores": [self._scores.magnitudes()],
-        }[self.criterion]
-        total: dict[str, Tensor] = {}
-        for scores in criteria:
-            shown = {name: self._hide(name, self._favour(name, score)) for name, score in scores.items()}
-            ranks = rank_global(shown) if self.scope == "global" else {key: rank(value) for key, value in shown.items()}
-            total = {name: ranks[name] + total[name] if total else ranks[name] for name in ranks}
-        if len(criteria) == 1:
-            return total
-        negative = {name: -ranks for name, ranks in total.items()}
-        return (
-            rank_global(negative) if self.scope == "global" else {key: rank(value) for key, value in negative.items()}
-        )
-
-    def _favour(self, name: str, score: Tensor) -> Tensor:
-        if self.reuse_bonus == 1.0:
-            return score
-        return torch.where(self.allocator.weights[name].frozen, self.reuse_bonus * score, score)
-
-    def _hide(self, name: str, score: Tensor) -> Tensor:
-        visible = self.allocator.weights[name].visible
-        return score if visible is None else torch.where(visible, score, -1.0)
-
-    def _views(self, ranks: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-        """Return the weights that a mask may have; None for all of a layer's."""
-        weights = self.allocator.weights
-        if self.max_new == 1.0:
-            return {name: weight.visible for name, weight in weights.items()}
-        total = sum(weight.owner.numel() for weight in weights.values())
-        last = {name: torch.where(weights[name].frozen, -total, -layer) for name, layer in ranks.items()}
-        free = {name: int((~weight.frozen).sum()) for name, weight in weights.items()}
-        if self.scope == "global":
-            order = rank_global(last)
-            most = dict.fromkeys(weights, round(self.max_new * sum(free.values())))
-        else:
-            order = {name: rank(layer) for name, layer in last.items()}
-            most = {name: round(self.max_new * count) for name, count in free.items()}
-        views: dict[str, Tensor | None] = {}
-        for name, weight in weights.items():
-            view = weight.frozen | (order[name] < most[name])
-            views[name] = view if weight.visible is None else view & weight.visible
-        return views
-
-    def _masks(self, ranks: dict[str, Tensor], views: dict[str, Tensor | None], sparsity: float) -> dict[str, Tensor]:
-        """Return the masks at one sparsity, limited to the weights that a mask may have."""
-        output = self._output_layer()
-        total = sum(layer_ranks.numel() for layer_ranks in ranks.values())
-        masks = {}
-        for name, layer_ranks in ranks.items():
-            if name == output:
-                layer_ranks = rank(-layer_ranks) if self.scope == "global" else layer_ranks
-                count = round((1.0 - sparsity / 2) * layer_ranks.numel())
-            elif self.scope == "global":
-                count = round((1.0 - sparsity) * total)
-            else:
-                count = round((1.0 - sparsity) * layer_ranks.numel())
-            view, mask = views[name], layer_ranks < count
-            masks[name] = mask if view is None else mask & view
-        return masks
+        }
+        chosen, output = criteria[self.criterion], self._output_layer()
+        return CandidateMasks(self.allocator, chosen, self.scope, self.reuse_bonus, self.max_new, output)
 
     def _output_layer(self) -> str | None:
         if self.criterion == "scores":  # all layers train through the same density

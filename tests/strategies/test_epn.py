@@ -414,6 +414,15 @@ def test_an_unknown_output_layer_is_refused() -> None:
         take_the_first(dense_net(), 0.8, output_layer="no such layer")
 
 
+def test_a_task_at_its_limit_does_not_say_that_capacity_is_exhausted() -> None:
+    plugin = EPNPlugin(gamma=1.0, sparsities=[0.999], max_new=0.1)
+    make_strategy(dense_net(), [plugin], epochs=8).train(make_benchmark(1).train_stream[0])
+    assert plugin.searches[0].exhausted
+    assert plugin.allocator.capacity_used == pytest.approx(0.1, abs=0.01)
+    (told,) = plugin.messages
+    assert told.startswith("task 0: no mask with 0.1 of the free weights holds 1 of the validation accuracy")
+
+
 def test_capacity_exhausted() -> None:
     network, benchmark = dense_net(), make_benchmark(3)
     plugin = EPNPlugin(gamma=1.0, sparsities=[0.999])

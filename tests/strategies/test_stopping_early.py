@@ -226,9 +226,9 @@ def test_saliencies_are_there_after_an_early_stop(criterion: str, event: str, ep
     ranked: list[torch.Tensor] = []
 
     class Watch(EPNPlugin):
-        def _ranks(self) -> Any:
-            ranked.extend(total.clone() for total in self._saliency.values())
-            return super()._ranks()
+        def _candidates(self) -> Any:
+            ranked.extend(total.clone() for total in self._saliencies.sums.values())
+            return super()._candidates()
 
     plugin = Watch(gamma=0.9, sparsities=[0.8], criterion=criterion)
     make_strategy(dense_net(), [Stop(event), plugin], epochs=epochs).train(benchmark.train_stream[0])
