@@ -7,17 +7,23 @@ import pytest
 from cl_powerprop.analysis.statistics import estimate
 from cl_powerprop.composition import compose
 from cl_powerprop.suites.definition import Method
-from cl_powerprop.suites.figure import NAME, draw_figure
+from cl_powerprop.suites.figure import NAME, draw_figure, frontier
 from cl_powerprop.suites.protocol import ANY_BUDGET, Entry, Outcome, Tuned
 from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, table
 
 CONFIG = compose(["strategy=naive", "data=digits"])
 
 
-def row(name: str, validation: float | None, any_budget: bool = False, size: tuple[float, ...] = (1.0, 1.2)) -> Row:
+def row(
+    name: str,
+    validation: float | None,
+    any_budget: bool = False,
+    size: tuple[float, ...] = (1.0, 1.2),
+    accuracy: tuple[float, ...] = (0.8, 0.9),
+) -> Row:
     entry = Entry(name, f"{ANY_BUDGET}/{name}" if any_budget else name, Method(label=name, settings=(), space=()))
     tuned = None if validation is None else Tuned({"optimizer.lr": "0.1"}, validation, (2, 0), CONFIG)
-    values = {"average_accuracy": (0.8, 0.9), "total_size": size}
+    values = {"average_accuracy": accuracy, "total_size": size}
     measured = {metric: estimate(values.get(metric, ())) for metric in (*ESTIMATED, *MEANS)}
     return Row(Outcome(entry, tuned, {1: Path("a"), 2: Path("b")} if tuned else {}), measured, 10.0)
 
@@ -66,3 +72,22 @@ def test_the_figure_shows_what_has_both_measurements(tmp_path: Path) -> None:
     assert "second" not in text
     assert draw_figure([row("second", 0.5, size=())], "title", tmp_path) == []
     assert not (tmp_path / f"{NAME}.svg").exists(), "that of an earlier call is gone"
+
+
+def test_the_frontier_has_what_no_other_method_beats() -> None:
+    values = {"a": (0.3, 0.7), "b": (0.5, 0.9), "c": (0.5, 0.8), "d": (0.6, 0.9), "e": (2.0, 0.95), "f": (3.0, 0.1)}
+    points = [(name, estimate((size,)), estimate((accuracy,))) for name, (size, accuracy) in values.items()]
+    expected = [
+        name
+        for name, (size, accuracy) in values.items()
+        if not any(x <= size and y >= accuracy and (x, y) != (size, accuracy) for x, y in values.values())
+    ]
+    assert [name for name, _, _ in frontier(points)] == expected == ["a", "b", "e"]
+
+
+def test_what_is_near_the_frontier_has_a_panel_of_its_own(tmp_path: Path) -> None:
+    rows = [row(str(index), 0.5, size=(index + 1.0,), accuracy=(0.9 + 0.01 * index,)) for index in range(4)]
+    draw_figure(rows, "title", tmp_path)
+    assert "near the frontier" not in (tmp_path / f"{NAME}.svg").read_text(encoding="utf-8")
+    draw_figure([*rows, row("far below", 0.5, size=(2.0,), accuracy=(0.2,))], "title", tmp_path)
+    assert "near the frontier" in (tmp_path / f"{NAME}.svg").read_text(encoding="utf-8")
