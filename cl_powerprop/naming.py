@@ -200,16 +200,18 @@ def label(row: Row, columns: Sequence[str]) -> str:
     return ", ".join(_part(row, column, named, _ALL) for column in named)
 
 
-def job_name(row: Row, overrides: Mapping[str, str], swept: Collection[str]) -> str:
-    """Return the name of a job of a multirun: its strategy, the value of each option that is swept, and its seed.
+def job_name(row: Row, overrides: Mapping[str, str], swept: Collection[str], seeds: int = 1) -> str:
+    """Return the name of a job of a multirun: its strategy, the value of each option that is swept, and its seeds.
 
     Args:
         row: the job's settings.
         overrides: the job's overrides, value by key.
         swept: the keys of those that other jobs have with another value.
+        seeds: how many it trains together, of which the row has the first.
     """
     named = label({**overrides, **row}, [key for key in overrides if key in swept])
-    return f"{named}, seed {row['seed']}"
+    first = row["seed"]
+    return f"{named}, seed {first}" if seeds == 1 else f"{named}, seeds {first} to {first + seeds - 1}"
 
 
 def against(row: Row, default: Row) -> str:

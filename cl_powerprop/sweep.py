@@ -32,4 +32,4 @@ def job_of(config: RunConfig, hydra_config: Any, command: Sequence[str], live: b
         for override in parser.parse_overrides(list(hydra_config.overrides.task))
     }
     row = naming_row(config)
-    return Job(hydra_config.job.num, job_name(row, overrides, overrides.keys() - fixed), live)
+    return Job(hydra_config.job.num, job_name(row, overrides, overrides.keys() - fixed, config.seeds_together), live)

@@ -156,7 +156,7 @@ def _name(config: DictConfig, overrides: Sequence[str], swept: Collection[str]) 
         is_part = OmegaConf.is_config(value) or value is None
         given[override.key_or_group] = override.get_value_element_as_str() if is_part else value
     row = {"strategy": OmegaConf.select(config, "strategy.name"), "seed": OmegaConf.select(config, "seed")}
-    return job_name(row, given, swept)
+    return job_name(row, given, swept, OmegaConf.select(config, "seeds_together"))
 
 
 def _add(sweep: Path, jobs: Sequence[ListedJob], begins: bool = False) -> None:

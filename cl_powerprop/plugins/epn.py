@@ -229,7 +229,8 @@ class EPNPlugin(MaskingPlugin):
         self._saliencies.clear()
         weights = self.allocator.weights
         if all(weight.frozen.all() for weight in weights.values()):
-            self.tell(f"task {self.allocator.tasks}: no weight is free; only what is not masked can learn")
+            left = "what is not masked" + (", and which weights to use," if self.learned is not None else "")
+            self.tell(f"task {self.allocator.tasks}: no weight is free; only {left} can be learned")
         elif self.train_through == "free" and self.allocator.tasks:
             self.allocator.hide_frozen()
 
@@ -260,7 +261,8 @@ class EPNPlugin(MaskingPlugin):
     def choose_masks(self, strategy: Any) -> dict[str, Tensor]:
         """Search the grid on validation samples; if no sparsity is found, the task takes all visible weights.
 
-        In a later round, these are those of the mask that it has.
+        In a later round, these are those of the mask that it has; with ``criterion="scores"`` the task takes the share
+        that it was trained with.
         """
         if self.sums_saliencies and not self._saliencies.measured:
             self._saliencies.measure(self.allocator, strategy)
@@ -328,10 +330,12 @@ class EPNPlugin(MaskingPlugin):
         held = f"{self.gamma:g} of the validation " + (
             f"accuracy {dense:.4f}" if counts else f"likelihood {math.exp(dense):.4f}"
         )
-        if self.max_new == 1.0:
-            why = f"capacity exhausted: no sparsity that was tried holds {held}; the task takes all visible weights"
-        else:
+        if self.max_new < 1.0:
             why = f"no mask with {self.max_new:g} of the free weights holds {held}; the task takes as many"
+        elif self.criterion == "scores":
+            why = f"no sparsity that was tried holds {held}; the task keeps the density that it was trained with"
+        else:
+            why = f"capacity exhausted: no sparsity that was tried holds {held}; the task takes all visible weights"
         self.tell(f"task {self.allocator.tasks}: {why}")
 
     def _last_index(self) -> int | None:

@@ -19,7 +19,8 @@ class HATPlugin(MaskingPlugin):
     """Learns a gate for each hidden unit (of a convolution: channel) of a network whose layers follow one another.
 
     In training, gates are ``sigmoid(s * e)`` of an embedding ``e``, and ``s`` rises from ``1 / s_max`` to ``s_max``
-    over each epoch. At the end the units with ``e > 0`` are the task's: its mask has the weights between them.
+    over each epoch; in an epoch of one batch it is ``s_max``. At the end the units with ``e > 0`` are the task's: its
+    mask has the weights between them.
 
     Args:
         c: weight of the regulariser, the mean gate of units that no earlier task uses.
@@ -54,8 +55,9 @@ class HATPlugin(MaskingPlugin):
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
         """Set the scale of this step."""
         if self.learned.is_attached:
-            others = max(1, len(strategy.dataloader) - 1)
-            self.learned.set_scale(min(1.0, strategy.clock.train_epoch_iterations / others))
+            others = len(strategy.dataloader) - 1
+            done = strategy.clock.train_epoch_iterations / others if others > 0 else 1.0
+            self.learned.set_scale(min(1.0, done))
 
     def before_backward(self, strategy: Any, **_: Any) -> None:
         """Add the regulariser to the loss."""

@@ -1,4 +1,4 @@
-"""The common base of PackNet and EfficientPackNet: a task trains, gets its mask, retrains through it, and is frozen."""
+"""The common base of all methods with masks: a task trains, gets its mask, retrains through it, and is frozen."""
 
 import logging
 import time
@@ -9,13 +9,12 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiHeadClassifier
 from avalanche.models.utils import avalanche_forward
-from avalanche.training.plugins import EarlyStoppingPlugin
-from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import trigger_plugins
 from torch import Tensor, nn
 
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.networks.heads import TaskHeads
+from cl_powerprop.plugins.early_stopping import BestMasks, stoppers, watch_anew
 from cl_powerprop.plugins.learned_masks import LearnedMasks
 from cl_powerprop.plugins.padding import never_predict_padding
 from cl_powerprop.seeding import generator
@@ -81,6 +80,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self._retrained = 0
         self._steps_at_choice = 0
         self._resumed: Mapping[str, Any] = {}
+        self._best: BestMasks | None = None
         self._last = _AfterTheOthers(self)
 
     @abstractmethod
@@ -153,6 +153,7 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
         self.allocator = MaskAllocator(model, self.unmasked, exclude=HEADS)
         if self.learned is not None:
             self.learned.cover(self.allocator)
+            self._best = BestMasks(self.learned)
         never_predict_padding(model)
         coverage = self.allocator.coverage
         if coverage < _COVERED:
@@ -178,9 +179,10 @@ class MaskingPlugin(SupervisedPlugin, ABC):  # type: ignore[misc]
             )
         if self.learned is not None:
             self.learned.join(strategy.optimizer)
-        others = [plugin for plugin in strategy.plugins if plugin is not self._last]
+        others = [plugin for plugin in strategy.plugins if plugin not in (self._best, self._last)]
         last = [plugin for plugin in others if getattr(plugin, "comes_last", False)]  # ours, which stop nothing
-        strategy.plugins[:] = [*(plugin for plugin in others if plugin not in last), self._last, *last]
+        best = [self._best] if self._best is not None and stoppers(strategy) else []
+        strategy.plugins[:] = [*(plugin for plugin in others if plugin not in last), *best, self._last, *last]
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Start the next task.
@@ -339,12 +341,7 @@ class _AfterTheOthers(SupervisedPlugin):  # type: ignore[misc]
 def _begin_retraining(strategy: Any) -> None:
     """Tell plugins of ours that retraining begins, and let early stopping forget the network without its mask."""
     trigger_plugins(strategy, "retraining_begins")
-    stoppers = [plugin for plugin in strategy.plugins if isinstance(plugin, EarlyStoppingPlugin)]
-    for plugin in strategy.plugins if stoppers else ():
-        if isinstance(plugin, PeriodicEval) and plugin.eval_every > 0:
-            plugin._peval(strategy)  # what they watch from now on
-    for stopper in stoppers:
-        stopper.before_training_exp(strategy)
+    watch_anew(strategy)
 
 
 def _outputs(strategy: Any) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from cl_powerprop.errors import ConfigurationError
@@ -48,9 +49,13 @@ class Gate:
 
     @property
     def used(self) -> Tensor:
-        """Boolean, ``[units]``: the gates that are open at a large scale; the one nearest to it if none is."""
-        embedding = self.embedding.detach()
-        return (embedding > 0.0) | (embedding == embedding.max())
+        """Boolean, ``[units]``: the gates that are open at a large scale; the one nearest to it if none is.
+
+        Where several are as near, it is the first.
+        """
+        used = self.embedding.detach() > 0.0
+        used[self.embedding.detach().argmax()] = True
+        return used
 
 
 class GatedWeight:
@@ -135,6 +140,11 @@ class UnitGates(LearnedMasks):
     @property
     def is_attached(self) -> bool:
         return all(self.allocator.weights[name].learned is layer for name, layer in self.layers.items())
+
+    def join(self, optimizer: Optimizer) -> None:
+        super().join(optimizer)
+        device = next(iter(self.parameters.values())).device
+        self._scale.data = self._scale.data.to(device)  # the gates share it
 
     def _gate_head(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Gate the inputs of the head of the task in training; in the heads of others, unused inputs have weight 0."""

@@ -4,6 +4,7 @@ Suites are data: names, numbers and overrides as the command takes them. Ours st
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from cl_powerprop.documents import read_yaml
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.limits import check_seed
+from cl_powerprop.privacy import redact
 from cl_powerprop.registry import CONF
 from cl_powerprop.suites.overrides import check_common, check_method, merged
 
@@ -74,6 +76,7 @@ class Suite:
         methods: all with the same network, epochs and batches.
         any_budget: with epochs and batches of their own; one that is called as a method above is another try of it.
         is_quick: it is as small as ``--quick`` makes it.
+        file: of which it was read, as it was named; None for one of ours.
     """
 
     name: str
@@ -84,11 +87,13 @@ class Suite:
     methods: Mapping[str, Method]
     any_budget: Mapping[str, Method] = field(default_factory=dict)
     is_quick: bool = False
+    file: str | None = None
 
     @property
     def command(self) -> str:
         """The command that makes its table."""
-        return f"cl-powerprop suite {self.name}" + (" --quick" if self.is_quick else "")
+        named = self.name if self.file is None else shlex.quote(redact(self.file))
+        return f"cl-powerprop suite {named}" + (" --quick" if self.is_quick else "")
 
     def changed(self, words: Sequence[str]) -> "Suite":
         """Return the suite with some overrides for all runs of all methods.
@@ -137,7 +142,9 @@ def load_suite(name: str, quick: bool = False) -> Suite:
         if small is None:
             raise ConfigurationError(f"{name} has no section quick, and cannot be run with --quick")
         values = _merged(values, small, "quick") | {"any_budget": {}}
-    suite = replace(_typed(Path(name).stem if name.endswith(".yaml") else name, values), is_quick=quick)
+    is_file = name.endswith(".yaml")
+    suite = _typed(Path(name).stem if is_file else name, values)
+    suite = replace(suite, is_quick=quick, file=name if is_file else None)
     _check(suite)
     return suite
 
@@ -187,7 +194,7 @@ def _typed(name: str, values: Mapping[str, Any]) -> Suite:
     Raises:
         ConfigurationError: naming what is missing, unknown or of the wrong kind.
     """
-    known = [each.name for each in fields(Suite) if each.name not in ("name", "is_quick")]
+    known = [each.name for each in fields(Suite) if each.name not in ("name", "is_quick", "file")]
     given = _section(values, known, name, ["any_budget"])
     tuning = _section(given["tuning"], [each.name for each in fields(Tuning)], f"{name}: tuning", ["settings"])
     return Suite(

@@ -13,8 +13,8 @@ _OWN = (
     "experiment",
 )  # set by the protocol, or by no suite
 
-# Options that change no number: they say where data is, and how runs are followed.
-_PLACES = ("data.root", "data.download", "device", "train.threads", "progress", "logger", "checkpoint", "save_model")
+# Options that change no number, and that a run may go on with others of: where data is, and how runs are followed.
+_PLACES = ("data.root", "data.download", "progress", "logger", "checkpoint", "save_model")
 
 
 def key_of(word: str) -> str:

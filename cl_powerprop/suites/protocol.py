@@ -246,7 +246,7 @@ class Protocol:
         run_command(
             [
                 *("-m", "--config-dir", str(self._folder / FOLDER), f"experiment={names}"),
-                *(of_all if self._together else each),
+                *(of_all if self._together and len(seeds) > 1 else each),
                 *(f"run_dir={self._folder / RUNS}", *elsewhere, *data, *self._launcher),
             ]
         )

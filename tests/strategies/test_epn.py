@@ -594,6 +594,17 @@ def test_scored_frozen_weights_are_hidden_from_the_search_as_from_training() -> 
     assert any(bool((weights[name].mask_of(2) & trained.frozen[2][name]).any()) for name in LAYERS), "some are reused"
 
 
+@pytest.mark.parametrize("options", [{"criterion": "scores"}, {"train_through": "scored"}])
+def test_without_a_free_weight_a_task_still_learns_which_weights_to_use(options: dict[str, Any]) -> None:
+    plugin = EPNPlugin(gamma=1.0, sparsities=[0.0], score_density=1.0, **options)
+    strategy = make_strategy(dense_net(), [plugin])
+    for experience in make_benchmark(2, count=100).train_stream:
+        strategy.train(experience)
+    assert plugin.allocator.capacity_used == 1.0
+    told = "no weight is free; only what is not masked, and which weights to use, can be learned"
+    assert any(message == f"task 1: {told}" for message in plugin.messages)
+
+
 def test_a_search_by_scores_that_finds_nothing_takes_no_weight_that_was_not_trained() -> None:
     options = {"criterion": "scores", "score_density": 0.3, "score_lr": 5.0, "max_new": 0.05, "gamma": 1.0}
     plugin = EPNPlugin(sparsities=GRID, **options)  # type: ignore[arg-type]
@@ -601,6 +612,7 @@ def test_a_search_by_scores_that_finds_nothing_takes_no_weight_that_was_not_trai
     for experience in make_benchmark(3, count=100).train_stream:
         strategy.train(experience)
     assert any(search.exhausted for search in plugin.searches)
+    assert not any("capacity exhausted" in message for message in plugin.messages)
     for task, search in enumerate(plugin.searches):
         assert search.sparsity >= 0.7
         for weight in plugin.allocator.weights.values():

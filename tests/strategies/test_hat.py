@@ -14,7 +14,7 @@ from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.networks.classifier import Classifier
 from cl_powerprop.networks.residual import ResidualBlock
 from cl_powerprop.plugins import HATPlugin
-from cl_powerprop.plugins.unit_gates import UnitGates
+from cl_powerprop.plugins.unit_gates import Gate, UnitGates
 from cl_powerprop.registry import find
 from cl_powerprop.sparsity import MaskAllocator, powerpropagate, select_task
 
@@ -148,6 +148,25 @@ def test_gates_harden_over_each_epoch_and_tasks_share_units() -> None:
     strategy.train(benchmark.train_stream[1])
     rows = [row for row in plugin.allocator.history if row.kind == "masked"]
     assert all(0 < row.kept < row.weights for row in rows)
+
+
+def test_gates_are_hard_in_an_epoch_of_one_batch() -> None:
+    plugin = HATPlugin(s_max=100.0)
+    scales = Scales(plugin)
+    model = nn.Sequential(nn.Flatten(), *mlp(False).features[1:], nn.Linear(9, 3))
+    strategy = make_strategy(model, [plugin, scales])
+    strategy.train(make_benchmark(1, count=16).train_stream[0])  # as many as a batch has
+    assert set(scales.seen) == {100.0}
+
+
+@pytest.mark.parametrize("embedding", [[-6.0, -6.0, -6.0], [-3.0, -1.0, -2.0], [-1.0, 2.0, 0.5], [0.0, -1.0, -1.0]])
+def test_the_unit_nearest_to_use_is_used_if_none_is(embedding: list[float]) -> None:
+    gate = Gate(3, torch.tensor(100.0), torch.device("cpu"))
+    gate.embedding.data = torch.tensor(embedding)
+    expected = [value > 0 for value in embedding]
+    if not any(expected):
+        expected[embedding.index(max(embedding))] = True
+    assert gate.used.tolist() == expected
 
 
 @pytest.mark.parametrize(

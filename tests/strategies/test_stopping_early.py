@@ -9,8 +9,9 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
+from torch import nn
 
-from cl_powerprop.plugins import EPNPlugin, PackNetPlugin
+from cl_powerprop.plugins import EPNPlugin, HATPlugin, PackNetPlugin, SupSupPlugin, WSNPlugin
 from cl_powerprop.plugins.masking import MaskingPlugin
 from cl_powerprop.sparsity import select_task
 from cl_powerprop.training.benchmark import in_memory
@@ -24,6 +25,13 @@ TASKS, EPOCHS = 2, 8
 METHODS = {
     "packnet": lambda **options: PackNetPlugin(0.3, **options),
     "epn": lambda **options: EPNPlugin(gamma=0.9, sparsities=[0.8, 0.6, 0.4], **options),
+}
+LEARNED = {
+    "wsn": lambda: WSNPlugin(density=0.3, score_lr=5.0),
+    "supsup": lambda: SupSupPlugin(density=0.3, score_lr=5.0),
+    "hat": lambda: HATPlugin(s_max=50.0, gate_lr=5.0),
+    "scores": lambda: EPNPlugin(gamma=0.9, sparsities=[0.8, 0.5], criterion="scores", score_lr=5.0),
+    "scored": lambda: EPNPlugin(gamma=0.9, sparsities=[0.8, 0.5], train_through="scored", score_lr=500.0),
 }
 TEMPLATES = {"stock": SupervisedTemplate, "fast": FastSupervisedTemplate}
 
@@ -193,6 +201,66 @@ def test_avalanches_early_stopping(template: str, method: str, mode: str, first:
     # No accuracy improves by the margin, so patience runs out as soon as it can, in training and in retraining.
     assert all(trained + retrained < 12 for trained, retrained in epochs.seen)
     assert all(1 <= retrained <= 3 for _, retrained in epochs.seen)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("mode", ["epoch", "iteration"])
+@pytest.mark.parametrize("method", LEARNED)
+def test_early_stopping_goes_back_to_the_masks_of_the_best_network(template: str, mode: str, method: str) -> None:
+    plugin = LEARNED[method]()
+
+    class Before(SupervisedPlugin):
+        """Keeps the learned values before each moment at which early stopping may act, and after it went back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: dict[int, dict[str, Any]] = {}
+            self.back: dict[str, Any] = {}
+
+        def _values(self) -> dict[str, Any]:
+            return {name: value.detach().clone() for name, value in plugin.learned.parameters.items()}
+
+        def _look(self, strategy: Any) -> None:
+            self.seen.setdefault(stopper._get_strategy_counter(strategy), self._values())
+
+        def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+            if mode == "epoch":
+                self._look(strategy)
+
+        def before_training_iteration(self, strategy: Any, **_: Any) -> None:
+            if mode == "iteration":
+                self._look(strategy)
+
+        def before_forward(self, strategy: Any, **_: Any) -> None:
+            if strategy._stop_training:  # Avalanche still makes the step before which it is stopped
+                self.back = self._values()
+
+        def after_training_exp(self, strategy: Any, **_: Any) -> None:
+            if mode == "epoch":
+                self.back = self._values()
+
+    before, stopper = Before(), EarlyStoppingPlugin(1 if mode == "epoch" else 3, "test_stream", peval_mode=mode)
+    evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12, bias=False), nn.ReLU(), nn.Linear(12, 3, bias=False))
+    strategy = make_strategy(
+        *(model, [before, plugin, stopper]),
+        kind=TEMPLATES[template],
+        epochs=40,
+        eval_every=1,
+        peval_mode=mode,
+        evaluator=evaluator,
+    )
+    benchmark = make_benchmark(TASKS)
+    for task, experience in enumerate(benchmark.train_stream):
+        before.seen.clear()
+        strategy.train(experience, eval_streams=[benchmark.test_stream])
+        assert strategy.clock.train_exp_epochs < 40, "it was stopped"
+        if method == "scored" and task == 0:
+            continue  # has no scores
+        best, last = before.seen[stopper.best_step], before.seen[max(before.seen)]
+        assert any(not torch.equal(last[name], value) for name, value in best.items()), "there is something to undo"
+        assert before.back.keys() == best.keys()
+        assert all(torch.equal(best[name], value) for name, value in before.back.items())
 
 
 def test_early_stopping_never_goes_back_to_before_the_mask() -> None:

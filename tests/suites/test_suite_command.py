@@ -199,6 +199,18 @@ def test_a_suite_that_was_stopped_goes_on_and_comes_to_the_same(
         assert {**row, "seconds.total": ""} == {**there[key], "seconds.total": ""}
 
 
+def test_one_reported_seed_is_a_run_alone_also_with_together(tmp_path: Path) -> None:
+    naive = {"naive": SUITE["methods"]["naive"]}
+    small = {**SUITE, "seeds": [11], "methods": naive, "any_budget": {}}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(small, sort_keys=False), encoding="utf-8")
+    ended = suite("one.yaml", "--together", "--out", "made", "--jobs", "1", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert table(tmp_path / "made")["naive", "equal"]["seeds"] == "11"
+    assert "`cl-powerprop suite one.yaml`" in (tmp_path / "made/league.md").read_text(encoding="utf-8")
+    (recipe,) = (tmp_path / "made/configs/experiment").glob("*.yaml")
+    assert "cl-powerprop suite one.yaml" in recipe.read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_is_one_line(
     finished: tuple[Path, "subprocess.CompletedProcess[str]"],
     monkeypatch: pytest.MonkeyPatch,
@@ -217,6 +229,8 @@ def test_what_cannot_be_is_one_line(
         ): "tiny has no method hatt; choose from: naive, packnet, hopeless, told",
         ("tiny.yaml", "--out", "other"): "other holds something else than a suite; choose another --out",
         ("tiny.yaml", "--out", "made", "train.epochs=3"): "made holds a suite of other settings: common was ",
+        ("tiny.yaml", "--out", "made", "train.threads=2"): "made holds a suite of other settings: common was ",
+        ("tiny.yaml", "--out", "made", "device=cpu"): "made holds a suite of other settings: common was ",
         ("tiny.yaml", "seed=3"): "seed=3: the suite sets seed itself; leave it out",
         ("tiny.yaml", "strategy=epn"): "each method has a strategy of its own",
         ("tiny.yaml", "--quick"): "no section quick",
