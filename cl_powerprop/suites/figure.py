@@ -38,7 +38,7 @@ def draw_figure(found: Sequence[Row], title: str, folder: Path) -> list[str]:
         folder: to write to.
     """
     points = [
-        (row.outcome.entry.label, row.measured["total_size"], row.measured["average_accuracy"])
+        (row.entry.label, row.measured["total_size"], row.measured["average_accuracy"])
         for row in found
         if row.measured["total_size"].n and row.measured["average_accuracy"].n
     ]

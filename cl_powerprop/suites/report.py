@@ -18,24 +18,32 @@ from cl_powerprop.shown import in_markdown
 from cl_powerprop.suites.definition import Suite
 from cl_powerprop.suites.figure import draw_figure
 from cl_powerprop.suites.overrides import without_places
-from cl_powerprop.suites.protocol import Outcome
-from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, rows, table
+from cl_powerprop.suites.protocol import Entry, Outcome, entries
+from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, recorded_rows, rows, table
 
-COMPARISON = "comparison"
+TABLE, COMPARISON = "league.csv", "comparison"
 _WIDTH = 200  # of the printed table, where there is no terminal
 _DIGITS = 4  # of a setting that was chosen
 
 
-def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path) -> None:
+def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path, kept: Sequence[Entry] = ()) -> None:
     """Write the tables and figures of a suite, and print the tables.
 
+    Args:
+        suite: with all its methods.
+        outcomes: what came of those that this call was for.
+        folder: of the suite.
+        kept: other methods, whose rows in the folder's table stay, if it has some.
+
     Raises:
+        RunFolderError: if the folder's table cannot be read.
         StorageError: if they cannot be written.
     """
     problems: list[str] = []
-    found = rows(outcomes, problems)
+    both = {row.entry: row for row in (*recorded_rows(folder / TABLE, kept), *rows(outcomes, problems))}
+    found = [both[entry] for entry in entries(suite) if entry in both]
     try:
-        write_file(folder / "league.csv", csv_bytes(table(found)))
+        write_file(folder / TABLE, csv_bytes(table(found)))
         write_file(folder / "league.md", redact(_markdown(suite, found, problems)).encode())
         figures = draw_figure(found, suite.title, folder)
     except OSError as error:
@@ -49,13 +57,13 @@ def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path) -> Non
         _print(title, part)
     for line in (*_reasons(found), *problems):
         say(line)
-    for name in ("league.md", "league.csv", *figures, *([f"{COMPARISON}/report.html"] if runs else [])):
+    for name in ("league.md", TABLE, *figures, *([f"{COMPARISON}/report.html"] if runs else [])):
         say(f"{folder / name}")
 
 
 def _parts(suite: Suite, found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Return the tables with their titles."""
-    equal = [row for row in found if not row.outcome.entry.any_budget]
+    equal = [row for row in found if not row.entry.any_budget]
     parts = [(f"{suite.title}: equal steps", equal)]
     if best := best_of_any_budget(found):
         parts.append((f"{suite.title}: the best of any budget, by validation accuracy", best))
@@ -73,19 +81,22 @@ def _headings() -> list[str]:
 
 def _cells(row: Row) -> list[str]:
     """Return what the table shows of a method, after its name."""
-    tuned, count = row.outcome.tuned, len(row.outcome.runs or {})
     shown = [
         format_estimate(metric, row.measured[metric.name])
         if metric.name in ESTIMATED
         else format_value(metric, row.measured[metric.name].mean)
         for metric in _columns()
     ]
-    if tuned is None:
-        return [*shown, *["-"] * 4, "0", "refused" if row.outcome.refused else "failed"]
-    identity, buffer, n_tasks = needs(tuned.config)
+    if row.needs is None:
+        return [*shown, *["-"] * 4, "0", _ended(row)]
+    identity, buffer, n_tasks = row.needs
     known = [identity or "no", "yes" if buffer else "no", "yes" if n_tasks else "no"]
-    settings = ", ".join(f"{key.partition('.')[2] or key} {_short(value)}" for key, value in tuned.values.items())
-    return [*shown, *known, format_number(row.steps, ".0f"), str(count), settings]
+    settings = ", ".join(f"{key.partition('.')[2] or key} {_short(value)}" for key, value in row.settings.items())
+    return [*shown, *known, format_number(row.steps, ".0f"), str(len(row.seeds)), settings]
+
+
+def _ended(row: Row) -> str:
+    return "refused" if row.refused else "failed"
 
 
 def _short(value: str) -> str:
@@ -101,7 +112,7 @@ def _print(title: str, found: Sequence[Row]) -> None:
     for name in names:
         shown.add_column(Text(name), justify="left" if name in ("method", "settings") else "right")
     for row in found:
-        shown.add_row(*map(Text, [row.outcome.entry.label, *_cells(row)]))
+        shown.add_row(*map(Text, [row.entry.label, *_cells(row)]))
     say_table(shown, _WIDTH)
 
 
@@ -109,18 +120,23 @@ def _reasons(found: Sequence[Row]) -> list[str]:
     """Return a line for each method that has not all its runs, and for each that has trials that were not complete."""
     lines = []
     for row in found:
-        outcome, name = row.outcome, row.outcome.entry.label
-        if outcome.reason:
-            lines.append(f"{name}: {'refused' if outcome.refused else 'failed'}: {outcome.reason}")
-        if outcome.tuned and (bad := outcome.tuned.trials[1]):
-            lines.append(f"{name}: {bad} of {outcome.tuned.trials[0]} trials diverged or failed")
+        if row.reason:
+            lines.append(f"{row.entry.label}: {_ended(row)}: {row.reason}")
+        if bad := row.trials[1]:
+            lines.append(f"{row.entry.label}: {bad} of {row.trials[0]} trials diverged or failed")
     return lines
+
+
+def _command(suite: Suite, found: Sequence[Row]) -> str:
+    """Return the command that makes the table, which names the methods if these are not all."""
+    names = [*dict.fromkeys(row.entry.name for row in found)]
+    return suite.command + (f" --methods {','.join(names)}" if {*suite.methods, *suite.any_budget} - {*names} else "")
 
 
 def _markdown(suite: Suite, found: Sequence[Row], problems: Sequence[str]) -> str:
     names = _headings()
     lines = [f"# {suite.title}", ""]
-    lines += [f"`{suite.command}`; all runs have: `{' '.join(without_places(suite.common))}`.", ""]
+    lines += [f"`{_command(suite, found)}`; all runs have: `{' '.join(without_places(suite.common))}`.", ""]
     tuning, seeds = suite.tuning, ", ".join(map(str, suite.seeds))
     lines.append(
         f"Each method: {tuning.trials} trials on validation data with seed {tuning.seed}"
@@ -131,7 +147,7 @@ def _markdown(suite: Suite, found: Sequence[Row], problems: Sequence[str]) -> st
         lines += ["", f"## {in_markdown(title)}", ""]
         lines += markdown_header(names, "l" + "r" * (len(names) - 2) + "l")
         for row in part:
-            cells = [row.outcome.entry.label, *_cells(row)]
+            cells = [row.entry.label, *_cells(row)]
             lines.append("| " + " | ".join(map(in_markdown, cells)) + " |")
     if said := [*_reasons(found), *problems]:
         lines += ["", *(f"- {in_markdown(line)}" for line in said)]

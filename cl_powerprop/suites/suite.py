@@ -1,7 +1,7 @@
 """`cl-powerprop suite`: from nothing to the table of a suite; the same command goes on where it was cut off."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cl_powerprop.run_lock import RunLock
 from cl_powerprop.shown import as_line
 from cl_powerprop.suites.definition import Suite, load_suite
 from cl_powerprop.suites.overrides import of_launcher, without_places
-from cl_powerprop.suites.protocol import Protocol
+from cl_powerprop.suites.protocol import Entry, Protocol, entries
 from cl_powerprop.suites.report import write_report
 from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.study_file import check_optuna
@@ -56,17 +56,18 @@ def run_suite(
     if place().ranks > 1:
         raise ConfigurationError("torchrun starts the processes of one run; call suite without it")
     launcher = [word for word in words if of_launcher(word)]
-    suite = load_suite(name, quick).changed([word for word in words if word not in launcher])
-    suite = suite.only(methods) if methods else suite
+    whole = load_suite(name, quick).changed([word for word in words if word not in launcher])
+    suite = whole.only(methods) if methods else whole
     check_optuna()
     folder = out or Path("runs/suites", suite.name + ("-quick" if quick else ""))
     protocol = Protocol(suite, folder, launcher, jobs, together, retries_failed)
     protocol.check()
     try:
         with RunLock(folder).hold():
-            _enter(suite, folder)
+            before = _enter(suite, folder)
+            kept = _unchanged(whole, before)
             outcomes = protocol.run()
-            write_report(suite, outcomes, folder)
+            write_report(whole, outcomes, folder, kept)
     except InUseError as error:
         raise InUseError(str(error).replace("run_dir", "--out")) from error
     except (Interrupted, StorageError) as stop:
@@ -75,8 +76,10 @@ def run_suite(
     return FAULT if any(outcome.reason and not outcome.refused for outcome in outcomes) else 0
 
 
-def _enter(suite: Suite, folder: Path) -> None:
+def _enter(suite: Suite, folder: Path) -> dict[str, Any]:
     """Write what a folder is for, or find it to be for the same; methods may be added.
+
+    Return what it was for before.
 
     Raises:
         RunFolderError: if it holds something else, or a suite of other settings.
@@ -107,6 +110,17 @@ def _enter(suite: Suite, folder: Path) -> None:
         write_file(file, (json.dumps({**(before or {}), **about}, indent=2) + "\n").encode())
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
+    return before or {}
+
+
+def _unchanged(suite: Suite, before: Mapping[str, Any]) -> list[Entry]:
+    """Return the methods that a suite still has as a folder had them before; say which it has otherwise."""
+    about = _about(suite)
+    known = {entry: f"{'any_budget' if entry.any_budget else 'methods'}.{entry.name}" for entry in entries(suite)}
+    changed = [key for key in known.values() if key in before and before[key] != about[key]]
+    for key in changed:
+        say(f"{key} has changed since its row was made, which is left out")
+    return [entry for entry, key in known.items() if key in before and key not in changed]
 
 
 def _about(suite: Suite) -> dict[str, Any]:

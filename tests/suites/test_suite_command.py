@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,13 +169,44 @@ def test_the_same_command_again_runs_nothing(
     before = {file: file.stat().st_mtime_ns for file in made.rglob("run.json")}
     text = (made / "league.csv").read_bytes()
     assert suite_here("tiny.yaml", "--out", "made", "--resume", "--methods", "naive,packnet") == 0
-    assert [*table(made)] == [("naive", "equal"), ("packnet", "equal"), ("naive", "any")]
+    assert (made / "league.csv").read_bytes() == text, "with the rows of the other methods"
     assert (suite_here("tiny.yaml", "--out", "made"), (made / "league.csv").read_bytes()) == (1, text)
     assert {file: file.stat().st_mtime_ns for file in made.rglob("run.json")} == before
     capsys.readouterr()
     runs = statuses(made)
     assert {run.state for run in runs if "hopeless" not in run.name} == {"complete"}
     assert len(runs) == 4 * 2 + 3 * 2, "trials of four methods, runs of three"
+
+
+def test_rows_stay_without_their_runs_unless_the_method_has_changed(
+    finished: tuple[Path, "subprocess.CompletedProcess[str]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("made/runs/packnet")
+    shutil.rmtree("made/tuning/packnet")
+    before = table(Path("made"))
+    assert suite_here("tiny.yaml", "--out", "made", "--methods", "naive") == 0
+    assert table(Path("made")) == before
+    assert "| PackNet |" in Path("made/league.md").read_text(encoding="utf-8")
+
+    changed = {**SUITE, "methods": {**SUITE["methods"], "packnet": {"settings": ["strategy=packnet"], "space": [LR]}}}
+    changed["methods"]["new"] = SUITE["methods"]["naive"]
+    Path("tiny.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    capsys.readouterr()
+    assert suite_here("tiny.yaml", "--out", "made", "--methods", "naive") == 0
+    assert "methods.packnet has changed since its row was made, which is left out" in capsys.readouterr().out
+    assert table(Path("made")) == {key: row for key, row in before.items() if key[0] != "packnet"}
+    said = "`cl-powerprop suite tiny.yaml --methods naive,hopeless,told`"
+    assert said in Path("made/league.md").read_text(encoding="utf-8")
+
+    table_before = Path("made/league.csv").read_text(encoding="utf-8")
+    Path("made/league.csv").write_text(table_before.replace(",True\n", ",yes\n"), encoding="utf-8")
+    assert suite_here("tiny.yaml", "--out", "made", "--methods", "naive") == 2
+    assert "made/league.csv is damaged, and its other rows would be lost" in capsys.readouterr().err
 
 
 def test_a_suite_that_was_stopped_goes_on_and_comes_to_the_same(
@@ -256,4 +288,4 @@ def test_a_suite_of_ours_is_quick(tmp_path: Path) -> None:
     assert float(rows["epn", "equal"]["average_forgetting"]) == 0
     assert [row["task_identity"] for row in rows.values()] == ["head", "weights"]
     about = (tmp_path / "runs" / "suites" / "league" / "permuted_10-quick" / "league.md").read_text()
-    assert "`cl-powerprop suite league/permuted_10 --quick`" in about
+    assert "`cl-powerprop suite league/permuted_10 --quick --methods naive,epn`" in about

@@ -1,15 +1,22 @@
 """Rows of a suite's table and its figure, from measurements that are made up."""
 
+import contextlib
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cl_powerprop.analysis.statistics import estimate
+from cl_powerprop.analysis.tables import csv_bytes
 from cl_powerprop.composition import compose
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.suites.definition import Method
 from cl_powerprop.suites.figure import NAME, draw_figure, frontier
-from cl_powerprop.suites.protocol import ANY_BUDGET, Entry, Outcome, Tuned
-from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, table
+from cl_powerprop.suites.protocol import ANY_BUDGET, Entry
+from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, needs, recorded_rows, table
 
 CONFIG = compose(["strategy=naive", "data=digits"])
 
@@ -22,16 +29,19 @@ def row(
     accuracy: tuple[float, ...] = (0.8, 0.9),
 ) -> Row:
     entry = Entry(name, f"{ANY_BUDGET}/{name}" if any_budget else name, Method(label=name, settings=(), space=()))
-    tuned = None if validation is None else Tuned({"optimizer.lr": "0.1"}, validation, (2, 0), CONFIG)
-    values = {"average_accuracy": accuracy, "total_size": size}
+    values = {"average_accuracy": accuracy, "total_size": size, "seconds.total": accuracy}
     measured = {metric: estimate(values.get(metric, ())) for metric in (*ESTIMATED, *MEANS)}
-    return Row(Outcome(entry, tuned, {1: Path("a"), 2: Path("b")} if tuned else {}), measured, 10.0)
+    if validation is None:
+        return Row(entry, {metric: estimate([]) for metric in measured}, reason="no trial is complete")
+    return Row(
+        entry, measured, 10.0, (1, 2), ("head", False, True), validation, (2, 1), {"optimizer.lr": "0.1"}, "seed 3: NaN"
+    )
 
 
 def test_the_better_budget_is_chosen_by_validation_data() -> None:
     rows = [row("a", 0.5), row("b", 0.9), row("c", None), row("a", 0.6, True), row("b", 0.8, True)]
     best = best_of_any_budget(rows)
-    assert [(each.outcome.entry.name, each.outcome.entry.any_budget) for each in best] == [
+    assert [(each.entry.name, each.entry.any_budget) for each in best] == [
         ("a", True),
         ("b", False),
         ("c", False),
@@ -41,11 +51,61 @@ def test_the_better_budget_is_chosen_by_validation_data() -> None:
 
 def test_what_was_not_measured_is_empty() -> None:
     made = table([row("a", 0.5, size=()), row("b", None)])
-    assert made["total_size"].isna().tolist() == [True, False]
+    assert made["total_size"].isna().tolist() == [True, True]
+    assert made["average_accuracy"].isna().tolist() == [False, True]
     assert made["wsn_capacity"].isna().all()
     assert made["average_accuracy"].tolist()[0] == pytest.approx(0.85)
     assert made["settings"].tolist() == ["optimizer.lr=0.1", ""]
     assert made["seeds"].tolist() == ["1 2", ""]
+
+
+def test_a_row_comes_back_from_the_table_as_it_was(tmp_path: Path) -> None:
+    made = [row("a", 0.5), row("b", None), row("a", 0.25, True, size=()), replace(row("c", None), refused=True)]
+    file = tmp_path / "league.csv"
+    file.write_bytes(csv_bytes(table(made)))
+    back = recorded_rows(file, [each.entry for each in made])
+    assert csv_bytes(table(back)) == file.read_bytes()
+    assert [(each.entry, each.needs, each.seeds, each.settings, each.reason, each.refused) for each in back] == [
+        (each.entry, each.needs, each.seeds, each.settings, each.reason, each.refused) for each in made
+    ]
+    assert [each.measured["total_size"].n for each in back] == [2, 0, 0, 0]
+    draw_figure(back, "title", tmp_path)
+    again = (tmp_path / f"{NAME}.svg").read_bytes()
+    draw_figure(made, "title", tmp_path)
+    assert (tmp_path / f"{NAME}.svg").read_bytes() == again
+    (alone,) = recorded_rows(file, [made[2].entry])
+    assert (alone.entry, alone.accuracy) == (made[2].entry, 0.25)
+    assert recorded_rows(tmp_path / "none.csv", [made[0].entry]) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("method,", "name,"),
+        ("0.5", "half"),
+        ("1 2", "one two"),
+        ("optimizer.lr=0.1", "optimizer.lr"),
+        ("False", "perhaps"),
+        ("seed 3: NaN", "seed 3:\x1b[2J"),
+        (",2,1,", ",2"),
+    ],
+)
+def test_a_damaged_table_is_said_before_its_rows_are_lost(tmp_path: Path, damage: tuple[str, str]) -> None:
+    file = tmp_path / "league.csv"
+    text = csv_bytes(table([row("a", 0.5)])).decode()
+    assert damage[0] in text
+    file.write_text(text.replace(*damage), encoding="utf-8")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        recorded_rows(file, [row("a", 0.5).entry])
+
+
+@given(content=st.binary(max_size=400))
+def test_any_bytes_are_a_table_or_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "league.csv"
+        file.write_bytes(b"method,budget,seeds\n" + content)
+        with contextlib.suppress(RunFolderError):
+            assert recorded_rows(file, [row("a", 0.5).entry]) == []
 
 
 @pytest.mark.parametrize(
