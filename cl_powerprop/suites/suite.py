@@ -119,7 +119,7 @@ def _unchanged(suite: Suite, before: Mapping[str, Any]) -> list[Entry]:
     known = {entry: f"{'any_budget' if entry.any_budget else 'methods'}.{entry.name}" for entry in entries(suite)}
     changed = [key for key in known.values() if key in before and before[key] != about[key]]
     for key in changed:
-        say(f"{key} has changed since its row was made, which is left out")
+        say(f"{key} is another one than in {SETTINGS}; a row of it from before is left out")
     return [entry for entry, key in known.items() if key in before and key not in changed]
 
 

@@ -15,6 +15,7 @@ from cl_powerprop.analysis.statistics import Estimate, estimate
 from cl_powerprop.config import RunConfig
 from cl_powerprop.errors import FileError, RunFolderError
 from cl_powerprop.files import read_file
+from cl_powerprop.shown import as_line
 from cl_powerprop.suites.protocol import Entry, Outcome
 
 ESTIMATED = ("average_accuracy", "average_forgetting", "total_size")
@@ -194,8 +195,8 @@ def _recorded(entry: Entry, line: Mapping[str, str]) -> Row:
     """
     seeds = tuple(int(seed) for seed in line["seeds"].split())
     settings = dict(setting.split("=", 1) for setting in line["settings"].split())
-    if not (line["settings"] + line["reason"] + line[_NEEDS[0]]).isprintable():
-        raise ValueError("a text of more than one line")
+    if not (line["settings"] + line[_NEEDS[0]]).isprintable():
+        raise ValueError("text that no terminal should show")
     bounds = {name: (_number(line[f"{name}_low"]), _number(line[f"{name}_high"])) for name in ESTIMATED}
     measured = {
         name: _known(len(seeds), _number(line[name]), *bounds.get(name, (_NONE, _NONE)))
@@ -211,7 +212,7 @@ def _recorded(entry: Entry, line: Mapping[str, str]) -> Row:
         accuracy=_number(line["validation_accuracy"]),
         trials=(int(line[_TRIALS[0]]), int(line[_TRIALS[1]])),
         settings=settings,
-        reason=line["reason"],
+        reason=as_line(line["reason"]),
         refused=_flag(line.get("refused", "False")),  # which tables did not have at first
     )
 
