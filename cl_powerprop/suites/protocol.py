@@ -32,7 +32,7 @@ from cl_powerprop.tuning.tune import tune
 RUNS, TUNING, ANY_BUDGET = "runs", "tuning", "any_budget"
 _SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}"
 _IN_RECIPES = (*GROUPS, "train")  # sections of a config; recipes leave out where one user's data is
-_LARGEST = 2**22  # bytes of the table of a study
+_LARGEST = 2**22  # bytes of a table
 
 
 @dataclass(frozen=True)
@@ -279,6 +279,20 @@ def _find_data(config: RunConfig) -> None:
     dataset.verify(root)
 
 
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none if there is no such file.
+
+    Raises:
+        RunFolderError: if it cannot be read.
+    """
+    try:
+        return list(csv.DictReader(io.StringIO(read_file(file, _LARGEST).decode())))
+    except FileNotFoundError:
+        return []
+    except (OSError, FileError, ValueError, csv.Error) as error:
+        raise RunFolderError(f"{file} cannot be read: {error}") from error
+
+
 def _trials(folder: Path) -> list[dict[str, str]]:
     """Return the rows of a study's table; none if it has not got that far.
 
@@ -286,12 +300,7 @@ def _trials(folder: Path) -> list[dict[str, str]]:
         RunFolderError: if the table is damaged.
     """
     file = folder / TABLE
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_file(file, _LARGEST).decode())))
-    except FileNotFoundError:
-        return []
-    except (OSError, FileError, ValueError, csv.Error) as error:
-        raise RunFolderError(f"{file} cannot be read: {error}") from error
+    rows = csv_rows(file)
     if any(None in row or None in row.values() or not {"state", "best", "error"} <= row.keys() for row in rows):
         raise RunFolderError(f"{file} is damaged; remove it, and the same command makes it again")
     return rows

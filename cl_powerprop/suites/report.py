@@ -18,29 +18,28 @@ from cl_powerprop.shown import in_markdown
 from cl_powerprop.suites.definition import Suite
 from cl_powerprop.suites.figure import draw_figure
 from cl_powerprop.suites.overrides import without_places
-from cl_powerprop.suites.protocol import Entry, Outcome, entries
-from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, recorded_rows, rows, table
+from cl_powerprop.suites.protocol import Outcome, entries
+from cl_powerprop.suites.table import ESTIMATED, MEANS, Row, best_of_any_budget, rows, table
 
 TABLE, COMPARISON = "league.csv", "comparison"
 _WIDTH = 200  # of the printed table, where there is no terminal
 _DIGITS = 4  # of a setting that was chosen
 
 
-def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path, kept: Sequence[Entry] = ()) -> None:
+def write_report(suite: Suite, outcomes: Sequence[Outcome], folder: Path, recorded: Sequence[Row] = ()) -> None:
     """Write the tables and figures of a suite, and print the tables.
 
     Args:
         suite: with all its methods.
         outcomes: what came of those that this call was for.
         folder: of the suite.
-        kept: other methods, whose rows in the folder's table stay, if it has some.
+        recorded: rows of other methods, which stay in the table.
 
     Raises:
-        RunFolderError: if the folder's table cannot be read.
         StorageError: if they cannot be written.
     """
     problems: list[str] = []
-    both = {row.entry: row for row in (*recorded_rows(folder / TABLE, kept), *rows(outcomes, problems))}
+    both = {row.entry: row for row in (*recorded, *rows(outcomes, problems))}
     found = [both[entry] for entry in entries(suite) if entry in both]
     try:
         write_file(folder / TABLE, csv_bytes(table(found)))

@@ -18,7 +18,8 @@ from cl_powerprop.shown import as_line
 from cl_powerprop.suites.definition import Suite, load_suite
 from cl_powerprop.suites.overrides import of_launcher, without_places
 from cl_powerprop.suites.protocol import Entry, Protocol, entries
-from cl_powerprop.suites.report import write_report
+from cl_powerprop.suites.report import TABLE, write_report
+from cl_powerprop.suites.table import recorded_rows
 from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.study_file import check_optuna
 
@@ -65,9 +66,9 @@ def run_suite(
     try:
         with RunLock(folder).hold():
             before = _enter(suite, folder)
-            kept = _unchanged(whole, before)
+            recorded = recorded_rows(folder / TABLE, _unchanged(whole, before))
             outcomes = protocol.run()
-            write_report(whole, outcomes, folder, kept)
+            write_report(whole, outcomes, folder, recorded)
     except InUseError as error:
         raise InUseError(str(error).replace("run_dir", "--out")) from error
     except (Interrupted, StorageError) as stop:

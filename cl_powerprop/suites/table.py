@@ -1,7 +1,5 @@
 """The table of a suite: a row a method, with what it reaches, what it costs, and what it needs to know."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +11,9 @@ import pandas as pd
 from cl_powerprop.analysis.runs import Runs, load_runs
 from cl_powerprop.analysis.statistics import Estimate, estimate
 from cl_powerprop.config import RunConfig
-from cl_powerprop.errors import FileError, RunFolderError
-from cl_powerprop.files import read_file
+from cl_powerprop.errors import RunFolderError
 from cl_powerprop.shown import as_line
-from cl_powerprop.suites.protocol import Entry, Outcome
+from cl_powerprop.suites.protocol import Entry, Outcome, csv_rows
 
 ESTIMATED = ("average_accuracy", "average_forgetting", "total_size")
 """Metrics of which the table has the mean over the seeds and its 95 % t-interval; of the others it has the mean."""
@@ -24,7 +21,6 @@ MEANS = ("wsn_capacity", "mask_bits_stored", "seconds.total")
 _NEEDS = ("task_identity", "buffer", "number_of_tasks")
 _TRIALS = ("trials", "trials_not_complete")
 _NONE = float("nan")
-_LARGEST = 2**22  # bytes of a table
 
 
 @dataclass(frozen=True)
@@ -172,12 +168,7 @@ def recorded_rows(file: Path, known: Sequence[Entry]) -> list[Row]:
     Raises:
         RunFolderError: if it cannot be read, or is no such table.
     """
-    try:
-        lines = list(csv.DictReader(io.StringIO(read_file(file, _LARGEST).decode())))
-    except FileNotFoundError:
-        return []
-    except (OSError, FileError, ValueError, csv.Error) as error:
-        raise RunFolderError(f"{file} cannot be read: {error}") from error
+    lines = csv_rows(file)
     by_name = {(entry.name, _budget(entry)): entry for entry in known}
     try:
         return [
