@@ -1,4 +1,4 @@
-"""Riemannian Walk in Avalanche's events: the numbers of Avalanche's ``RWalkPlugin``, by one backward pass a step."""
+"""Riemannian Walk in Avalanche's events, by one backward pass a step where Avalanche's ``RWalkPlugin`` takes two."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -127,6 +127,7 @@ class Strategy:
         resumable_anywhere: they also are all that the next step depends on, or the next test after training, together
             with what plugins give by ``task_progress()`` (see :mod:`cl_powerprop.training.task_state`).
         infers_task: it finds out by itself which task test samples are of.
+        inference_batch: how many test samples it must know to be of one task for that.
         keeps_samples: it keeps training samples of earlier tasks.
         needs_n_tasks: it must know in advance how many tasks there are.
         takes_sparsity: a sparse-training controller may mask its one network (see `sparsity`).
@@ -141,6 +142,7 @@ class Strategy:
     resumable_within_tasks = False
     resumable_anywhere = False
     infers_task = False
+    inference_batch = 1
     keeps_samples = False
     needs_n_tasks = False
     takes_sparsity = False

@@ -1,4 +1,4 @@
-"""What PackNet and EPN share as strategies: a mask for each task over the weights of one network."""
+"""What PackNet, EPN, WSN, SupSup and HAT share as strategies: a mask for each task over the weights of one network."""
 
 from __future__ import annotations
 
@@ -118,6 +118,7 @@ class MaskingStrategy(ReportsMasks):
     def __init__(self, config: MaskingConfig) -> None:
         super().__init__(config)
         self.infers_task = config.task_inference != "none"
+        self.inference_batch = config.inference_batch
         self._inference: Any = None
 
     @abstractmethod
@@ -132,7 +133,7 @@ class MaskingStrategy(ReportsMasks):
         self.plugin = self.make_plugin(context, **shared)
         if not self.infers_task:
             return [self.plugin]
-        self._inference = EntropyTaskInference(self.plugin, self.config.inference_batch)
+        self._inference = EntropyTaskInference(self.plugin, self.inference_batch)
         return [self.plugin, self._inference]
 
     def phases(self, epochs: int) -> list[Phase]:

@@ -122,12 +122,15 @@ def _validation_accuracy(row: Row) -> float:
 def needs(config: RunConfig) -> tuple[str, bool, bool]:
     """Return what a method needs to know: the task of test samples, earlier samples, the number of tasks in advance.
 
-    The first says what for: the task's "weights", its "head" only, or "" where it does not need it.
+    The first says what for: the task's "weights", its "head" only, or "" where it does not need it; and "100 of one
+    task" where it infers the task from that many test samples.
     """
     strategy = config.make_strategy()
-    of_weights = strategy.needs_task and not strategy.infers_task
-    of_head = config.model.heads == "per_task" and not strategy.infers_task
-    return "weights" if of_weights else "head" if of_head else "", strategy.keeps_samples, strategy.needs_n_tasks
+    if strategy.infers_task:
+        task = f"{strategy.inference_batch} of one task" if strategy.inference_batch > 1 else ""
+    else:
+        task = "weights" if strategy.needs_task else "head" if config.model.heads == "per_task" else ""
+    return task, strategy.keeps_samples, strategy.needs_n_tasks
 
 
 def table(found: Sequence[Row]) -> pd.DataFrame:

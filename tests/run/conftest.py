@@ -50,6 +50,13 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("strategy=epn", *MASKED, "optimizer=adam", "optimizer.lr=0.01"),
         *("model.heads=shared", "model.bias=per_task", "strategy.scope=global"),
     ),
+    "packnet-free": ("strategy=packnet", *MASKED, *MOMENTUM, "strategy.reuse=none"),
+    "packnet-chosen-biases": ("strategy=packnet", *MASKED, *MOMENTUM, "strategy.reuse=chosen", "model.bias=per_task"),
+    "epn-scored-adam": (
+        *("strategy=epn", "train.epochs=3", "strategy.retrain_epochs=2", "strategy.rounds=2", "strategy.scope=global"),
+        *("strategy.train_through=scored", "strategy.score_lr=20", "strategy.reuse_bonus=4"),
+        *("optimizer=adam", "optimizer.lr=0.01"),
+    ),
     "epn-adamw-both": (
         *("strategy=epn", *MASKED, "optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.1"),
         *("model.alpha=3", "strategy.criterion=both", "strategy.search=bisect", "train.clip_norm=1"),

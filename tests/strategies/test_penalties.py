@@ -185,6 +185,32 @@ def test_ewc_has_avalanches_importances_to_the_bit(heads: str, validation: int) 
 
 
 @HEADS
+@pytest.mark.parametrize("mode", ["online", "separate"])
+def test_ewc_adds_avalanches_penalty(heads: str, mode: str) -> None:
+    """Over three tasks, so that the earlier ones are decayed, or have penalties of their own."""
+    words = (f"strategy.mode={mode}", "strategy.penalty=7", "strategy.decay=0.6", "optimizer.space=phi")
+    parts = make_parts("strategy=ewc", f"model.heads={heads}", *words)
+    stock = EWCPlugin(7.0, mode, 0.6 if mode == "online" else None)
+    alone: list[Tensor] = []
+    penalties: dict[int, list[float]] = {}
+
+    def compare(learner: Any) -> None:
+        own, before = learner.loss, alone[-1]
+        learner.loss = before.clone()
+        stock.before_backward(learner)
+        assert torch.equal(own, learner.loss)
+        penalties.setdefault(learner.clock.train_exp_counter, []).append(float((own - before).detach()))
+        learner.loss = own
+
+    look_before(parts, "DeviceEWC", before_backward=lambda learner: alone.append(learner.loss.clone()))
+    look_after(parts, "DeviceEWC", before_backward=compare, after_training_exp=stock.after_training_exp)
+    for task in range(3):
+        train(parts, task)
+    assert max(penalties[1]) > 0
+    assert max(penalties[2]) > 0
+
+
+@HEADS
 def test_mas_has_avalanches_importances(heads: str) -> None:
     parts = make_parts("strategy=mas", "strategy.alpha=0.3", f"model.heads={heads}")
     plugin = parts.strategy.plugin  # type: ignore[attr-defined]

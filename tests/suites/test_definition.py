@@ -1,5 +1,6 @@
 """What a suite's file may say, and what is refused with one line."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from cl_powerprop.composition import compose
 from cl_powerprop.errors import ConfigurationError
 from cl_powerprop.suites.definition import Method, load_suite, suite_names
 from cl_powerprop.suites.overrides import key_of, merged
-from cl_powerprop.suites.protocol import Protocol
+from cl_powerprop.suites.protocol import Protocol, entries
+from cl_powerprop.tuning.defaults import find_defaults
+from cl_powerprop.tuning.space import parse_space
 
 SMALL: dict[str, Any] = {
     "title": "small",
@@ -113,7 +116,7 @@ def test_quick_data_fits_the_network(name: str) -> None:
 def test_what_the_equal_table_has_in_common_is_the_same_for_all(name: str) -> None:
     """The network apart from Powerpropagation, the data and the steps, as the composed configs have them."""
     suite = load_suite(name)
-    every = name in ("league/permuted_10", "league/split_5_class")  # the others have the same methods
+    every = name in ("league/permuted_10", "league/split_5_class")  # for the others, one method of each kind
     found = set()
     for method in suite.methods.values() if every else [suite.methods[name] for name in ("naive", "packnet", "epn")]:
         config = compose(merged(suite.common, method.settings))
@@ -122,6 +125,42 @@ def test_what_the_equal_table_has_in_common_is_the_same_for_all(name: str) -> No
         train = (config.train.epochs, config.train.steps, config.train.batch_size)
         found.add((repr(model), repr(config.benchmark), repr(config.data), train))
     assert len(found) == 1
+
+
+def refusal(words: Sequence[str]) -> str:
+    """Return why no run can have these settings, "" if one can."""
+    try:
+        compose(words).check()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["permuted_10", "split_5_class", "omniglot_50", "omniglot_rotation_100"])
+def test_each_method_is_refused_or_tuned_from_its_own_settings(name: str) -> None:
+    suite, other = load_suite(f"league/{name}"), load_suite("league/permuted_10")
+    for entry in entries(suite):
+        if name != "permuted_10" and entry.method == other.methods.get(entry.name):
+            continue
+        own = [*suite.tuning.settings, *entry.method.tuning, "~evaluation.schedule"]  # which tune sets itself
+        words = merged(suite.common, entry.method.settings, own)
+        if reason := refusal(words):
+            assert "scenario" in reason, entry.key
+        else:
+            assert find_defaults(parse_space([*words, *entry.method.space])), entry.key
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_memories_are_of_equal_size_once_all_tasks_are_learned(name: str) -> None:
+    suite = load_suite(name)
+    n_tasks = next(int(word.partition("=")[2]) for word in suite.common if key_of(word) == "benchmark.n_tasks")
+    sizes = set()
+    for method, of_each_task in [("replay", False), ("derpp", False), ("agem", True), ("gem", True)]:
+        words = suite.methods[method].settings
+        size = next(int(word.partition("=")[2]) for word in words if key_of(word) == "strategy.mem_size")
+        sizes.add(size * n_tasks if of_each_task else size)
+    assert sizes == {1000}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,9 @@ def test_any_bytes_are_a_table_or_refused(content: bytes) -> None:
             assert recorded_rows(file, [row("a", 0.5).entry]) == []
 
 
+INFERRED = ("benchmark.scenario=domain", "strategy.task_inference=entropy")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -116,7 +119,8 @@ def test_any_bytes_are_a_table_or_refused(content: bytes) -> None:
         (["strategy=packnet", "strategy.shares=0.1"], ("weights", False, False)),
         (["strategy=naive"], ("head", False, False)),
         (["strategy=naive", "model.heads=shared"], ("", False, False)),
-        (["strategy=epn", "benchmark.scenario=domain", "strategy.task_inference=entropy"], ("", False, False)),
+        (["strategy=epn", *INFERRED], ("100 of one task", False, False)),
+        (["strategy=wsn", *INFERRED, "strategy.inference_batch=1"], ("", False, False)),
     ],
 )
 def test_what_a_method_needs(words: list[str], expected: tuple[str, bool, bool]) -> None:
