@@ -11,7 +11,7 @@ run: setup  ## set up, then naive, PackNet and EPN over 5 permuted tasks of the 
 	$(BIN)/cl-powerprop compare $$runs --out $$runs/comparison
 
 test: setup lint  ## set up, then style, types and tests, on up to four cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 40
 
 test-cuda: setup  ## the contracts on a GPU, in about two minutes; what matters most and takes longest comes first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda --device cuda --numprocesses 8 --dist load --maxschedchunk 8 \

@@ -125,7 +125,7 @@ def test_the_table_has_every_method_and_says_what_came_of_it(
     )
     assert float(rows["naive", "any"]["steps_per_task"]) == 4 * steps
     assert [rows["packnet", "equal"][key] for key in ("task_identity", "buffer", "number_of_tasks")] == [
-        "",
+        "100 of one task",
         "False",
         "True",
     ]
