@@ -1,6 +1,7 @@
 """Settings of every test: one thread, since more only slow small networks down, a fixed global seed, the device."""
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,20 @@ def pytest_collection_finish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     devices.choose(config.getoption("--device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Beside the slowest tests (`--durations`), list the slowest files: many quick tests take long together."""
+    if config.getoption("durations") is None:
+        return
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.write_sep("=", f"{sum(seconds.values()):.0f} s in all; the slowest files")
+    for file, duration in seconds.most_common(config.getoption("durations") or None):
+        terminalreporter.write_line(f"{duration:.0f}s {file}")
 
 
 @pytest.fixture(autouse=True, scope="session")
