@@ -45,37 +45,31 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _composed(words: Sequence[str]) -> DictConfig:
-    """Return Hydra's config: that of others with the same parts and options, with these values put in."""
+    """Return Hydra's config: that of the chosen parts, with the values of options put in, as Hydra does last."""
     overrides = OverridesParser.create().parse_overrides(list(words))
-    plain = [override for override in overrides if _is_plain(override)]
-    common = tuple(override.key_or_group if override in plain else f"={override.input_line}" for override in overrides)
-    known = _known(common, tuple(part for group in PACKAGES for part in others(group)))
-    if not known:
-        config: DictConfig = hydra_compose("run", list(words))
-        known.append(pickle.dumps(config))
-        return config
-    config = pickle.loads(known[0])
-    ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+    values = [override for override in overrides if _is_value(override)]
+    chosen = tuple(word for word, override in zip(words, overrides, strict=True) if override not in values)
+    config: DictConfig = pickle.loads(_chosen(chosen, tuple(part for group in PACKAGES for part in others(group))))
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config
 
 
 @functools.lru_cache(maxsize=64)
-def _known(common: tuple[str, ...], parts: tuple[Part, ...]) -> list[bytes]:
-    """Return what was composed for overrides that have this in common, as it is copied fastest; empty at first.
+def _chosen(words: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
+    """Return what Hydra composes of choices of parts, as it is copied fastest.
 
     Args:
-        common: the parts that are chosen, and the keys of the values.
+        words: the overrides that choose.
         parts: those from outside, which may be other ones under the same names.
     """
-    return []
+    return pickle.dumps(hydra_compose("run", list(words)))
 
 
-def _is_plain(override: Override) -> bool:
-    """Return whether an override only changes the value of an option, and chooses no part."""
-    changes = not (override.is_add() or override.is_delete() or override.is_force_add() or override.is_hydra_override())
-    is_scalar = isinstance(override.value(), str | bool | int | float | None) and not override.is_sweep_override()
+def _is_value(override: Override) -> bool:
+    """Return whether an override only changes, adds or removes an option, and chooses no part."""
     key = override.key_or_group
-    return changes and is_scalar and override.package is None and ("." in key or key in _OPTIONS)
+    is_elsewhere = override.is_hydra_override() or override.is_sweep_override() or override.package is not None
+    return not is_elsewhere and ("." in key or key in _OPTIONS)
 
 
 def naming_row(config: RunConfig) -> Row:

@@ -3,6 +3,7 @@
 Each part's options stand beside the part; their values and comments in `conf/`.
 """
 
+import functools
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -336,9 +337,15 @@ def _typed(schema: type, values: Any, where: str) -> Any:
         raise ConfigurationError(f"{_key(where, error)} must be given; it has no default") from error
 
 
+@functools.cache
+def _options_of(schema: type) -> Any:
+    """Return the options of a part, which merging copies; making them takes longer."""
+    return OmegaConf.structured(schema)
+
+
 def _merged(schema: type, values: Any, where: str) -> Any:
     try:
-        return OmegaConf.merge(OmegaConf.structured(schema), values)
+        return OmegaConf.merge(_options_of(schema), values)
     except ConfigKeyError as error:
         from cl_powerprop.explanations import explain_unknown  # which knows the options of all parts
 

@@ -4,6 +4,7 @@ It may choose one of the known launchers, and look up what Hydra says of the job
 reads them; and what Hydra has made of them is compared with what it makes without.
 """
 
+import functools
 import math
 import os
 import re
@@ -177,23 +178,26 @@ def _load_configuration(
     validate_sweep_overrides: bool = True,
 ) -> DictConfig:
     """Compose a config as Hydra does, and refuse one whose section for Hydra comes from an added folder."""
-
-    def compose(name: str | None, words: list[str]) -> DictConfig:
-        made: DictConfig = _compose(loader, name, words, run_mode, from_shell, validate_sweep_overrides)
-        return made
-
-    composed = compose(config_name, overrides)
+    how = (run_mode, from_shell, validate_sweep_overrides)
+    composed: DictConfig = _compose(loader, config_name, overrides, *how)
     if any(source.provider in _ADDED for source in composed.hydra.runtime.config_sources):
         own = [word for word in overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
         launcher = composed.hydra.runtime.choices.get("hydra/launcher")
         if LAUNCHERS.get(launcher) == OmegaConf.select(composed, "hydra.launcher._target_"):
             own.append(f"hydra/launcher={launcher}")
-        if _of_hydra(composed) not in (_of_hydra(compose("run", own)), _of_hydra(compose(None, own))):
+        if _of_hydra(composed) not in _without_folder(loader, tuple(own), how):
             raise ConfigurationError(
                 "the folder of configs has settings for Hydra, which could run code; give such settings on the command "
                 "line"
             )
     return composed
+
+
+@functools.lru_cache(maxsize=4)
+def _without_folder(loader: ConfigLoaderImpl, own: tuple[str, ...], how: tuple[RunMode, bool, bool]) -> tuple[Any, Any]:
+    """Return what Hydra's section can be, with our config and with none, if nothing is chosen from the folder."""
+    ours, none = (_of_hydra(_compose(loader, name, list(own), *how)) for name in ("run", None))
+    return ours, none
 
 
 def _of_hydra(config: DictConfig) -> Any:
