@@ -203,15 +203,21 @@ def label(row: Row, columns: Sequence[str]) -> str:
 def job_name(row: Row, overrides: Mapping[str, str], swept: Collection[str], seeds: int = 1) -> str:
     """Return the name of a job of a multirun: its strategy, the value of each option that is swept, and its seeds.
 
+    Where recipes are swept (`experiment=a,b`) and no strategies, the recipe stands for the strategy.
+
     Args:
         row: the job's settings.
         overrides: the job's overrides, value by key.
         swept: the keys of those that other jobs have with another value.
         seeds: how many it trains together, of which the row has the first.
     """
-    named = label({**overrides, **row}, [key for key in overrides if key in swept])
-    first = row["seed"]
-    return f"{named}, seed {first}" if seeds == 1 else f"{named}, seeds {first} to {first + seeds - 1}"
+    named = {**overrides, **row}
+    columns = [key for key in overrides if key in swept]
+    if "experiment" in columns and "strategy" not in columns:
+        columns.remove("experiment")
+        named["strategy"] = overrides["experiment"]
+    name, first = label(named, columns), row["seed"]
+    return f"{name}, seed {first}" if seeds == 1 else f"{name}, seeds {first} to {first + seeds - 1}"
 
 
 def against(row: Row, default: Row) -> str:

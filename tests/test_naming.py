@@ -113,7 +113,9 @@ def test_a_job_is_named_by_the_options_that_are_swept() -> None:
     }
     row = run(seed=1, model__alpha=1.0, data="digits")
     swept = ["seed", "experiment", "model.alpha", "epn.gamma"]
-    assert naming.job_name(row, overrides, swept) == "epn, quickstart/epn, alpha 1, gamma 0.9, seed 1"
+    assert naming.job_name(row, overrides, swept) == "quickstart/epn, alpha 1, gamma 0.9, seed 1"
+    both = naming.job_name(row, {**overrides, "strategy": "epn"}, [*swept, "strategy"])
+    assert both == "epn, quickstart/epn, alpha 1, gamma 0.9, seed 1"
     assert naming.job_name(row, overrides, [], seeds=3) == "epn, seeds 1 to 3"
 
 
