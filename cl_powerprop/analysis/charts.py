@@ -81,7 +81,7 @@ def _final(comparison: Comparison, summary: pd.DataFrame) -> Chart | None:
             meta: Any = {"group": label, "choice": row.metric}
             below = above = row.t_high - row.mean
             if comparison.metrics[row.metric].is_share:
-                below, above = series.error_bars(row)
+                below, above = series.error_bars(row, row.metric)
             mean = {
                 "type": "scatter",
                 "mode": "markers",
@@ -147,7 +147,7 @@ def _pareto(comparison: Comparison, size: series.Size) -> Chart | None:
     largest = 0.0
     for label, kept, accuracy in series.pareto_points(comparison, size):
         largest = max(largest, kept.mean)
-        across, up = series.error_bars(kept), series.error_bars(accuracy)
+        across, up = series.error_bars(kept, size.metric), series.error_bars(accuracy)
         traces.append(
             {
                 "type": "scatter",

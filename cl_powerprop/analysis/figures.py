@@ -186,7 +186,7 @@ def _accuracy_against(size: series.Size, comparison: Comparison) -> Figure | Non
         return None
     styles, note = drawn_together(comparison.groups)
     figure, axes = one_panel(f"Accuracy against {size.label}{note}{with_intervals(comparison, 'bars')}")
-    draw_estimates(axes, styles, points)
+    draw_estimates(axes, styles, points, size.metric)
     axes.set(xlabel=size.axis, ylabel="average test accuracy")
     if max(kept.mean for _, kept, _ in points) > 2:
         log_axis(axes, "x", lambda share: f"{100 * share:g}%")

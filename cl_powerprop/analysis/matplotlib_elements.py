@@ -208,13 +208,16 @@ def draw_lines(axes: Axes, styles: dict[str, Style], table: pd.DataFrame, x: str
             axes.fill_between(rows[x], rows["low"], rows["high"], color=style.colour, alpha=0.2, linewidth=0)
 
 
-def draw_estimates(axes: Axes, styles: dict[str, Style], points: Iterable[tuple[str, Estimate, Estimate]]) -> None:
-    """Draw a marker for each group at the means of two measurements, with their t-intervals as bars.
+def draw_estimates(
+    axes: Axes, styles: dict[str, Style], points: Iterable[tuple[str, Estimate, Estimate]], metric: str
+) -> None:
+    """Draw a marker for each group at the means of a size and the average accuracy, with their t-intervals as bars.
 
     Args:
         axes: to draw on.
         styles: of the groups that are drawn.
         points: label of a group, and its estimates along x and y.
+        metric: that is along x.
     """
     for label, x, y in points:
         if label in styles:
@@ -222,7 +225,7 @@ def draw_estimates(axes: Axes, styles: dict[str, Style], points: Iterable[tuple[
             axes.errorbar(
                 x.mean,
                 y.mean,
-                xerr=np.nan_to_num([[reach] for reach in error_bars(x)]),
+                xerr=np.nan_to_num([[reach] for reach in error_bars(x, metric)]),
                 yerr=np.nan_to_num([[reach] for reach in error_bars(y)]),
                 color=style.colour,
                 capsize=2,

@@ -10,6 +10,7 @@ from cl_powerprop.analysis.comparison import Comparison
 from cl_powerprop.analysis.statistics import Estimate, estimate, t_quantile
 
 AVERAGE = "average"  # instead of a task: the mean over the tasks learned so far
+_WITHOUT_LIMIT = ("total_size", "wsn_capacity")  # shares of one network, and above 1 with masks, heads and buffers
 
 
 def forgetting_curves(comparison: Comparison) -> pd.DataFrame:
@@ -202,12 +203,13 @@ def histogram_outline(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def error_bars(of: Estimate) -> tuple[float, float]:
+def error_bars(of: Estimate, metric: str = "average_accuracy") -> tuple[float, float]:
     """Return how far the t-interval of a share reaches below and above the mean, within 0 and 1; NaN for one seed.
 
-    Several networks together have more weights than one, and a capacity above 1 with no upper limit.
+    Several networks together have more weights than one, and a capacity above 1 with no upper limit. Nor has the size
+    of all that is stored one.
     """
-    most = 1.0 if of.mean <= 1.0 else np.inf
+    most = 1.0 if of.mean <= 1.0 and metric not in _WITHOUT_LIMIT else np.inf
     below, above = of.mean - np.maximum(of.t_low, 0.0), np.minimum(of.t_high, most) - of.mean
     return float(np.maximum(below, 0.0)), float(np.maximum(above, 0.0))  # rounding can make a share less than 0
 

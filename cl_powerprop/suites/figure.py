@@ -55,7 +55,7 @@ def draw_figure(found: Sequence[Row], title: str, folder: Path) -> list[str]:
         heading = f"{title}: accuracy against total size{note} (bars: 95 % t-interval)"
         figure, drawn = many_panels(list(panels) if len(panels) > 1 else [""], heading, height=3.6, width=5.2)
         for axes, shown in zip(drawn, panels.values(), strict=True):
-            draw_estimates(axes, styles, shown)
+            draw_estimates(axes, styles, shown, "total_size")
             axes.plot(sizes, accuracies, ":", color="0.6", drawstyle="steps-post", zorder=1, label=FRONTIER)
             log_axis(axes, "x", lambda size: f"{size:g}")
             within_shares(axes)

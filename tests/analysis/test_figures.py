@@ -134,6 +134,8 @@ def test_error_bars_of_shares_lie_within_0_and_1() -> None:
     below, above = series.error_bars(estimate([0.99, 0.05]))
     assert (below, above) == (pytest.approx(0.52), pytest.approx(0.48))
     assert series.error_bars(estimate([3.0, 3.2]))[1] > 1, "three networks and more"
+    for metric in ("total_size", "wsn_capacity"):
+        assert series.error_bars(estimate([0.9, 0.8]), metric)[1] == pytest.approx(0.635, abs=1e-3), "masks count too"
     assert np.isnan(series.error_bars(estimate([0.5]))).all()
 
 
