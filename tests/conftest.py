@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     devices.choose(config.getoption("--device"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     """Beside the slowest tests (`--durations`), list the slowest files: many quick tests take long together."""
     if config.getoption("durations") is None:
         return
