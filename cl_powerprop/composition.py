@@ -47,10 +47,9 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 def _composed(words: Sequence[str]) -> DictConfig:
     """Return Hydra's config: that of the chosen parts, with the values of options put in, as Hydra does last."""
     overrides = OverridesParser.create().parse_overrides(list(words))
-    values = [override for override in overrides if _is_value(override)]
-    chosen = tuple(word for word, override in zip(words, overrides, strict=True) if override not in values)
+    chosen = tuple(word for word, override in zip(words, overrides, strict=True) if not _is_value(override))
     config: DictConfig = pickle.loads(_chosen(chosen, tuple(part for group in PACKAGES for part in others(group))))
-    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    ConfigLoaderImpl._apply_overrides_to_config(list(filter(_is_value, overrides)), config)
     return config
 
 
