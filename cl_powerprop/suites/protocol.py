@@ -4,9 +4,10 @@ In the suite's folder, `tuning/NAME` is the study of a method, `configs/experime
 and `runs/NAME/seed_S` a run that is reported. Each of them goes on where it was cut off.
 """
 
+import contextlib
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ from cl_powerprop.suites.definition import Method, Suite
 from cl_powerprop.suites.overrides import key_of, merged
 from cl_powerprop.tuning.objectives import DEFAULT as OBJECTIVE
 from cl_powerprop.tuning.recipe import FOLDER, write_recipe
-from cl_powerprop.tuning.report import TABLE
+from cl_powerprop.tuning.report import TABLE, write_table
+from cl_powerprop.tuning.search import Search, searched
 from cl_powerprop.tuning.space import parse_space
-from cl_powerprop.tuning.tune import tune
 
 RUNS, TUNING, ANY_BUDGET = "runs", "tuning", "any_budget"
 _SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}"
@@ -158,14 +159,7 @@ class Protocol:
         """
         refused = self._refused
         left = [entry for entry in self._entries if entry.key not in refused]
-        tuned, failed = {}, {}
-        for number, entry in enumerate(left, 1):
-            say(f"method {number} of {len(left)}: {entry.key}")
-            try:
-                tuned[entry.key] = self._tuned(entry)
-            except ConfigurationError as error:
-                failed[entry.key] = str(error)
-                complain(f"{entry.key}: {error}", FAULT)
+        tuned, failed = self._tune(left)
         self._test([entry for entry in left if entry.key in tuned])
         return [
             Outcome(entry, reason=refused[entry.key], refused=True)
@@ -187,36 +181,69 @@ class Protocol:
             return str(error)
         return ""
 
+    def _tune(self, left: Sequence[Entry]) -> tuple[dict[str, Tuned], dict[str, str]]:
+        """Tune methods side by side; return what was found and why nothing was, by key."""
+        tuned, failed = dict[str, Tuned](), dict[str, str]()
+        by_key = {entry.key: entry for entry in left}
+
+        @contextlib.contextmanager
+        def failing(entry: Entry) -> Iterator[None]:
+            try:
+                yield
+            except ConfigurationError as error:
+                failed[entry.key] = str(error)
+                complain(f"{entry.key}: {error}", FAULT)
+
+        def searches() -> Iterator[Search]:
+            for number, entry in enumerate(left, 1):
+                say(f"method {number} of {len(left)}: {entry.key}")
+                with failing(entry):
+                    if self._is_tuned(entry):
+                        tuned[entry.key] = self._tuned(entry)
+                    else:
+                        yield self._search(entry)
+
+        for ended in searched(searches(), write_table, self._jobs):
+            entry = by_key[ended.search.name]
+            with failing(entry):
+                ended.result()
+                tuned[entry.key] = self._tuned(entry)
+        return tuned, failed
+
+    def _search(self, entry: Entry) -> Search:
+        """Return what is tuned of a method.
+
+        Raises:
+            ConfigurationError: if its ranges hold fewer settings than there are trials.
+        """
+        plan, method, folder = self._suite.tuning, entry.method, self._folder / TUNING / entry.key
+        words = self._words(entry, plan.settings, method.tuning)
+        own = [f"seed={plan.seed}", f"run_dir={folder}", "save_model=false"]
+        space = [word for word in words if key_of(word) not in ("evaluation.schedule", "save_model")]
+        space = [*space, *method.space, *own]
+        if (size := parse_space(space).size) < plan.trials:
+            raise ConfigurationError(f"its ranges hold {size:g} settings, fewer than there are trials")
+        return Search(
+            space,
+            plan.trials,
+            OBJECTIVE,
+            prunes=False,
+            retries_failed=self._retries_failed and bool(_trials(folder)),
+            name=entry.key,
+        )
+
     def _tuned(self, entry: Entry) -> Tuned:
-        """Return the best settings of a method; those of a study that is finished are read from its table.
+        """Return the best settings of a method, from the table of its study.
 
         Raises:
             ConfigurationError: if no trial has settings that work.
         """
-        plan, method = self._suite.tuning, entry.method
-        folder = self._folder / TUNING / entry.key
-        if not self._is_tuned(entry):
-            words = self._words(entry, plan.settings, method.tuning)
-            own = [f"seed={plan.seed}", f"run_dir={folder}", "save_model=false"]
-            space = [word for word in words if key_of(word) not in ("evaluation.schedule", "save_model")]
-            space = [*space, *method.space, *own]
-            if (size := parse_space(space).size) < plan.trials:
-                raise ConfigurationError(f"its ranges hold {size:g} settings, fewer than there are trials")
-            tune(
-                space,
-                plan.trials,
-                OBJECTIVE,
-                jobs=self._jobs,
-                prunes=False,
-                retries_failed=self._retries_failed and bool(_trials(folder)),
-                brief=True,
-            )
-        trials = _trials(folder)
+        trials = _trials(self._folder / TUNING / entry.key)
         best = next((row for row in trials if row["best"] == "1"), None)
         if best is None:
             reasons = dict.fromkeys(row["error"] for row in trials if row["error"])
             raise ConfigurationError(f"no trial is complete: {'; '.join(reasons) or 'there is none'}")
-        values = {key: best[key] for key in map(key_of, method.space)}
+        values = {key: best[key] for key in map(key_of, entry.method.space)}
         config = compose([*self._words(entry, [f"{key}={value}" for key, value in values.items()])])
         config.seed = self._suite.seeds[0]
         about = f"found by {self._suite.command}: the best of {len(trials)} trials on validation data"

@@ -1,5 +1,6 @@
 """What a study says and writes, from trials that did not run."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from cl_powerprop.launching.engine import Outcome
 from cl_powerprop.tuning import figures, report
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.recipe import write_recipe
+from cl_powerprop.tuning.search import Search, _Trials
 from cl_powerprop.tuning.space import parse_space
 from cl_powerprop.tuning.study import Study
-from cl_powerprop.tuning.tune import _Tuning
+from cl_powerprop.workers import Workers
 
 pytest.importorskip("optuna")
 
@@ -30,14 +32,31 @@ def test_an_objective_without_a_value_ends_the_study_at_once(tmp_path: Path) -> 
     study = opened(tmp_path, "validation_accuracy,-training_flops")
     for lr in (0.5, 0.7):
         study.begin_with({"optimizer.lr": lr})
-    tuning = _Tuning(study, workers=None, prunes=False)  # type: ignore[arg-type]
-    tuning._begun = [0, 1]
+    search = Search([], 3, "validation_accuracy,-training_flops", prunes=False)
+    trials = _Trials(search, study, Workers(tmp_path, 0))
+    calls = trials.calls()
+    assert [number for number, _ in itertools.islice(calls, 2)] == [0, 1]
     study.fail(0, "the run has no training_flops; choose another objective")
     with pytest.raises(ConfigurationError, match=r"trial 0: lr 0\.5: the run has no training_flops; choose another"):
-        tuning._ended(0, Outcome(0, result=True))
-    study.optuna.tell(study.ask(), (0.5, 1e6))
+        trials.ended(0, Outcome(0, result=True))
+    assert [*calls] == [], "no other trial begins"
     study.fail(1, "the run has no training_flops; choose another objective")
-    tuning._ended(1, Outcome(1, result=True))  # only some settings have none
+    trials.ended(1, Outcome(1, result=True))  # which is told once
+    assert not trials.are_done
+
+
+def test_settings_without_a_value_are_no_end_if_others_have_one(tmp_path: Path) -> None:
+    study = opened(tmp_path, "validation_accuracy,-training_flops")
+    for lr in (0.5, 0.7):
+        study.begin_with({"optimizer.lr": lr})
+    trials = _Trials(Search([], 2, "", prunes=False), study, Workers(tmp_path, 0))
+    assert [number for number, _ in trials.calls()] == [0, 1]
+    study.optuna.tell(0, (0.5, 1e6))
+    trials.ended(0, Outcome(0, result=False))
+    study.fail(1, "the run has no training_flops; choose another objective")
+    assert not trials.are_done
+    trials.ended(1, Outcome(1, result=True))
+    assert trials.are_done
 
 
 def test_seconds_of_short_runs_are_not_0_in_a_table(tmp_path: Path) -> None:
