@@ -23,7 +23,7 @@ class Digits(ImageDataset):
     def read(self, root: Path) -> Images:
         table = packaged_table("sklearn", "scikit-learn", "datasets/data/digits.csv.gz", (1797, 65))
         images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-        labels = table[:, -1].astype(np.int64)
+        labels = table[:, -1].copy()
         test = every_fifth(labels)
         return Images(images[~test], labels[~test], images[test], labels[test])
 

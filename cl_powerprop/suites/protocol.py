@@ -4,7 +4,6 @@ In the suite's folder, `tuning/NAME` is the study of a method, `configs/experime
 and `runs/NAME/seed_S` a run that is reported. Each of them goes on where it was cut off.
 """
 
-import contextlib
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +26,9 @@ from cl_powerprop.suites.overrides import key_of, merged
 from cl_powerprop.tuning.objectives import DEFAULT as OBJECTIVE
 from cl_powerprop.tuning.recipe import FOLDER, write_recipe
 from cl_powerprop.tuning.report import TABLE, write_table
-from cl_powerprop.tuning.search import Search, searched
+from cl_powerprop.tuning.search import Search, run_searches
 from cl_powerprop.tuning.space import parse_space
+from cl_powerprop.tuning.study import Study
 
 RUNS, TUNING, ANY_BUDGET = "runs", "tuning", "any_budget"
 _SUBFOLDER = "hydra.sweep.subdir=${hydra:runtime.choices.experiment}"
@@ -146,8 +146,9 @@ class Protocol:
         left = [entry for entry in self._entries if entry.key not in self._refused]
         if not left:
             raise ConfigurationError("; ".join(dict.fromkeys(self._refused.values())))
-        if not all(self._is_tuned(entry) for entry in left):
-            _find_data(compose(self._words(left[0])))
+        untuned = [entry for entry in left if not self._is_tuned(entry)]
+        if untuned:
+            _find_data(compose(self._words(untuned[0])))
 
     def run(self) -> list[Outcome]:
         """Tune all methods, run all that can run, and return what came of each; after :meth:`check`.
@@ -186,28 +187,34 @@ class Protocol:
         tuned, failed = dict[str, Tuned](), dict[str, str]()
         by_key = {entry.key: entry for entry in left}
 
-        @contextlib.contextmanager
-        def failing(entry: Entry) -> Iterator[None]:
+        def fail(key: str, error: ConfigurationError) -> None:
+            failed[key] = str(error)
+            complain(f"{key}: {error}", FAULT)
+
+        def enter(key: str) -> None:
             try:
-                yield
+                tuned[key] = self._tuned(by_key[key])
             except ConfigurationError as error:
-                failed[entry.key] = str(error)
-                complain(f"{entry.key}: {error}", FAULT)
+                fail(key, error)
 
         def searches() -> Iterator[Search]:
-            for number, entry in enumerate(left, 1):
-                say(f"method {number} of {len(left)}: {entry.key}")
-                with failing(entry):
-                    if self._is_tuned(entry):
-                        tuned[entry.key] = self._tuned(entry)
-                    else:
-                        yield self._search(entry)
+            for number, (key, entry) in enumerate(by_key.items(), 1):
+                say(f"method {number} of {len(left)}: {key}")
+                if self._is_tuned(entry):
+                    enter(key)
+                    continue
+                try:
+                    search = self._search(entry)
+                except ConfigurationError as error:
+                    fail(key, error)
+                else:
+                    yield search
 
-        for ended in searched(searches(), write_table, self._jobs):
-            entry = by_key[ended.search.name]
-            with failing(entry):
-                ended.result()
-                tuned[entry.key] = self._tuned(entry)
+        def report(search: Search, study: Study) -> None:
+            write_table(study)
+            enter(search.name)
+
+        run_searches(searches(), report, lambda search, error: fail(search.name, error), self._jobs)
         return tuned, failed
 
     def _search(self, entry: Entry) -> Search:
@@ -222,13 +229,15 @@ class Protocol:
         space = [word for word in words if key_of(word) not in ("evaluation.schedule", "save_model")]
         space = [*space, *method.space, *own]
         if (size := parse_space(space).size) < plan.trials:
-            raise ConfigurationError(f"its ranges hold {size:g} settings, fewer than there are trials")
+            raise ConfigurationError(
+                f"its ranges hold {size:g} setting{'s' * (size != 1)}, fewer than there are trials"
+            )
         return Search(
             space,
             plan.trials,
             OBJECTIVE,
             prunes=False,
-            retries_failed=self._retries_failed and bool(_trials(folder)),
+            retries_failed=self._retries_failed,
             name=entry.key,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_powerprop.documents import read_json
-from cl_powerprop.errors import ConfigurationError, FileError, InUseError, RunFolderError, StorageError
+from cl_powerprop.errors import ConfigurationError, FileError, RunFolderError, StorageError
 from cl_powerprop.files import write_file
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.output import say
@@ -69,8 +69,8 @@ def run_suite(
             recorded = recorded_rows(folder / TABLE, _unchanged(whole, before))
             outcomes = protocol.run()
             write_report(whole, outcomes, folder, recorded)
-    except InUseError as error:
-        raise InUseError(str(error).replace("run_dir", "--out")) from error
+    except RunFolderError as error:
+        raise type(error)(str(error).replace("run_dir", "--out")) from error
     except (Interrupted, StorageError) as stop:
         stop.__notes__ = ["the same command goes on"]
         raise

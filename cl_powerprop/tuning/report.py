@@ -89,6 +89,16 @@ def write_table(study: Study) -> int:
     return FAULT if study.failed or not study.complete else 0
 
 
+def remove_table(study: Study) -> None:
+    """Remove the table of a study whose trials run again.
+
+    Raises:
+        StorageError: if it cannot be removed.
+    """
+    with _storing(study):
+        (study.folder / TABLE).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _storing(study: Study) -> Iterator[None]:
     try:

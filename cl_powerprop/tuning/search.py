@@ -27,7 +27,7 @@ from cl_powerprop.tuning.checking import check_space
 from cl_powerprop.tuning.defaults import find_defaults
 from cl_powerprop.tuning.halving import can_prune
 from cl_powerprop.tuning.objectives import parse_objectives
-from cl_powerprop.tuning.report import state_of, trial_line
+from cl_powerprop.tuning.report import remove_table, state_of, trial_line
 from cl_powerprop.tuning.settings import settings_hash, settings_of
 from cl_powerprop.tuning.space import Space, parse_space
 from cl_powerprop.tuning.study import Study
@@ -65,41 +65,23 @@ class Search:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Searched:
-    """How a search has ended.
-
-    Attributes:
-        search: what was to be found.
-        code: what the report has returned.
-        error: why there is no report: settings that no trial can have.
-    """
-
-    search: Search
-    code: int = 0
-    error: ConfigurationError | None = None
-
-    def result(self) -> int:
-        """Return what the report has returned.
-
-        Raises:
-            ConfigurationError: if there is none.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.code
-
-
-def searched(searches: Iterable[Search], report: Callable[[Study], int], jobs: int | None = None) -> Iterator[Searched]:
-    """Run trials until all studies have as many as they are to have, and yield each search as it ends.
+def run_searches(
+    searches: Iterable[Search],
+    report: Callable[[Search, Study], None],
+    failed: Callable[[Search, ConfigurationError], None],
+    jobs: int | None = None,
+) -> None:
+    """Run trials until all studies have as many as they are to have.
 
     The next study begins as soon as all trials of the one before have begun, so that none waits for another's last.
-    One with settings that no trial can have ends without a report, and costs the others nothing.
+    One with settings that no trial can have costs the others nothing. After one whose folder cannot be used none begins
+    any more, and those that have begun come to their ends.
 
     Args:
         searches: asked for one by one, when there is room for the first trial of the next.
-        report: writes what a study has found; returns the exit code.
-        jobs: trials at a time; None for as many as a multirun would run.
+        report: called with each study as soon as all of its trials have ended.
+        failed: called with why there is no study, or not all of it.
+        jobs: trials at a time; None for as many as a multirun of the first study's runs would start.
 
     Raises:
         UserError: for a missing extra, or a folder that holds something else.
@@ -108,7 +90,7 @@ def searched(searches: Iterable[Search], report: Callable[[Study], int], jobs: i
     """
     check_optuna()
     begun: list[tuple[_Trials, int]] = []
-    ended: list[Searched] = []
+    unusable: list[RunFolderError] = []
     engine = ProcessEngine(retries=_RETRIES)
     engine.preload = PRELOAD
 
@@ -116,18 +98,23 @@ def searched(searches: Iterable[Search], report: Callable[[Study], int], jobs: i
         for search in searches:
             try:
                 trials = held.enter_context(_opened(search, workers))
+                if not begun:
+                    engine.n_jobs = jobs or trials.at_a_time
+                for number, call in trials.calls():
+                    begun.append((trials, number))
+                    yield call
             except ConfigurationError as error:
-                ended.append(Searched(search, error=error))
-                continue
-            engine.n_jobs = jobs or trials.at_a_time
-            for number, call in trials.calls():
-                begun.append((trials, number))
-                yield call
-            report_if_done(trials)
+                failed(search, error)
+            except RunFolderError as error:
+                unusable.append(error)
+                return
+            else:
+                report_once(trials)
 
-    def report_if_done(trials: _Trials) -> None:
-        if trials.are_done:
-            ended.append(Searched(trials.search, report(trials.study)))
+    def report_once(trials: _Trials) -> None:
+        if trials.are_done and not trials.are_reported:
+            trials.are_reported = True
+            report(trials.search, trials.study)
 
     with contextlib.ExitStack() as held:
         notes = held.enter_context(tempfile.TemporaryDirectory(prefix="cl-powerprop-"))
@@ -139,12 +126,11 @@ def searched(searches: Iterable[Search], report: Callable[[Study], int], jobs: i
             try:
                 trials.ended(number, outcome)
             except ConfigurationError as error:
-                ended.append(Searched(trials.search, error=error))
+                failed(trials.search, error)
             else:
-                report_if_done(trials)
-            while ended:
-                yield ended.pop(0)
-        yield from ended
+                report_once(trials)
+    if unusable:
+        raise unusable[0]
 
 
 @contextlib.contextmanager
@@ -184,6 +170,7 @@ class _Trials:
     def __init__(self, search: Search, study: Study, workers: Workers, at_a_time: int = 1) -> None:
         self.search, self.study, self.at_a_time = search, study, at_a_time
         self._workers, self._prunes = workers, search.prunes and can_prune(study.objectives)
+        self.are_reported = False
         self._running: set[int] = set()
         self._has_begun = self._all_begun = self._given_up = False
 
@@ -196,36 +183,38 @@ class _Trials:
         """Yield the number of each trial and the call that runs it, until the study has enough or finds no other.
 
         Raises:
+            RunFolderError: if the folder of a trial, or the list of trials, is a link.
             StorageError: if a trial cannot be written.
             Interrupted: by a signal.
         """
         study, search = self.study, self.search
         if search.prunes and not self._prunes:
-            say(f"no trial is pruned: that is for validation_accuracy as the only objective, not {search.objective}")
+            self._say(
+                f"no trial is pruned: that is for validation_accuracy as the only objective, not {search.objective}"
+            )
         if not study.trials:
             self._begin()
-        if search.retries_failed:
-            failed = study.failed
-            say(f"{len(failed)} of {len(study.trials)} trials failed before, and run again")
+        if search.retries_failed and (failed := study.failed):
+            self._say(f"{len(failed)} of {len(study.trials)} trials failed before, and run again")
+            remove_table(study)  # which would say that all trials have ended
             for trial in failed:
                 study.retry(trial)
-        self._await(study.cut_off())
+        left = study.cut_off()
+        self._await(left)
         self._catch_up()
-        for number in self._numbers(study.cut_off()):
-            yield number, self._call(number)
+        while not self._given_up and (number := self._next(left)) is not None:
+            call = self._call(number)
+            self._all_begun = not left and len(study.trials) >= search.trials
+            yield number, call
         self._all_begun = True
         if (count := len(study.trials)) < search.trials and not self._given_up:
-            say(f"no other settings are found to try: there are {count} trials")
+            self._say(f"no other settings are found to try: there are {count} trials")
 
-    def _numbers(self, left: Sequence[int]) -> Iterator[int]:
-        for number in left:
-            if not self._given_up:
-                yield number
-        while not self._given_up and len(self.study.trials) < self.search.trials:
-            asked = self.study.ask()
-            if asked is None:
-                return
-            yield asked
+    def _next(self, left: list[int]) -> int | None:
+        """Return one of those that are left, or else a new trial; None if there are enough, or no other is found."""
+        if left:
+            return left.pop(0)
+        return self.study.ask() if len(self.study.trials) < self.search.trials else None
 
     def _await(self, numbers: Sequence[int]) -> None:
         """Wait for processes of an earlier command that was killed: they write their last checkpoints."""
@@ -245,7 +234,7 @@ class _Trials:
     def _begin(self) -> None:
         defaults = find_defaults(self.study.space)
         if defaults is None:
-            say("no trial has the settings as they are without the ranges: the ranges do not hold them")
+            self._say("no trial has the settings as they are without the ranges: the ranges do not hold them")
         else:
             self.study.begin_with(defaults)
 
@@ -291,6 +280,9 @@ class _Trials:
         values = trial.params
         shown = [f"{naming.heading(key, [*values])} {naming.text(value, 4)}" for key, value in values.items()]
         return ", ".join([self.search.name, *shown] if self.search.name else shown)
+
+    def _say(self, line: str) -> None:
+        say(f"{self.search.name}: {line}" if self.search.name else line)
 
     def _list(self, number: int, name: str, state: str, message: str = "") -> None:
         """Add to the list of jobs, which `status` reads."""

@@ -6,7 +6,8 @@ from cl_powerprop.errors import ConfigurationError, StorageError
 from cl_powerprop.interrupts import Interrupted
 from cl_powerprop.torchrun import place
 from cl_powerprop.tuning.report import write_report
-from cl_powerprop.tuning.search import Search, searched
+from cl_powerprop.tuning.search import Search, run_searches
+from cl_powerprop.tuning.study import Study
 
 
 def tune(
@@ -37,9 +38,17 @@ def tune(
             raise ConfigurationError(f"{option} must be at least 1, not {number}")
     if place().ranks > 1:
         raise ConfigurationError("torchrun starts the processes of one run; call tune without it")
-    search = Search(words, trials, objective, prunes, retries_failed)
+    codes: list[int] = []
+
+    def report(_: Search, study: Study) -> None:
+        codes.append(write_report(study))
+
+    def failed(_: Search, error: ConfigurationError) -> None:
+        raise error
+
     try:
-        return next(searched([search], write_report, jobs)).result()
+        run_searches([Search(words, trials, objective, prunes, retries_failed)], report, failed, jobs)
     except (Interrupted, StorageError) as stop:
         stop.add_note("the same command goes on if run_dir names its folder")
         raise
+    return codes[0]

@@ -1,5 +1,6 @@
 """Images that come with installed packages: they are what the package's own reader gives, and damage is one line."""
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_a_damaged_table_is_one_line(package: Path, content: str | None, said: s
     with pytest.raises(DataError, match=said) as refused:
         packaged_table("shipped_digits", "shipped-digits", "numbers.csv", (2, 2))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "altered"])
+def test_a_damaged_archive_is_one_line(package: Path, damage: str) -> None:
+    whole = gzip.compress("\n".join(f"{number},{number * number}" for number in range(1000)).encode())
+    middle = len(whole) // 2
+    altered = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 40]) + whole[middle + 40 :]
+    (package / "numbers.csv.gz").write_bytes(whole[:middle] if damage == "cut off" else altered)
+    with pytest.raises(DataError, match=r"cannot be read: .*; reinstall shipped-digits"):
+        packaged_table("shipped_digits", "shipped-digits", "numbers.csv.gz", (1000, 2))
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

@@ -256,6 +256,9 @@ def test_what_cannot_be_is_one_line(
     monkeypatch.chdir(folder)
     (folder / "other").mkdir()
     (folder / "other" / "file").touch()
+    (folder / "taken" / "tuning" / "naive").mkdir(parents=True)
+    (folder / "taken" / "tuning" / "naive" / "file").touch()
+    shutil.copy(folder / "made" / "suite.json", folder / "taken")
     refused = {
         ("league/none",): "unknown suite 'league/none'; choose from: ",
         (
@@ -264,6 +267,11 @@ def test_what_cannot_be_is_one_line(
             "naive,hatt",
         ): "tiny has no method hatt; choose from: naive, packnet, hopeless, told",
         ("tiny.yaml", "--out", "other"): "other holds something else than a suite; choose another --out",
+        (
+            "tiny.yaml",
+            "--out",
+            "taken",
+        ): "taken/tuning/naive exists already and is never overwritten; choose another --out",
         ("tiny.yaml", "--out", "made", "train.epochs=3"): "made holds a suite of other settings: common was ",
         ("tiny.yaml", "--out", "made", "train.threads=2"): "made holds a suite of other settings: common was ",
         ("tiny.yaml", "--out", "made", "device=cpu"): "made holds a suite of other settings: common was ",

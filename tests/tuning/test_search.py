@@ -1,8 +1,9 @@
 """Several studies side by side: the next begins when there is room, and one that fails costs the others nothing."""
 
-import threading
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cl_powerprop.launching.processes import ProcessEngine
 from cl_powerprop.run_lock import holder_of
 from cl_powerprop.tuning.objectives import parse_objectives
 from cl_powerprop.tuning.report import write_table
-from cl_powerprop.tuning.search import Search, searched
+from cl_powerprop.tuning.search import Search, run_searches
 from cl_powerprop.tuning.study import Study, fail
 from cl_powerprop.tuning.study_file import open_study
 from cl_powerprop.tuning.trial import Order
@@ -32,10 +33,13 @@ class Machine:
         self.ended: list[tuple[str, int]] = []
         self.waiting: list[tuple[Order, Future[Any]]] = []
         self.without_value: set[str] = set()
+        self.breaks: set[tuple[str, int]] = set()
+        self.on_start: Callable[[], None] = lambda: None
 
     def start(
         self, engine: ProcessEngine, function: Callable[..., Any], calls: Sequence[Sequence[Any]]
     ) -> list["Future[Any]"]:
+        self.on_start()
         futures = [Future[Any]() for _ in calls]
         for (order, *_), future in zip(calls, futures, strict=True):
             self.begun.append((order.folder.name, order.number))
@@ -46,7 +50,7 @@ class Machine:
         order, future = self.waiting.pop()
         study = open_study(order.folder, parse_objectives(OBJECTIVE))
         failed = order.folder.name in self.without_value
-        if failed:
+        if failed or (order.folder.name, order.number) in self.breaks:
             fail(study, order.entry, f"the run has no {OBJECTIVE}; choose another objective")
         else:
             study.tell(order.entry, study.get_trials(deepcopy=False)[order.entry].params["optimizer.lr"] / 2)
@@ -67,42 +71,49 @@ def wanted(folder: Path, name: str, trials: int = 3, more: Sequence[str] = ()) -
     return Search(words, trials, OBJECTIVE, prunes=False, name=name)
 
 
+class Told:
+    """What is told of studies, in order."""
+
+    def __init__(self) -> None:
+        self.reported: list[str] = []
+        self.failed: dict[str, ConfigurationError] = {}
+
+    def report(self, search: Search, study: Study) -> None:
+        assert holder_of(study.folder) is not None, "nobody else writes in it"
+        write_table(study)
+        self.reported.append(search.name)
+
+    def fail(self, search: Search, error: ConfigurationError) -> None:
+        assert search.name not in self.failed, "told once"
+        self.failed[search.name] = error
+
+
 def test_the_next_study_begins_when_the_last_trials_of_the_one_before_still_run(
     tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("first", "second", "third")
-    asked: list[str] = []
-
-    def searches() -> Any:
-        for name in names:
-            asked.append(name)
-            yield wanted(tmp_path, name)
-
-    reported: list[str] = []
-
-    def report(study: Study) -> int:
-        assert holder_of(study.folder) is not None, "nobody else writes in it"
-        reported.append(study.folder.name)
-        return write_table(study)
-
-    for ended in searched(searches(), report, jobs=2):
-        assert ended.result() == 0
-        assert ended.search.name in reported
-        assert (tmp_path / ended.search.name / "trials.csv").read_text().count("\n") == 4
-    assert sorted(reported) == sorted(names)
-    assert asked == [*names]
+    names, told = ("first", "second", "third"), Told()
+    run_searches([wanted(tmp_path, name) for name in names], told.report, told.fail, jobs=2)
+    assert sorted(told.reported) == sorted(names)
+    assert all((tmp_path / name / "trials.csv").read_text().count("\n") == 4 for name in names)
     assert machine.begun == [(name, number) for name in names for number in range(3)], "each in its order"
-    places = {trial: place for place, trial in enumerate(machine.ended)}
-    assert max(places.values()) == places["first", 1], "no study waits for another's trial that takes long"
+    assert machine.ended[-1] == ("first", 1), "no study waits for another's trial that takes long"
     said = capsys.readouterr().out.splitlines()
     assert [line for line in said if line.startswith("trial 0 (defaults): second, lr ")]
     assert all(holder_of(tmp_path / name) is None for name in names)
 
 
-def test_one_at_a_time_each_study_ends_before_the_next_begins(tmp_path: Path, machine: Machine) -> None:
-    for _ in searched([wanted(tmp_path, "first"), wanted(tmp_path, "second")], write_table, jobs=1):
-        pass
-    assert machine.begun == machine.ended == [(name, number) for name in ("first", "second") for number in range(3)]
+def test_one_at_a_time_a_study_is_reported_before_the_next_begins(tmp_path: Path, machine: Machine) -> None:
+    told = Told()
+    names = ["first", "second"]
+
+    def searches() -> Iterator[Search]:
+        for number, name in enumerate(names):
+            assert told.reported == names[:number]
+            yield wanted(tmp_path, name)
+
+    run_searches(searches(), told.report, told.fail, jobs=1)
+    assert machine.begun == machine.ended == [(name, number) for name in names for number in range(3)]
+    assert told.reported == names
 
 
 def test_a_study_that_cannot_be_costs_the_others_nothing(tmp_path: Path, machine: Machine) -> None:
@@ -113,25 +124,56 @@ def test_a_study_that_cannot_be_costs_the_others_nothing(tmp_path: Path, machine
         wanted(tmp_path, "third"),
         wanted(tmp_path, "fourth"),
     ]
-    ended = {each.search.name: each for each in searched(searches, write_table, jobs=2)}
-    assert {name for name, each in ended.items() if each.error is None} == {"first", "fourth"}
-    with pytest.raises(ConfigurationError, match=r"unknown option 'optimizer\.lrr'"):
-        ended["second"].result()
-    with pytest.raises(ConfigurationError, match=r"trial \d: third, lr [\d.]+: the run has no validation_accuracy"):
-        ended["third"].result()
+    told = Told()
+    run_searches(searches, told.report, told.fail, jobs=2)
+    assert sorted(told.reported) == ["first", "fourth"]
+    assert re.search(r"unknown option 'optimizer\.lrr'", str(told.failed["second"]))
+    assert re.search(r"trial \d: third, lr [\d.]+: the run has no validation_accuracy", str(told.failed["third"]))
     assert len([name for name, _ in machine.begun if name == "third"]) < 3, "no other trial of it begins"
     assert not (tmp_path / "third" / "trials.csv").exists()
-    assert (tmp_path / "fourth" / "trials.csv").exists()
 
 
-def test_a_folder_with_something_else_ends_all(tmp_path: Path, machine: Machine) -> None:
+def test_after_a_folder_with_something_else_what_has_begun_ends_and_nothing_more_begins(
+    tmp_path: Path, machine: Machine
+) -> None:
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "file").touch()
-    found = searched([wanted(tmp_path, "first"), wanted(tmp_path, "second")], write_table, jobs=1)
+    told = Told()
+    names = ("first", "second", "third")
     with pytest.raises(RunFolderError, match="second"):
-        list(found)
+        run_searches([wanted(tmp_path, name) for name in names], told.report, told.fail, jobs=2)
+    assert sorted(machine.begun) == sorted(machine.ended) == [("first", number) for number in range(3)]
+    assert told.reported == ["first"]
     assert holder_of(tmp_path / "first") is None
-    before = threading.active_count()
-    assert [each.search.name for each in searched([wanted(tmp_path, "first")], write_table, jobs=1)] == ["first"]
+    run_searches([wanted(tmp_path, "first")], told.report, told.fail, jobs=2)
+    assert told.reported == ["first", "first"]
     assert len(machine.begun) == 3, "what has ended does not run again"
-    assert threading.active_count() == before
+
+
+def test_how_many_run_at_a_time_is_the_same_for_all(tmp_path: Path, machine: Machine) -> None:
+    told = Told()
+    searches = [wanted(tmp_path, "first", more=["device=cpu"]), wanted(tmp_path, "second", more=["train.threads=64"])]
+    run_searches(searches, told.report, told.fail)
+    assert sorted(told.reported) == ["first", "second"]
+
+
+def test_failed_trials_that_run_again_leave_no_table_that_says_they_have_ended(
+    tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = Told()
+    run_searches([wanted(tmp_path, "first")], told.report, told.fail, jobs=1)
+    study = open_study(tmp_path / "first", parse_objectives(OBJECTIVE))
+    again = replace(wanted(tmp_path, "first", trials=5), retries_failed=True)
+    run_searches([again], told.report, told.fail, jobs=1)
+    assert "run again" not in capsys.readouterr().out, "none has failed"
+    assert len(study.get_trials()) == 5
+
+    machine.breaks = {("other", 1)}
+    run_searches([wanted(tmp_path, "other")], told.report, told.fail, jobs=1)
+    machine.breaks = set()
+    tables: list[bool] = []
+    machine.on_start = lambda: tables.append((tmp_path / "other" / "trials.csv").exists())
+    run_searches([replace(wanted(tmp_path, "other"), retries_failed=True)], told.report, told.fail, jobs=1)
+    assert "other: 1 of 3 trials failed before, and run again" in capsys.readouterr().out
+    assert tables == [False]
+    assert "failed" not in (tmp_path / "other" / "trials.csv").read_text()
