@@ -8,6 +8,7 @@ from cl_powerprop.analysis.comparison import Comparison
 
 _POINTS_AN_INCH = 72
 _LONGEST = 300  # characters of a text in the report's figures
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _MOST_LINES = 8  # of a text in a figure
 _CHARACTER = 0.56  # mean width of a character as a share of the font size, on the safe side
 
@@ -45,9 +46,14 @@ def first_of(shown: int, count: int, what: str) -> str:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """Return the text in lines that fit into this width at this font size, in points; of a long one, the beginning."""
+    """Return the text in lines that fit into this width at this font size, in points; of a long one, the beginning.
+
+    No line ends between a number and its "%".
+    """
     width = max(8, int(inches * _POINTS_AN_INCH / (_CHARACTER * size)))
-    return textwrap.fill(text, width, max_lines=_MOST_LINES, placeholder="…")
+    joined = text.replace(" %", f"{_NO_BREAK}%")
+    filled = textwrap.fill(joined, width, max_lines=_MOST_LINES, placeholder="…")
+    return filled.replace(_NO_BREAK, " ")
 
 
 def plotly_text(text: str, characters: int | None = None) -> str:

@@ -24,6 +24,7 @@ from cl_powerprop.analysis.matplotlib_elements import RC, lay_out, power_of_ten
 from cl_powerprop.analysis.statistics import estimate
 from cl_powerprop.analysis.style import COLOURS, DISTINCT, group_styles, shades
 from cl_powerprop.analysis.tables import summary_table
+from cl_powerprop.analysis.wording import wrap
 from cl_powerprop.cli import main
 from cl_powerprop.errors import ConfigurationError
 
@@ -334,3 +335,11 @@ def _command(runs: Path, out: Path, formats: str) -> object:
     with pytest.raises(SystemExit) as done:
         main(["compare", str(runs), "--out", str(out), "--format", formats])
     return done.value.code
+
+
+@pytest.mark.parametrize("inches", [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0])
+def test_a_number_and_its_per_cent_sign_stay_in_one_line(inches: float) -> None:
+    text = "Omniglot-50, by drawer: accuracy against total size (bars: 95 % t-interval), EPN with 30 % at most"
+    lines = wrap(text, inches, 10).split("\n")
+    assert " ".join(lines) == text
+    assert not [line for line in lines if line.startswith("%")]
