@@ -56,6 +56,8 @@ def run_suite(
     """
     if place().ranks > 1:
         raise ConfigurationError("torchrun starts the processes of one run; call suite without it")
+    if jobs is not None and jobs < 1:
+        raise ConfigurationError(f"--jobs must be at least 1, not {jobs}")
     launcher = [word for word in words if of_launcher(word)]
     whole = load_suite(name, quick).changed([word for word in words if word not in launcher])
     suite = whole.only(methods) if methods else whole

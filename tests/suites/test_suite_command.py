@@ -275,6 +275,7 @@ def test_what_cannot_be_is_one_line(
         ("tiny.yaml", "--out", "made", "train.epochs=3"): "made holds a suite of other settings: common was ",
         ("tiny.yaml", "--out", "made", "train.threads=2"): "made holds a suite of other settings: common was ",
         ("tiny.yaml", "--out", "made", "device=cpu"): "made holds a suite of other settings: common was ",
+        ("tiny.yaml", "--jobs", "0"): "--jobs must be at least 1, not 0",
         ("tiny.yaml", "seed=3"): "seed=3: the suite sets seed itself; leave it out",
         ("tiny.yaml", "strategy=epn"): "each method has a strategy of its own",
         ("tiny.yaml", "--quick"): "no section quick",
